@@ -1,0 +1,84 @@
+"""The two protocols by which segmentations are scored: by slice and by patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+
+__all__ = ["SLICE_SCORES", "SliceProtocolMetric", "slice_scores"]
+
+SLICE_SCORES = ("dice", "precision", "recall")
+"""Scores of the slice protocol, in the order of the columns of :py:func:`slice_scores`."""
+
+SMOOTHING = 1e-6
+"""Added to numerator and denominator of the slice protocol's scores, in pixels."""
+
+
+def slice_scores(y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Dice, precision and recall of every slice, smoothed as the published baseline's.
+
+    With TP, P and L the pixels of the intersection, the prediction and the label, and s = 1e-6: Dice is
+    (2 TP + s) / (P + L + s), precision (TP + s) / (P + s), recall (TP + s) / (L + s). So a slice without tumour has
+    Dice 1 when nothing is predicted and 0 otherwise, its recall is always 1, and a slice on which nothing is predicted
+    has precision 1.
+
+    Args:
+        y_pred: binary prediction ``(B, 1, H, W, D)``.
+        y: binary label of the same shape.
+
+    Returns:
+        scores ``(B * D, 3)`` in the order of ``SLICE_SCORES``, in double precision.
+
+    Raises:
+        ValueError: when the shapes differ or are not those of a batch of volumes with one channel.
+    """
+    if y_pred.shape != y.shape or y.ndim != 5 or y.shape[1] != 1:
+        raise ValueError(
+            f"prediction and label must be binary volumes (B, 1, H, W, D), got {[*y_pred.shape]} and {[*y.shape]}."
+        )
+    pred, label = (torch.as_tensor(v).movedim(-1, 1).flatten(0, 1).flatten(1) > 0 for v in (y_pred, y))
+    overlap, predicted, labelled = (v.sum(dim=1, dtype=torch.float64) for v in (pred & label, pred, label))
+    return torch.stack(
+        [
+            (2 * overlap + SMOOTHING) / (predicted + labelled + SMOOTHING),
+            (overlap + SMOOTHING) / (predicted + SMOOTHING),
+            (overlap + SMOOTHING) / (labelled + SMOOTHING),
+        ],
+        dim=1,
+    )
+
+
+class SliceProtocolMetric(CumulativeIterationMetric):
+    """One score of the slice protocol, averaged over all slices of all volumes (see :py:func:`slice_scores`).
+
+    Args:
+        score: ``dice``, ``precision`` or ``recall``.
+
+    Raises:
+        ValueError: when the score is none of these.
+    """
+
+    def __init__(self, score: str = "dice") -> None:
+        super().__init__()
+        if score not in SLICE_SCORES:
+            raise ValueError(f"score must be one of {SLICE_SCORES}, got {score!r}.")
+        self.score = score
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None:
+            raise ValueError("the slice protocol needs a label.")
+        column = SLICE_SCORES.index(self.score)
+        return slice_scores(y_pred, y)[:, column, None].float()
+
+    def aggregate(self) -> torch.Tensor:
+        """Average over the slices seen since the last reset.
+
+        Raises:
+            ValueError: when there were none.
+        """
+        scores = self.get_buffer()
+        if not isinstance(scores, torch.Tensor):
+            raise ValueError("the slice protocol has no slice to average over.")
+        return scores.mean()

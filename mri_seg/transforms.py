@@ -1,0 +1,151 @@
+"""Transforms of whole volumes that MONAI does not have: normalisation, in-plane spacing, neighbouring slices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Spacingd, Transform
+from monai.utils import convert_to_numpy
+
+__all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd"]
+
+logger = logging.getLogger(__name__)
+
+_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+
+
+class NormalizeForeground(Transform):
+    """Normalise a volume by the median and spread of its own foreground.
+
+    MR intensities have no unit, and some volumes use a tenth of their range, so the foreground is found relative to
+    the volume: above ``threshold`` of the way from its darkest to its brightest values (the ``percentiles``). The
+    foreground's median becomes 0 and its spread (interquartile range, in standard deviations of a normal distribution)
+    becomes 1; values beyond ``limits`` are cut. The result does not depend on scale and offset of the input.
+
+    Args:
+        threshold: where foreground begins, as a share of the way between the percentiles, 0 to 1.
+        percentiles: percentiles of the volume taken as its darkest and brightest value.
+        limits: lowest and highest value of the result, in spreads.
+
+    Example::
+
+        >>> NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1
+        tensor(True)
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.12,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        limits: tuple[float, float] = (-5.0, 10.0),
+    ) -> None:
+        self.threshold = threshold
+        self.percentiles = percentiles
+        self.limits = limits
+
+    def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
+        """Normalise the volume ``(1, H, W, D)``; a constant one becomes all 0, with a warning."""
+        values = convert_to_numpy(img)
+        low, high = np.percentile(values, self.percentiles)
+        foreground = values[values > low + self.threshold * (high - low)]
+        lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
+        spread = (upper - lower) / _IQR_OF_NORMAL
+        if spread <= 0:
+            name = img.meta.get("filename_or_obj", "volume") if isinstance(img, MetaTensor) else "volume"
+            logger.warning("%s: intensities do not vary, so there is nothing to normalise by.", name)
+            spread = 1.0
+        normalised = (img - float(median)) / float(spread)
+        return normalised.clip(*self.limits)
+
+
+class NormalizeForegroundd(MapTransform):
+    """Dictionary-based version of :py:class:`NormalizeForeground`.
+
+    Args:
+        keys: keys of the volumes.
+        allow_missing_keys: whether to pass over missing keys.
+        kwargs: arguments of :py:class:`NormalizeForeground`.
+    """
+
+    def __init__(self, keys: KeysCollection, *, allow_missing_keys: bool = False, **kwargs: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalize = NormalizeForeground(**kwargs)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Normalise each volume ``(1, H, W, D)``."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.normalize(d[key])
+        return d
+
+
+class PlaneSpacingd(Spacingd):
+    """Resample in plane to a pixel size; slices stay, and so do volumes whose pixel size is unknown.
+
+    Args:
+        keys: keys of the volumes.
+        pixel_size: rows' and columns' spacing wanted, in mm.
+        kwargs: further arguments of MONAI's ``Spacingd``.
+    """
+
+    def __init__(self, keys: KeysCollection, pixel_size: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(keys, pixdim=(*pixel_size, -1.0), **kwargs)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+        """Resample each volume ``(C, H, W, D)`` in its first two spatial axes."""
+        return super().__call__(data, lazy) if self._spacing_known(data) else dict(data)
+
+    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Resample back to the grid before this transform."""
+        return super().inverse(data) if self._spacing_known(data) else dict(data)
+
+    def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
+        return all(
+            data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data
+        )
+
+
+class NeighbouringSlicesd(MapTransform):
+    """Give every slice its neighbours as channels: ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
+
+    The slice itself is the middle channel, lower slices come before it; slices at the edge repeat.
+
+    Args:
+        keys: keys of the volumes.
+        number: how many slices the network sees at once, an odd number; 1 changes nothing.
+        allow_missing_keys: whether to pass over missing keys.
+
+    Raises:
+        ValueError: when ``number`` is not odd.
+    """
+
+    def __init__(self, keys: KeysCollection, number: int = 3, *, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.offsets = neighbour_offsets(number)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Stack the neighbours of each volume ``(1, H, W, D)``."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if len(self.offsets) > 1:
+                slices = torch.arange(d[key].shape[-1])
+                d[key] = torch.cat([d[key][..., (slices + o).clamp(0, len(slices) - 1)] for o in self.offsets])
+        return d
+
+
+def neighbour_offsets(number: int) -> range:
+    """Offsets of a slice's neighbours, itself included: -1, 0, 1 for three.
+
+    Raises:
+        ValueError: when ``number`` is not a positive odd number.
+    """
+    if number < 1 or number % 2 == 0:
+        raise ValueError(f"the number of neighbouring slices must be odd, with the slice in the middle, got {number}.")
+    return range(-(number // 2), number // 2 + 1)
