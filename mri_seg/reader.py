@@ -155,7 +155,7 @@ def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 
 class LoadVolumed(LoadImaged):
-    """MONAI's ``LoadImaged`` with the reader chosen by file name alone, and the case's name kept with the volume.
+    """MONAI's ``LoadImaged`` with the reader chosen by file name alone; the case and its files stay with the volume.
 
     ``LoadImaged`` given a reader tries every other reader when that one raises, so a damaged slice would surface as
     some other library's error, or be read in another geometry. Here the error is the reader's own.
@@ -164,6 +164,7 @@ class LoadVolumed(LoadImaged):
         keys: keys of file names, lists of file names or folders.
         reader: dotted name of a reader for the suffixes it verifies; other files go to MONAI's own readers.
         case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
+            The names of the files go to the metadata as ``files``, a line each.
         allow_missing_keys: whether to pass over missing keys.
         kwargs: further arguments of ``LoadImaged``.
     """
@@ -187,10 +188,8 @@ class LoadVolumed(LoadImaged):
         loaded = super().__call__(data, reader)
         for key in self.key_iterator(loaded):
             if isinstance(loaded[key], MetaTensor):
-                loaded[key].meta["case"] = data.get(self.case_key) or _case_name(data[key])
+                files = [str(name) for name in ensure_tuple(data[key])]
+                loaded[key].meta["case"] = data.get(self.case_key) or Path(files[0]).name.split(".")[0]
+                loaded[key].meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
         return loaded
 
-
-def _case_name(files: Any) -> str:
-    name = Path(str(ensure_tuple(files)[0])).name
-    return name.split(".")[0]

@@ -1,0 +1,268 @@
+"""Evaluate predictions by both protocols and write tables of slices and patients."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+from mri_seg.metrics import SLICE_SCORES, slice_scores
+from mri_seg.record import run_record, write_json
+
+__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarise"]
+
+
+class EvaluationWriter:
+    """Handler that writes ``metrics.json``, ``patients.csv`` and ``slices.csv`` when an evaluation is complete.
+
+    Attach it to an evaluator whose output holds ``pred`` and ``label``: binary volumes ``(1, H, W, D)`` in the
+    geometry of the input, ``pred`` with the metadata ``case``.
+
+    Args:
+        output_dir: folder of the files.
+        surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
+        resamples: bootstrap resamples of the patients.
+        seed: seed of the bootstrap.
+        facts: what was evaluated (section, split, checkpoint); goes into ``metrics.json``.
+    """
+
+    def __init__(
+        self,
+        output_dir: PathLike | str,
+        *,
+        surface_tolerance: float = 2.0,
+        resamples: int = 2000,
+        seed: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.surface_tolerance = surface_tolerance
+        self.resamples = resamples
+        self.seed = seed
+        self.facts = dict(facts or {})
+        self.patients: list[dict] = []
+        self.slices: list[dict] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self.patients, self.slices = [], []
+
+    def _add(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            pred, label = item["pred"], item["label"]
+            case = str(pred.meta["case"])
+            rows = slice_rows(case, pred, label)
+            self.slices += rows
+            self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
+
+    def _write(self, engine: Engine) -> None:
+        summary = summarise(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
+            _write_csv(self.output_dir / name, rows)
+        facts = {**self.facts, "surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
+        write_json(self.output_dir / "metrics.json", {**run_record(**facts), **summary})
+        engine.logger.info("%s", describe(summary))
+        engine.logger.info("metrics.json, patients.csv and slices.csv are in %s", self.output_dir)
+
+
+def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]:
+    """Score every slice of a case by the slice protocol.
+
+    Args:
+        case: name of the case.
+        pred: binary prediction ``(1, H, W, D)``.
+        label: binary label of the same shape.
+
+    Returns:
+        a row a slice, numbered from 1: scores, and pixels of label, prediction and their intersection.
+    """
+    scores = slice_scores(pred[None], label[None]).tolist()
+    pred, label = (torch.as_tensor(v)[0] > 0 for v in (pred, label))
+    pixels = {
+        "label_pixels": label.sum(dim=(0, 1)).tolist(),
+        "pred_pixels": pred.sum(dim=(0, 1)).tolist(),
+        "overlap_pixels": (pred & label).sum(dim=(0, 1)).tolist(),
+    }
+    return [
+        {"case": case, "slice": n + 1, **dict(zip(SLICE_SCORES, score)), **{key: v[n] for key, v in pixels.items()}}
+        for n, score in enumerate(scores)
+    ]
+
+
+def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_tolerance: float = 2.0) -> dict:
+    """Score a case by the patient protocol.
+
+    Distances are in mm where the spacing is known, otherwise in pixels, with the distance of slices counted as one.
+    They are NaN where prediction or label is empty. Dice of a case without tumour is 1 when nothing is predicted and
+    0 otherwise.
+
+    Args:
+        case: name of the case.
+        pred: binary prediction ``(1, H, W, D)``, with metadata.
+        label: binary label of the same shape.
+        surface_tolerance: distance within which surfaces agree.
+
+    Returns:
+        the case's name, Dice, 95th percentile of the Hausdorff distance, surface Dice, the unit of distances, and
+        voxels of label and prediction.
+    """
+    known = isinstance(pred, MetaTensor) and bool(pred.meta.get("spacing_known", True))
+    spacing = [float(s) for s in affine_to_spacing(pred.affine)] if known else [1.0] * 3
+    unit = "mm" if known else "pixel"
+    pred, label = (torch.as_tensor(v)[None] > 0 for v in (pred, label))
+    distance = surface = math.nan
+    if pred.any() and label.any():
+        box = _bounding_box(pred | label)
+        surfaces = {"y_pred": pred[box], "y": label[box], "include_background": True, "spacing": spacing}
+        distance = float(compute_hausdorff_distance(percentile=95, **surfaces))
+        surface = float(compute_surface_dice(class_thresholds=[surface_tolerance], **surfaces))
+    return {
+        "case": case,
+        "dice": float(compute_dice(pred, label, ignore_empty=False)),
+        "hd95": distance,
+        "surface_dice": surface,
+        "distance_unit": unit,
+        "label_voxels": int(label.sum()),
+        "pred_voxels": int(pred.sum()),
+        "slices": int(label.shape[-1]),
+    }
+
+
+def summarise(
+    patients: Sequence[Mapping], slices: Sequence[Mapping], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Average over slices and over patients, with 95 % bootstrap intervals over patients.
+
+    Args:
+        patients: rows of :py:func:`patient_row`.
+        slices: rows of :py:func:`slice_rows`.
+        resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        counts, ``slice_protocol`` and ``patient_protocol``; an interval is null where fewer than two patients have a
+        value.
+
+    Raises:
+        ValueError: when there is no patient.
+    """
+    if not patients:
+        raise ValueError("there is no patient to summarise.")
+    draw = {"resamples": resamples, "seed": seed}
+    cases = [row["case"] for row in patients]
+
+    def over_slices(values: Sequence[float], rows: Sequence[Mapping]) -> dict:
+        by_case: dict[str, list[float]] = {case: [] for case in cases}
+        for row, value in zip(rows, values):
+            by_case[row["case"]].append(value)
+        kept = [v for v in by_case.values() if v]
+        if not kept:
+            return {"mean": None, "interval": None}
+        sums, counts = (np.array([f(v) for v in kept], dtype=float) for f in (sum, len))
+        interval = bootstrap_interval(len(kept), lambda n: sums[n].sum(-1) / counts[n].sum(-1), **draw)
+        return {"mean": float(sums.sum() / counts.sum()), "interval": interval}
+
+    def over_patients(values: Sequence[float]) -> dict:
+        kept = np.array([v for v in values if not math.isnan(v)])
+        summary = {"patients": len(kept)}
+        for name, statistic in (("mean", np.mean), ("median", np.median)):
+            summary[name] = float(statistic(kept)) if len(kept) else None
+            summary[f"{name}_interval"] = bootstrap_interval(len(kept), lambda n: statistic(kept[n], axis=-1), **draw)  # noqa: B023
+        return summary
+
+    tumour = [row for row in slices if row["label_pixels"]]
+    healthy = [row for row in slices if not row["label_pixels"]]
+    slice_protocol = {score: over_slices([row[score] for row in slices], slices) for score in SLICE_SCORES}
+    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumour], tumour)
+    slice_protocol["healthy_slices_with_false_tumour"] = over_slices(
+        [float(row["pred_pixels"] > 0) for row in healthy], healthy
+    )
+    dice = [row["dice"] for row in patients]
+    patient_protocol: dict[str, Any] = {"dice": {**over_patients(dice), "lowest": min(dice)}}
+    for unit in sorted({row["distance_unit"] for row in patients}):
+        of_unit = [row for row in patients if row["distance_unit"] == unit]
+        for name in ("hd95", "surface_dice"):
+            patient_protocol[f"{name}_{unit}"] = over_patients([row[name] for row in of_unit])
+    return {
+        "patients": len(patients),
+        "slices": len(slices),
+        "tumour_slices": len(tumour),
+        "slice_protocol": slice_protocol,
+        "patient_protocol": patient_protocol,
+    }
+
+
+def bootstrap_interval(number: int, statistic: Any, *, resamples: int = 2000, seed: int = 0) -> list[float] | None:
+    """95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
+
+    Args:
+        number: number of patients.
+        statistic: takes places of patients ``(resamples, number)``, gives a value for each resample.
+        resamples: how often to resample.
+        seed: seed of the resampling.
+
+    Returns:
+        lower and upper end, or None for fewer than two patients.
+    """
+    if number < 2:
+        return None
+    places = np.random.default_rng(seed).integers(number, size=(resamples, number))
+    return [float(v) for v in np.percentile(statistic(places), (2.5, 97.5))]
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Both protocols in a few lines of text, for a log."""
+
+    def value(entry: Mapping, name: str = "mean", interval: str = "interval") -> str:
+        if entry[name] is None:
+            return "none"
+        ends = f" [{entry[interval][0]:.4f}, {entry[interval][1]:.4f}]" if entry[interval] else ""
+        return f"{entry[name]:.4f}{ends}"
+
+    by_slice, dice = summary["slice_protocol"], summary["patient_protocol"]["dice"]
+    return "\n".join(
+        [
+            f"{summary['patients']} patients, {summary['slices']} slices, {summary['tumour_slices']} with tumour; "
+            "95 % bootstrap intervals over patients",
+            "slice protocol: " + ", ".join(f"{score} {value(by_slice[score])}" for score in SLICE_SCORES),
+            f"  Dice of tumour slices {value(by_slice['dice_of_tumour_slices'])}, "
+            f"share of healthy slices with false tumour {value(by_slice['healthy_slices_with_false_tumour'])}",
+            f"patient protocol: mean Dice {value(dice, 'mean', 'mean_interval')}, "
+            f"median {value(dice, 'median', 'median_interval')}, lowest {dice['lowest']:.4f}",
+        ]
+    )
+
+
+def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    """Smallest box around a mask ``(1, 1, H, W, D)``, a voxel wider, so that distances are computed on little."""
+    box = [slice(None), slice(None)]
+    for axis in range(2, mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        places = mask.amax(dim=others).nonzero().flatten().tolist()
+        box.append(slice(max(places[0] - 1, 0), places[-1] + 2))
+    return tuple(box)
+
+
+def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
+    unfinished = file.with_name(f".{file.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.replace(file)

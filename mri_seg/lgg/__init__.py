@@ -1,0 +1,23 @@
+"""The TCGA-LGG data set: find its patients, split them, check its files and fetch them."""
+
+from __future__ import annotations
+
+from .check import CheckReport, Counts, Defect, check
+from .fetch import fetch
+from .index import find_patients, institution, slice_files
+from .split import SECTIONS, SHIPPED_SPLITS, datalist, load_split
+
+__all__ = [
+    "SECTIONS",
+    "SHIPPED_SPLITS",
+    "CheckReport",
+    "Counts",
+    "Defect",
+    "check",
+    "datalist",
+    "fetch",
+    "find_patients",
+    "institution",
+    "load_split",
+    "slice_files",
+]

@@ -1,0 +1,90 @@
+"""What a run was: its config as it ran, the versions and the command, written beside its results."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import platform
+import sys
+import time
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+import mri_seg
+
+__all__ = ["run_record", "sha256", "versions", "write_json", "write_record"]
+
+_PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this project and the packages it rests on."""
+    found = {"python": platform.python_version(), "mri_seg": mri_seg.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def sha256(file: PathLike | str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def run_record(**facts: Any) -> dict[str, Any]:
+    """Describe the process: time, command, versions, machine, and whatever facts are given."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
+        "versions": versions(),
+        "machine": {"processors": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
+        **facts,
+    }
+
+
+def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
+    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with every override in place.
+
+    Call it from an expression of a config: the config is the one that is being evaluated.
+
+    Args:
+        output_dir: folder of the run, made if missing.
+        facts: further entries of ``run.json``.
+
+    Returns:
+        the folder.
+
+    Raises:
+        RuntimeError: when no config is being evaluated.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", _evaluated_config())
+    write_json(folder / "run.json", run_record(**facts))
+    return folder
+
+
+def write_json(file: PathLike | str, content: Any) -> None:
+    """Write JSON so that the file is whole or not there; what JSON has no form for becomes text."""
+    file = Path(file)
+    unfinished = file.with_name(f".{file.name}.part")
+    unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
+    unfinished.replace(file)
+
+
+def _evaluated_config() -> dict:
+    """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
+    for frame in inspect.stack():
+        parser = getattr(frame.frame.f_locals.get("self"), "parser", None) or frame.frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return {key: value for key, value in parser.get().items() if key != "_meta_"}
+    raise RuntimeError("write_record must be called from an expression of a config.")
