@@ -84,7 +84,7 @@ def write_json(file: PathLike | str, content: Any) -> None:
 def _evaluated_config() -> dict:
     """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
     for frame in inspect.stack():
-        parser = getattr(frame.frame.f_locals.get("self"), "parser", None) or frame.frame.f_locals.get("self")
+        parser = frame.frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
             return {key: value for key, value in parser.get().items() if key != "_meta_"}
     raise RuntimeError("write_record must be called from an expression of a config.")
