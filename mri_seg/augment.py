@@ -162,9 +162,7 @@ class RandomAugment:
         field = torch.randn(len(image), 2, *points, device=image.device) * strength
         return F.interpolate(field, size=self.size, mode="bicubic", align_corners=True)
 
-    def _on_some(
-        self, image: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
+    def _on_some(self, image: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Change the slices that are drawn, and spend no time on the others."""
         chosen = torch.rand(len(image), device=image.device) < self.probability
         if chosen.any():

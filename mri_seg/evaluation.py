@@ -78,7 +78,6 @@ class EvaluationWriter:
         facts = {**self.facts, "surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
         write_json(self.output_dir / "metrics.json", {**run_record(**facts), **summary})
         engine.logger.info("%s", describe(summary))
-        engine.logger.info("metrics.json, patients.csv and slices.csv are in %s", self.output_dir)
 
 
 def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,15 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
         device: where the network runs.
 
     Returns:
-        True on CUDA devices of compute capability 8 or higher and on CPUs with AVX-512 BF16 or AMX.
+        True on CUDA devices of compute capability 8 or higher, on x86 CPUs with AVX-512 BF16 or AMX, and on Arm CPUs
+        whose bfloat16 instructions oneDNN uses.
     """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

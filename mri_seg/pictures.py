@@ -160,23 +160,24 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
         volume: FLAIR intensities ``(H, W, D)``.
         pred: binary prediction ``(H, W, D)``, yellow.
         label: binary reference ``(H, W, D)``, grey.
-        rows: how many slices to show, spread evenly over those with tumour in either mask.
+        rows: how many slices to show, spread evenly over those with tumour in the reference, or else the prediction.
 
     Returns:
         picture ``(h, w, 3)``, uint8, a row a slice.
     """
     grey = grey_levels(volume)
-    tumour = np.flatnonzero((np.asarray(pred) > 0).any(axis=(0, 1)) | (np.asarray(label) > 0).any(axis=(0, 1)))
-    if not tumour.size:
-        tumour = np.array([volume.shape[-1] // 2])
+    candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
+    tumour = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
     places = tumour[np.linspace(0, tumour.size - 1, min(rows, tumour.size) + 2).round().astype(int)[1:-1]]
     pictures = []
     for n in places:
         image = np.repeat(grey[..., n, None], 3, axis=-1)
         mask = np.repeat((label[..., n, None] > 0).astype(np.uint8) * 255, 3, axis=-1)
         overlay = image.astype(np.float32)
-        for part, colour in ((label[..., n] > 0, _PANEL_MASK), (pred[..., n] > 0, _PANEL_PREDICTION)):
-            overlay[part] = 0.5 * overlay[part] + 0.5 * np.array(colour)
+        # Grey first and nearly opaque, so that what the prediction misses stands out on bright tissue.
+        for part, colour, opacity in ((label, _PANEL_MASK, 0.85), (pred, _PANEL_PREDICTION, 0.6)):
+            inside = part[..., n] > 0
+            overlay[inside] = (1 - opacity) * overlay[inside] + opacity * np.array(colour)
         pictures += [_write(image, str(n + 1)), mask, overlay.astype(np.uint8)]
     return _with_legend(tile(pictures, 3), [("manual mask", _PANEL_MASK), ("prediction", _PANEL_PREDICTION)])
 

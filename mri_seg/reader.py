@@ -192,4 +192,3 @@ class LoadVolumed(LoadImaged):
                 loaded[key].meta["case"] = data.get(self.case_key) or Path(files[0]).name.split(".")[0]
                 loaded[key].meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
         return loaded
-

@@ -86,10 +86,9 @@ class TensorBoardSlices(TensorBoardHandler):
         if not self._slices:
             self._slices = [_largest_tumour(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
         pictures = [picture for slice_ in self._slices for picture in self._draw(engine.network, *slice_)]
-        columns = len(pictures) // len(self._slices)
-        self._writer.add_image(
-            "validation/slices and attention of each gate", tile(pictures, columns), engine.state.epoch, dataformats="HWC"
-        )
+        sheet = tile(pictures, len(pictures) // len(self._slices))
+        tag = "validation/slices and attention of each gate"
+        self._writer.add_image(tag, sheet, engine.state.epoch, dataformats="HWC")
 
     @torch.no_grad()
     def _draw(self, network: torch.nn.Module, image: torch.Tensor, label: np.ndarray) -> list[np.ndarray]:

@@ -107,9 +107,7 @@ class PlaneSpacingd(Spacingd):
         return super().inverse(data) if self._spacing_known(data) else dict(data)
 
     def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
-        return all(
-            data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data
-        )
+        return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
 
 
 class NeighbouringSlicesd(MapTransform):

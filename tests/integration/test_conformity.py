@@ -1,0 +1,200 @@
+"""The bundle passes MONAI's own checks, and its configs agree with one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_net_in_out
+
+from mri_seg.networks import AttentionUNet
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+CONFIGS = BUNDLE / "configs"
+SHIPPED = BUNDLE / "models" / "model.pt"
+
+
+def config(name: str) -> dict:
+    return json.loads((CONFIGS / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an untrained network as inference.json defines it."""
+    parser = ConfigParser(config("inference.json"))
+    network = parser.get_parsed_content("network_def")
+    assert isinstance(network, AttentionUNet)
+    path = tmp_path_factory.mktemp("models") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+class TestProperties:
+    def test_training_defines_what_monai_asks_of_a_training_bundle(self, phantom: Path, tmp_path: Path) -> None:
+        workflow = ConfigWorkflow(
+            str(CONFIGS / "train.json"),
+            workflow_type="train",
+            dataset_dir=str(phantom),
+            split=str(phantom / "split.json"),
+            output_dir=str(tmp_path),
+            plane_size=[64, 64],
+            crop_size=[48, 48],
+        )
+        workflow.initialize()
+        assert workflow.check_properties() == []
+
+    def test_inference_defines_what_monai_asks_of_an_inference_bundle(self, phantom: Path, checkpoint: Path) -> None:
+        workflow = ConfigWorkflow(
+            str(CONFIGS / "inference.json"),
+            workflow_type="infer",
+            dataset_dir=str(phantom),
+            checkpoint=str(checkpoint),
+        )
+        workflow.initialize()
+        assert workflow.check_properties() == []
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("name", ["train.json", "inference.json"])
+    def test_takes_and_gives_what_the_metadata_says(self, name: str) -> None:
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=str(CONFIGS / "metadata.json"),
+            config_file=str(CONFIGS / name),
+            device="cpu",
+            n=3,
+        )
+
+    def test_torchscript_export_gives_the_same_logits(self, checkpoint: Path, tmp_path: Path) -> None:
+        exported = tmp_path / "model.ts"
+        ckpt_export(
+            net_id="network_def",
+            filepath=str(exported),
+            ckpt_file=str(checkpoint),
+            meta_file=str(CONFIGS / "metadata.json"),
+            config_file=str(CONFIGS / "inference.json"),
+            bundle_root=str(BUNDLE),
+        )
+        network, image = load(checkpoint), torch.randn(1, 3, 64, 48)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.jit.load(exported)(image), network(image), rtol=0, atol=1e-5)
+
+    def test_onnx_export_gives_the_same_logits(self, checkpoint: Path, tmp_path: Path) -> None:
+        pytest.importorskip("onnxscript", reason="needs the extra `export`")
+        runtime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+        exported = tmp_path / "model.onnx"
+        onnx_export(
+            net_id="network_def",
+            filepath=str(exported),
+            ckpt_file=str(checkpoint),
+            meta_file=str(CONFIGS / "metadata.json"),
+            config_file=str(CONFIGS / "inference.json"),
+            input_shape=[1, 3, 64, 64],
+        )
+        session = runtime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+        network, image = load(checkpoint), torch.randn(1, 3, 64, 64)
+        (logits,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, network(image).numpy(), rtol=0, atol=1e-5)
+
+    @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights in bundle/models")
+    def test_shipped_weights_fit_inference(self) -> None:
+        assert load(SHIPPED)(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+
+
+def load(checkpoint: Path) -> torch.nn.Module:
+    network = ConfigParser(config("inference.json")).get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return network
+
+
+class TestMetadata:
+    def test_has_every_entry_of_the_model_zoo_form(self) -> None:
+        metadata = config("metadata.json")
+        expected = {
+            "schema",
+            "version",
+            "changelog",
+            "monai_version",
+            "pytorch_version",
+            "numpy_version",
+            "required_packages_version",
+            "supported_apps",
+            "name",
+            "task",
+            "description",
+            "authors",
+            "copyright",
+            "data_source",
+            "data_type",
+            "image_classes",
+            "label_classes",
+            "pred_classes",
+            "eval_metrics",
+            "intended_use",
+            "references",
+            "network_data_format",
+        }
+        assert expected <= set(metadata)
+        assert metadata["version"] in metadata["changelog"]
+        assert set(metadata["network_data_format"]) == {"inputs", "outputs"}
+
+    def test_version_is_the_package_version(self) -> None:
+        import mri_seg
+
+        assert config("metadata.json")["version"] == mri_seg.__version__
+
+    def test_channels_are_those_of_the_network(self) -> None:
+        image = config("metadata.json")["network_data_format"]["inputs"]["image"]
+        assert image["num_channels"] == len(image["channel_def"]) == config("inference.json")["neighbouring_slices"]
+
+
+class TestConfigsAgree:
+    """train.json and inference.json each stand alone, so what they share is written twice."""
+
+    @pytest.mark.parametrize("key", ["network_def", "neighbouring_slices", "pixel_size", "threshold", "device"])
+    def test_training_and_inference_share(self, key: str) -> None:
+        assert config("train.json")[key] == config("inference.json")[key]
+
+    def test_validation_preprocesses_as_inference_does(self) -> None:
+        validation, inference = (
+            [
+                {key: value for key, value in transform.items() if key != "allow_missing_keys"}
+                for transform in transforms
+                if transform["_target_"] != "CopyItemsd"  # keeps FLAIR as it was read, for the pictures
+            ]
+            for transforms in (
+                config("train.json")["validate"]["preprocessing"]["transforms"],
+                config("inference.json")["preprocessing"]["transforms"],
+            )
+        )
+        assert validation == inference
+
+    def test_training_orients_resamples_and_normalises_as_inference_does(self) -> None:
+        def image_part(transforms: list[dict]) -> list[dict]:
+            shared = ("Orientationd", "mri_seg.transforms.PlaneSpacingd", "mri_seg.transforms.NormalizeForegroundd")
+            own = ("keys", "mode")  # training takes the label along
+            return [
+                {key: value for key, value in transform.items() if key not in own}
+                for transform in transforms
+                if transform["_target_"] in shared
+            ]
+
+        train = image_part(config("train.json")["train"]["preprocessing"]["transforms"])
+        assert train == image_part(config("inference.json")["preprocessing"]["transforms"])
+        assert len(train) == 3
+
+    def test_both_infer_slice_by_slice(self) -> None:
+        train, inference = config("train.json"), config("inference.json")
+        wrapped = train["validate"]["inferer"]["inferer"]
+        assert wrapped == {**inference["inferer"], "sw_batch_size": wrapped["sw_batch_size"]}
+
+    def test_every_top_level_number_is_described(self) -> None:
+        described = (BUNDLE / "docs" / "README.md").read_text()
+        for name in ("train.json", "inference.json", "evaluate.json", "published_recipe.json"):
+            for key, value in config(name).items():
+                if not isinstance(value, (dict, list)) and "#" not in key:
+                    assert f"`{key}`" in described, f"{key} of {name} is not in bundle/docs/README.md"

@@ -1,0 +1,207 @@
+"""Train, evaluate and infer on phantom cases by MONAI's own command line, as a newcomer does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bundle(run_id: str, *config_files: str, cwd: Path = ROOT, **overrides: object) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m monai.bundle run``."""
+    files = [str(ROOT / "bundle" / "configs" / name) for name in config_files]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
+    for key, value in overrides.items():
+        command += [f"--{key}", str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A short training on phantom cases, started outside the repository: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("work")
+    result = bundle(
+        "training",
+        "train.json",
+        cwd=folder,
+        bundle_root=ROOT / "bundle",
+        dataset_dir=phantom,
+        split=phantom / "split.json",
+        output_dir=folder / "run",
+        epochs=2,
+        slices_per_epoch=32,
+        batch_size=8,
+        plane_size="[64,64]",
+        crop_size="[48,48]",
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / "run", result.stdout
+
+
+@pytest.fixture(scope="module")
+def inferred(run: tuple[Path, str], phantom: Path) -> Path:
+    folder = run[0] / "inference"
+    result = bundle(
+        "inference",
+        "inference.json",
+        dataset_dir=phantom,
+        checkpoint=run[0] / "model.pt",
+        output_dir=folder,
+        save_probability="true",
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+class TestTraining:
+    def test_says_where_its_results_are(self, run: tuple[Path, str]) -> None:
+        assert str(run[0]) in run[1].splitlines()[-1]
+
+    def test_leaves_weights_and_a_record_of_itself(self, run: tuple[Path, str], phantom: Path) -> None:
+        folder = run[0]
+        assert (folder / "model.pt").is_file()
+        assert (folder / "model_final.pt").is_file()
+        assert json.loads((folder / "config.json").read_text())["epochs"] == 2
+        record = json.loads((folder / "run.json").read_text())
+        assert record["split"] == str(phantom / "split.json")
+        assert record["seed"] == 0
+        assert "torch" in record["versions"]
+
+    def test_tensorboard_shows_loss_rate_metrics_and_slices(self, run: tuple[Path, str]) -> None:
+        tags: dict[str, list] = {"scalars": [], "images": []}
+        for file in run[0].glob("events.out.tfevents.*"):
+            events = EventAccumulator(str(file)).Reload()
+            for kind, found in tags.items():
+                found += [(tag, len(getattr(events, kind.title())(tag))) for tag in events.Tags()[kind]]
+        scalars = dict(tags["scalars"])
+        assert {"train_loss", "learning_rate", "patient_dice", "slice_dice", "slice_precision", "slice_recall"} <= set(
+            scalars
+        )
+        assert scalars["patient_dice"] == 2
+        assert [number for _, number in tags["images"]] == [2]
+
+    def test_weights_reach_the_bundle_only_when_asked(self, run: tuple[Path, str]) -> None:
+        assert json.loads((run[0] / "config.json").read_text())["save_to_bundle"] is False
+
+    def test_published_recipe_runs(self, phantom: Path, tmp_path: Path) -> None:
+        result = bundle(
+            "training",
+            "train.json",
+            "published_recipe.json",
+            dataset_dir=phantom,
+            split=phantom / "split.json",
+            output_dir=tmp_path,
+            epochs=1,
+            plane_size="[32,32]",
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert (tmp_path / "model_final.pt").is_file()
+
+    def test_a_patient_in_two_sections_stops_it_with_the_name(self, phantom: Path, tmp_path: Path) -> None:
+        split = json.loads((phantom / "split.json").read_text())
+        patient = next(iter(split["training"]))
+        split["validation"][patient] = split["training"][patient]
+        (tmp_path / "split.json").write_text(json.dumps(split))
+        result = bundle("training", "train.json", dataset_dir=phantom, split=tmp_path / "split.json", output_dir=tmp_path)
+        assert result.returncode != 0
+        assert patient in result.stderr
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("section", ["validation", "test"])
+    def test_writes_both_protocols(self, run: tuple[Path, str], phantom: Path, tmp_path: Path, section: str) -> None:
+        result = bundle(
+            "evaluation",
+            "train.json",
+            "evaluate.json",
+            dataset_dir=phantom,
+            split=phantom / "split.json",
+            section=section,
+            checkpoint=run[0] / "model.pt",
+            output_dir=tmp_path,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        patients = list(csv.DictReader((tmp_path / "patients.csv").open()))
+        slices = list(csv.DictReader((tmp_path / "slices.csv").open()))
+        assert [row["case"] for row in patients] == sorted(json.loads((phantom / "split.json").read_text())[section])
+        assert metrics["slices"] == len(slices)
+        assert metrics["section"] == section
+        mean = np.mean([float(row["dice"]) for row in slices])
+        assert metrics["slice_protocol"]["dice"]["mean"] == pytest.approx(mean)
+        mean = np.mean([float(row["dice"]) for row in patients])
+        assert metrics["patient_protocol"]["dice"]["mean"] == pytest.approx(mean)
+
+
+class TestInference:
+    def test_writes_a_volume_and_a_mask_a_slice_in_the_geometry_of_the_input(
+        self, inferred: Path, phantom: Path
+    ) -> None:
+        for patient in phantom.glob("PHANTOM_*"):
+            volume = nibabel.load(inferred / patient.name / f"{patient.name}_mask.nii.gz")
+            images = [file for file in patient.glob("*.tif") if not file.stem.endswith("_mask")]
+            assert volume.shape == (64, 64, len(images))
+            assert volume.get_data_dtype() == np.uint8
+            assert nibabel.aff2axcodes(volume.affine) == ("P", "L", "S")
+            for file in images:
+                number = int(file.stem.rpartition("_")[2])
+                mask = tifffile.imread(inferred / patient.name / f"{file.stem}_mask.tif")
+                np.testing.assert_array_equal(mask > 0, volume.dataobj[..., number - 1] > 0)
+
+    def test_probability_agrees_with_the_mask(self, inferred: Path) -> None:
+        for mask in inferred.glob("*/*_mask.nii.gz"):
+            probability = nibabel.load(str(mask).replace("_mask.", "_probability.")).get_fdata()
+            np.testing.assert_array_equal(probability >= 0.5, nibabel.load(mask).get_fdata() > 0)
+
+    def test_draws_a_sheet_and_a_panel(self, inferred: Path) -> None:
+        for folder in inferred.iterdir():
+            for kind in ("sheet", "panel"):
+                assert Image.open(folder / f"{folder.name}_{kind}.png").size > (100, 100)
+
+    def test_leaves_nothing_else(self, inferred: Path) -> None:
+        kinds = {file.name.replace(file.parent.name, "") for file in inferred.glob("*/*")}
+        assert {kind for kind in kinds if not kind.endswith("_mask.tif")} == {
+            "_mask.nii.gz",
+            "_probability.nii.gz",
+            "_sheet.png",
+            "_panel.png",
+        }
+
+    def test_nifti_of_another_orientation_gives_the_same_mask(
+        self, inferred: Path, run: tuple[Path, str], phantom: Path, tmp_path: Path
+    ) -> None:
+        patient = sorted(phantom.glob("PHANTOM_*"))[0]
+        files = sorted(patient.glob("*[0-9].tif"), key=lambda file: int(file.stem.rpartition("_")[2]))
+        volume = np.stack([tifffile.imread(file)[..., 1] for file in files], axis=-1)
+        affine = np.array([[0, -0.9, 0, 0], [-0.9, 0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1.0]])
+        image = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume, affine))
+        (tmp_path / "in").mkdir()
+        nibabel.save(image, tmp_path / "in" / "study.one.nii.gz")
+        result = bundle(
+            "inference",
+            "inference.json",
+            dataset_dir=tmp_path / "in",
+            checkpoint=run[0] / "model.pt",
+            output_dir=tmp_path / "out",
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        mask = nibabel.load(tmp_path / "out" / "study.one" / "study.one_mask.nii.gz")
+        np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+        expected = nibabel.load(inferred / patient.name / f"{patient.name}_mask.nii.gz")
+        np.testing.assert_array_equal(
+            nibabel.as_closest_canonical(mask).get_fdata(), nibabel.as_closest_canonical(expected).get_fdata()
+        )
+        assert not list((tmp_path / "out").glob("*/*.tif"))
