@@ -78,7 +78,7 @@ class SliceDataset(Dataset):
         Raises:
             ValueError: when ``tumour_fraction`` is not between 0 and 1.
         """
-        tumour = self.labels.flatten(1).any(dim=1)
+        tumour = (self.labels > 0).flatten(1).any(dim=1)
         if tumour_fraction is None or tumour.all() or not tumour.any():
             return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
         if not 0 <= tumour_fraction <= 1:

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 from monai.transforms import ResizeWithPadOrCrop
+from torch.utils.tensorboard import SummaryWriter
 
 from mri_seg.pictures import (
     PREDICTION,
@@ -20,7 +21,18 @@ from mri_seg.pictures import (
     tile,
 )
 
-__all__ = ["LearningRateHandler", "TensorBoardSlices"]
+__all__ = ["LearningRateHandler", "TensorBoardSlices", "write_metrics"]
+
+
+def write_metrics(engine: Engine, writer: SummaryWriter) -> None:
+    """Write an evaluator's metrics in one group: ``epoch_event_writer`` of MONAI's ``TensorBoardStatsHandler``.
+
+    Args:
+        engine: the evaluator, its epoch the trainer's.
+        writer: where to write.
+    """
+    for name, value in engine.state.metrics.items():
+        writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
 
 
 class LearningRateHandler(TensorBoardHandler):
@@ -41,7 +53,7 @@ class LearningRateHandler(TensorBoardHandler):
 
     def __call__(self, engine: Engine) -> None:
         """Write."""
-        self._writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
+        self._writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
 
 
 class TensorBoardSlices(TensorBoardHandler):

@@ -25,7 +25,7 @@ def bundle(run_id: str, *config_files: str, cwd: Path = ROOT, **overrides: objec
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
     for key, value in overrides.items():
         command += [f"--{key}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -37,7 +37,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         "training",
         "train.json",
         cwd=folder,
-        bundle_root=ROOT / "bundle",
+        bundle_root=folder / "bundle",
         dataset_dir=phantom,
         split=phantom / "split.json",
         output_dir=folder / "run",
@@ -87,35 +87,42 @@ class TestTraining:
             for kind, found in tags.items():
                 found += [(tag, len(getattr(events, kind.title())(tag))) for tag in events.Tags()[kind]]
         scalars = dict(tags["scalars"])
-        assert {"train_loss", "learning_rate", "patient_dice", "slice_dice", "slice_precision", "slice_recall"} <= set(
-            scalars
-        )
-        assert scalars["patient_dice"] == 2
+        shown = {"train/loss", "train/learning_rate"}
+        shown |= {f"validation/{name}" for name in ("patient_dice", "slice_dice", "slice_precision", "slice_recall")}
+        assert shown <= set(scalars)
+        assert scalars["validation/patient_dice"] == 2
         assert [number for _, number in tags["images"]] == [2]
 
     def test_weights_reach_the_bundle_only_when_asked(self, run: tuple[Path, str]) -> None:
-        assert json.loads((run[0] / "config.json").read_text())["save_to_bundle"] is False
+        assert not (run[0].parent / "bundle").exists()
 
-    def test_published_recipe_runs(self, phantom: Path, tmp_path: Path) -> None:
+    def test_published_recipe_runs_and_its_weights_reach_the_bundle_when_asked(
+        self, phantom: Path, tmp_path: Path
+    ) -> None:
         result = bundle(
             "training",
             "train.json",
             "published_recipe.json",
             dataset_dir=phantom,
             split=phantom / "split.json",
-            output_dir=tmp_path,
+            output_dir=tmp_path / "run",
+            bundle_root=tmp_path / "bundle",
+            save_to_bundle="true",
             epochs=1,
             plane_size="[32,32]",
         )
         assert result.returncode == 0, result.stderr[-3000:]
-        assert (tmp_path / "model_final.pt").is_file()
+        assert (tmp_path / "run" / "model_final.pt").is_file()
+        assert (tmp_path / "bundle" / "models" / "model.pt").is_file()
 
     def test_a_patient_in_two_sections_stops_it_with_the_name(self, phantom: Path, tmp_path: Path) -> None:
         split = json.loads((phantom / "split.json").read_text())
         patient = next(iter(split["training"]))
         split["validation"][patient] = split["training"][patient]
         (tmp_path / "split.json").write_text(json.dumps(split))
-        result = bundle("training", "train.json", dataset_dir=phantom, split=tmp_path / "split.json", output_dir=tmp_path)
+        result = bundle(
+            "training", "train.json", dataset_dir=phantom, split=tmp_path / "split.json", output_dir=tmp_path
+        )
         assert result.returncode != 0
         assert patient in result.stderr
 
