@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Transform
+from monai.utils import convert_to_tensor
 
 from mri_seg.transforms import neighbour_offsets
 
@@ -96,6 +97,7 @@ class _Compact(Transform):
     def __call__(self, case: dict) -> dict[str, torch.Tensor]:
         volume = self.transform(case)
         return {
-            key: torch.as_tensor(volume[key])[0].movedim(-1, 0).to(dtype).contiguous()  # (D, H, W)
+            # (D, H, W), without metadata, which would slow every slice drawn
+            key: convert_to_tensor(volume[key][0], track_meta=False).movedim(-1, 0).to(dtype).contiguous()
             for key, dtype in (("image", torch.float16), ("label", torch.uint8))
         }
