@@ -52,6 +52,7 @@ class EvaluationWriter:
         self.facts = dict(facts or {})
         self.patients: list[dict] = []
         self.slices: list[dict] = []
+        self._record: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
@@ -61,6 +62,7 @@ class EvaluationWriter:
 
     def _start(self, engine: Engine) -> None:
         self.patients, self.slices = [], []
+        self._record = run_record(**self.facts)
 
     def _add(self, engine: Engine) -> None:
         for item in engine.state.output:
@@ -75,8 +77,8 @@ class EvaluationWriter:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
             _write_csv(self.output_dir / name, rows)
-        facts = {**self.facts, "surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
-        write_json(self.output_dir / "metrics.json", {**run_record(**facts), **summary})
+        settings = {"surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
+        write_json(self.output_dir / "metrics.json", {**self._record, **settings, **summary})
         engine.logger.info("%s", describe(summary))
 
 

@@ -70,4 +70,9 @@ class ProgressBar(ignite.handlers.ProgressBar):
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Attach to a trainer."""
         every = Events.ITERATION_COMPLETED(every=10)  # a log file should not fill with a line a step
-        super().attach(engine, output_transform=lambda output: {"loss": output["loss"]}, event_name=every)
+        super().attach(engine, output_transform=_loss, event_name=every)
+
+
+def _loss(output: dict | list[dict]) -> dict[str, torch.Tensor]:
+    """Loss of an iteration, whose output MONAI's trainer takes apart by default."""
+    return {"loss": (output[0] if isinstance(output, list) else output)["loss"]}

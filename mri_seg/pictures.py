@@ -168,7 +168,8 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
     grey = grey_levels(volume)
     candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
     tumour = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
-    places = tumour[np.linspace(0, tumour.size - 1, min(rows, tumour.size) + 2).round().astype(int)[1:-1]]
+    shown = min(rows, tumour.size)
+    places = tumour[((np.arange(shown) + 0.5) * tumour.size / shown).astype(int)]  # the middle of each of equal parts
     pictures = []
     for n in places:
         image = np.repeat(grey[..., n, None], 3, axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 __all__ = ["LoadVolumed", "TIFFReader"]
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}  # TIFF 6.0, tag ResolutionUnit: inch, centimetre
+_SCREEN_AND_PRINT = (72, 96, 150, 300, 600)  # pixels an inch that programs write without having measured anything
 
 
 class _Slice(NamedTuple):
@@ -32,8 +34,9 @@ class TIFFReader(ImageReader):
 
     Takes a list of slice files, one file, or one multi-page file; any compression, 8 or 16 bit or floating point.
     The affine puts rows anterior to posterior, columns patient right to left (as a radiologist sees them) and slices
-    inferior to superior in RAS terms. In-plane spacing in mm comes from the resolution tags where they carry a unit;
-    otherwise it is 1 and the metadata's ``spacing_known`` is False. TIFF says nothing of the distance of slices.
+    inferior to superior in RAS terms. In-plane spacing in mm comes from the resolution tags where they carry a unit and
+    are not one of the resolutions of screens and printers; otherwise it is 1 and the metadata's ``spacing_known`` is
+    False. TIFF says nothing of the distance of slices.
 
     Args:
         channel: index of FLAIR in files with several channels (TCGA-LGG: pre-contrast, FLAIR, post-contrast); files
@@ -108,7 +111,9 @@ class TIFFReader(ImageReader):
             raise FileNotFoundError(f"{path}: no such file.")
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = [(page.asarray(), page) for page in tiff.pages]
+                pages = [(page.asarray(), page) for page in tiff.pages if not page.is_reduced]  # no thumbnails
+                if _next_page(tiff):
+                    raise ValueError("it ends before its last page")
         except Exception as error:  # tifffile and its codecs raise errors of many kinds for damaged files
             raise ValueError(
                 f"{path}: cannot be read as TIFF ({error}). Copy the file again from its source, or leave it out."
@@ -127,8 +132,8 @@ class TIFFReader(ImageReader):
         elif page.axes not in ("YX", "YXS"):
             raise ValueError(f"{path}: has the axes {page.axes}, expected rows and columns, with or without channels.")
         if pixels.ndim == 3:
-            colours = pixels.shape[-1] - len(page.extrasamples)  # extra samples are opacity, or of no stated meaning
-            channels = colours if colours == 1 else pixels.shape[-1]
+            # One extra sample beside a grey value is opacity; more are channels of no stated meaning.
+            channels = 1 if pixels.shape[-1] == 2 and page.extrasamples else pixels.shape[-1]
             if channels > 1 and not 0 <= self.channel < channels:
                 raise ValueError(
                     f"{path}: has {channels} channels, expected FLAIR as channel {self.channel} counted from 0. "
@@ -138,8 +143,14 @@ class TIFFReader(ImageReader):
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ValueError(f"{path}: holds values that are not finite (NaN or infinity). Repair or leave it out.")
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels = pixels.max() - pixels
+            pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same for every slice, without overflow
         return pixels
+
+
+def _next_page(tiff: tifffile.TiffFile) -> int:
+    """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
+    tiff.filehandle.seek(tiff.pages.next_page_offset)
+    return struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))[0]
 
 
 def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
@@ -148,10 +159,17 @@ def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
     unit = _MM_PER_UNIT.get(tags.valueof("ResolutionUnit", default=1))
     if unit is None or "XResolution" not in tags or "YResolution" not in tags:
         return None
-    (rows, per_rows), (columns, per_columns) = tags.valueof("YResolution"), tags.valueof("XResolution")
-    if not all((rows, per_rows, columns, per_columns)):
+    rows, columns = (_ratio(tags.valueof(name)) for name in ("YResolution", "XResolution"))  # pixels a unit
+    if rows <= 0 or columns <= 0 or (unit == 25.4 and rows == columns and rows in _SCREEN_AND_PRINT):
         return None
-    return unit * per_rows / rows, unit * per_columns / columns
+    return unit / rows, unit / columns
+
+
+def _ratio(value: tuple[int, int] | float) -> float:
+    """Value of a resolution tag, which is a fraction, but a single number in some files."""
+    if not isinstance(value, tuple):
+        return float(value)
+    return value[0] / value[1] if value[1] else 0.0
 
 
 class LoadVolumed(LoadImaged):

@@ -44,6 +44,8 @@ class SliceDataset(Dataset):
         progress: bool = True,
     ) -> None:
         super().__init__(data, transform)
+        if not len(data):
+            raise ValueError("there is no case to take slices from.")
         offsets = torch.tensor(neighbour_offsets(neighbouring_slices))
         volumes = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}

@@ -55,18 +55,19 @@ def find_cases(dataset_dir: PathLike | str) -> list[dict]:
     return sorted(found, key=lambda case: case["case"])
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def _walk(root: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, list[str]]]:
+    above = above | {root.resolve()}
     subfolders = []
     names = []
     for entry in sorted(root.iterdir()):
         if entry.is_dir():
-            if not entry.is_symlink() and not entry.name.startswith("."):
+            if not entry.name.startswith(".") and entry.resolve() not in above:  # a link upwards has no end
                 subfolders.append(entry)
         else:
             names.append(entry.name)
     yield root, names
     for folder in subfolders:
-        yield from _walk(folder)
+        yield from _walk(folder, above)
 
 
 def _cases_of_folder(folder: Path, files: list[Path]) -> Iterator[dict]:

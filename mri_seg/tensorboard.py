@@ -8,8 +8,9 @@ from os import PathLike
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
 from monai.handlers import TensorBoardHandler
-from monai.transforms import ResizeWithPadOrCrop
+from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 
 from mri_seg.pictures import (
@@ -98,6 +99,8 @@ class TensorBoardSlices(TensorBoardHandler):
         if not self._slices:
             self._slices = [_largest_tumour(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
         pictures = [picture for slice_ in self._slices for picture in self._draw(engine.network, *slice_)]
+        sides = np.max([picture.shape[:2] for picture in pictures], axis=0)
+        pictures = [np.pad(p, [*((0, n - m) for n, m in zip(sides, p.shape)), (0, 0)]) for p in pictures]
         sheet = tile(pictures, len(pictures) // len(self._slices))
         tag = "validation/slices and attention of each gate"
         self._writer.add_image(tag, sheet, engine.state.epoch, dataformats="HWC")
@@ -120,6 +123,9 @@ class TensorBoardSlices(TensorBoardHandler):
 def _largest_tumour(case: dict) -> tuple[torch.Tensor, np.ndarray]:
     """The case's slice with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
     image, label = (torch.as_tensor(case[key]) for key in ("image", "label"))
-    label = ResizeWithPadOrCrop(image.shape[1:])(label)[0]  # the image is padded to the network's multiple
+    if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+        label = ResampleToMatch(mode="nearest", padding_mode="zeros")(label, image)[0]  # turned, resampled, padded
+    else:
+        label = ResizeWithPadOrCrop(image.shape[1:])(label)[0]
     place = int((label > 0).sum(dim=(0, 1)).argmax())
     return image[..., place].float(), (label[..., place] > 0).numpy()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.data import MetaTensor
+from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Spacingd, Transform
-from monai.utils import convert_to_numpy
+from monai.utils import convert_to_numpy, convert_to_tensor
 
 __all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd"]
 
@@ -50,19 +50,25 @@ class NormalizeForeground(Transform):
         self.percentiles = percentiles
         self.limits = limits
 
-    def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
-        """Normalise the volume ``(1, H, W, D)``; a constant one becomes all 0, with a warning."""
-        values = convert_to_numpy(img)
-        low, high = np.percentile(values, self.percentiles)
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Normalise the volume ``(1, H, W, D)``; a constant one becomes all 0, with a warning.
+
+        Values that are not numbers, which mark what lies outside a skull-stripped brain, become the lowest.
+        """
+        volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
+        values = convert_to_numpy(volume)
+        values = values[np.isfinite(values)]
+        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
         foreground = values[values > low + self.threshold * (high - low)]
         lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
         spread = (upper - lower) / _IQR_OF_NORMAL
         if spread <= 0:
-            name = img.meta.get("filename_or_obj", "volume") if isinstance(img, MetaTensor) else "volume"
+            name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
             logger.warning("%s: intensities do not vary, so there is nothing to normalise by.", name)
             spread = 1.0
-        normalised = (img - float(median)) / float(spread)
-        return normalised.clip(*self.limits)
+        lowest, highest = self.limits
+        normalised = (volume - float(median)) / float(spread)
+        return normalised.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
 
 
 class NormalizeForegroundd(MapTransform):
@@ -78,7 +84,7 @@ class NormalizeForegroundd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.normalize = NormalizeForeground(**kwargs)
 
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):

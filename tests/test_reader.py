@@ -282,7 +282,7 @@ class TestGeometry:
         [
             ("CENTIMETER", (20, 10), (1.0, 0.5)),  # resolution is columns' then rows'
             ("INCH", (25.4, 12.7), (2.0, 1.0)),
-            ("INCH", (72, 72), (25.4 / 72, 25.4 / 72)),
+            ("INCH", (50.8, 50.8), (0.5, 0.5)),
         ],
     )
     def test_spacing_comes_from_the_resolution_tags(

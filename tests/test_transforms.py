@@ -27,9 +27,7 @@ def head(size: int = 24, depth: int = 6) -> torch.Tensor:
     return volume
 
 
-def volume_of(
-    shape: tuple[int, ...], spacing: tuple[float, float, float], *, known: bool | None = None
-) -> MetaTensor:
+def volume_of(shape: tuple[int, ...], spacing: tuple[float, float, float], *, known: bool | None = None) -> MetaTensor:
     affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
     meta = {} if known is None else {"spacing_known": known}
     return MetaTensor(torch.rand(shape), affine=affine, meta=meta)

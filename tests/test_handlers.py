@@ -1,0 +1,124 @@
+"""Handlers, each attached to a real trainer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from ignite.engine import Engine
+from ignite.handlers import TerminateOnNan
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+
+from mri_seg.handlers import GradientClip, OnEvent, ProgressBar
+
+
+def trainer_with(
+    *handlers: object, loss: torch.nn.Module | None = None, epochs: int = 1, steps: int = 4, **options: object
+) -> SupervisedTrainer:
+    """A trainer of one convolution on ``steps`` images an epoch."""
+    network = options.pop("network", None) or torch.nn.Conv2d(1, 1, 1)
+    data = [{"image": torch.randn(1, 4, 4), "label": torch.ones(1, 4, 4)} for _ in range(steps)]
+    return SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=DataLoader(Dataset(data), batch_size=1),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.01),
+        loss_function=loss or torch.nn.MSELoss(),
+        train_handlers=list(handlers),
+        **{"decollate": False, **options},
+    )
+
+
+class Scaled(torch.nn.Module):
+    """A loss of a size of our choosing."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return self.factor * (pred - label).square().mean()
+
+
+class TestOnEvent:
+    @pytest.mark.parametrize(("event", "times"), [("EPOCH_COMPLETED", 2), ("ITERATION_COMPLETED", 8), ("STARTED", 1)])
+    def test_calls_at_events_of_ignite(self, event: str, times: int) -> None:
+        engines = []
+        trainer = trainer_with(OnEvent(event, engines.append), epochs=2)
+        trainer.run()
+        assert engines == [trainer] * times
+
+    def test_calls_at_events_of_monai(self) -> None:
+        gradients = []
+
+        def keep(engine: Engine) -> None:
+            gradients.append(engine.network.weight.grad is not None)
+
+        trainer_with(OnEvent("BACKWARD_COMPLETED", keep)).run()
+        assert gradients == [True] * 4
+
+    @pytest.mark.parametrize("event", ["iteration_completed", "BACKWARD", ""])
+    def test_names_the_events_there_are(self, event: str) -> None:
+        with pytest.raises(ValueError, match=f"must be one of .*EPOCH_STARTED.*LOSS_COMPLETED.*got '{event}'"):
+            OnEvent(event, print)
+
+    @pytest.mark.parametrize(("factor", "steps"), [(math.nan, 1), (math.inf, 1), (1.0, 4)])
+    def test_stops_a_training_whose_loss_is_no_number(self, factor: float, steps: int) -> None:
+        stop = OnEvent("ITERATION_COMPLETED", TerminateOnNan(output_transform=lambda output: output["loss"]))
+        trainer = trainer_with(stop, loss=Scaled(factor))
+        trainer.run()
+        assert trainer.state.iteration == steps
+
+
+class TestGradientClip:
+    def norms(self, max_norm: float, factor: float) -> list[float]:
+        """Norm of the gradients at every optimizer step."""
+        network, norms = torch.nn.Conv2d(1, 1, 1), []
+
+        def keep(engine: Engine) -> None:
+            norms.append(math.sqrt(sum(p.grad.square().sum().item() for p in network.parameters())))
+
+        trainer = trainer_with(GradientClip(network, max_norm), loss=Scaled(factor), network=network)
+        trainer.add_event_handler(IterationEvents.MODEL_COMPLETED, keep)
+        trainer.run()
+        return norms
+
+    def test_holds_large_gradients_to_the_norm(self) -> None:
+        norms = self.norms(0.5, 1e4)
+        assert len(norms) == 4
+        assert all(norm <= 0.5 + 1e-5 for norm in norms)
+        assert norms == pytest.approx([0.5] * 4, rel=1e-3)
+
+    def test_leaves_small_gradients_alone(self) -> None:
+        assert all(0 < norm < 0.1 for norm in self.norms(0.5, 1e-3))
+
+    def test_comes_before_the_step(self) -> None:
+        network = torch.nn.Conv2d(1, 1, 1)
+        before = [p.detach().clone() for p in network.parameters()]
+        trainer_with(GradientClip(network, 0.5), loss=Scaled(1e6), network=network, steps=1).run()
+        moved = sum((p - b).square().sum() for p, b in zip(network.parameters(), before)).sqrt()
+        assert moved.item() == pytest.approx(0.01 * 0.5, rel=1e-2)
+
+
+class TestProgressBar:
+    def test_shows_the_loss(self, capsys: pytest.CaptureFixture) -> None:
+        trainer_with(ProgressBar(), steps=20).run()
+        shown = capsys.readouterr().err
+        assert "loss=" in shown
+        assert "/20]" in shown
+
+    def test_writes_few_lines_where_steps_are_many(self, capsys: pytest.CaptureFixture) -> None:
+        trainer_with(ProgressBar(), steps=50).run()
+        assert capsys.readouterr().err.count("loss=") <= 10
+
+    def test_takes_options_of_the_bar_of_ignite(self, capsys: pytest.CaptureFixture) -> None:
+        trainer_with(ProgressBar(desc="Learning", persist=False), steps=20).run()
+        assert "Learning" in capsys.readouterr().err
+
+    def test_takes_the_output_as_monai_gives_it_by_default(self, capsys: pytest.CaptureFixture) -> None:
+        trainer_with(ProgressBar(), steps=20, decollate=True).run()
+        assert "loss=" in capsys.readouterr().err
