@@ -19,6 +19,7 @@ from mri_seg.pictures import (
     attention_overlay,
     draw_contours,
     grey_levels,
+    head_box,
     tile,
 )
 
@@ -115,8 +116,9 @@ class TensorBoardSlices(TensorBoardHandler):
             logits, attention = network(batch), []
         pred = logits[0, 0].sigmoid().cpu().numpy() >= self.threshold
         grey = grey_levels(image[len(image) // 2].numpy())
-        pictures = [draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)])]
-        pictures += [attention_overlay(grey, a[0, 0].float().cpu().numpy()) for a in attention]
+        box = head_box(grey[..., None])  # the air around the head would only make the event files larger
+        pictures = [draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)])[box]]
+        pictures += [attention_overlay(grey[box], a[0, 0].float().cpu().numpy()[box]) for a in attention]
         return pictures
 
 
