@@ -13,6 +13,9 @@ from monai.engines.utils import IterationEvents
 __all__ = ["GradientClip", "OnEvent", "ProgressBar"]
 
 
+_BAR = "{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
+
+
 class OnEvent:
     """Attach a function or an ignite handler that has no ``attach`` of its own to an event.
 
@@ -65,7 +68,7 @@ class ProgressBar(ignite.handlers.ProgressBar):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"persist": True, **kwargs})
+        super().__init__(**{"persist": True, "bar_format": _BAR, **kwargs})
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Attach to a trainer."""

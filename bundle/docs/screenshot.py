@@ -52,8 +52,12 @@ def main() -> None:
             try:
                 browser.get(f"http://localhost:{PORT}/#timeseries")
                 time.sleep(args.seconds)
-                for button in browser.find_elements(By.XPATH, "//button[contains(., 'Settings')]"):
-                    button.click()  # the panel of settings takes room that the curves need
+                # Short curves are cut where outliers are ignored; the panel of settings takes room they need.
+                for control in (
+                    "//mat-checkbox[contains(., 'Ignore outliers')]//input",
+                    "//button[contains(., 'Settings')]",
+                ):
+                    browser.find_element(By.XPATH, control).click()
                 time.sleep(2)
                 browser.save_screenshot(str(args.picture))
             finally:
