@@ -83,7 +83,7 @@ def write_json(file: PathLike | str, content: Any) -> None:
 
 def _evaluated_config() -> dict:
     """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
-    for frame in inspect.stack():
+    for frame in inspect.stack(context=0):
         parser = frame.frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
             return {key: value for key, value in parser.get().items() if key != "_meta_"}
