@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -348,6 +349,24 @@ class TestLoadVolumed:
     def test_takes_the_case_from_the_key_asked_for(self, nifti: Path) -> None:
         loaded = LoadVolumed("image", case_key="subject")({"subject": "S1", "image": nifti})
         assert loaded["image"].meta["case"] == "S1"
+
+    def test_leaves_dicom_folders_to_itk(self, tmp_path: Path) -> None:
+        volume = np.arange(5 * 8 * 6, dtype=np.uint16).reshape(5, 8, 6)  # (D, H, W), as ITK counts
+        for k, pixels in enumerate(volume):
+            image = itk.image_from_array(pixels[None])
+            image.SetSpacing([0.8, 0.9, 5.0])
+            image.SetOrigin([0.0, 0.0, 5.0 * k])
+            tags = image.GetMetaDataDictionary()
+            tags["0020|000e"], tags["0020|000d"], tags["0008|0018"] = "1.2.3.4.5", "1.2.3.4", f"1.2.3.4.5.{k}"
+            tags["0008|0060"], tags["0008|0021"] = "MR", "20200101"
+            tags["0020|0032"], tags["0020|0037"] = f"0\\0\\{5 * k}", "1\\0\\0\\0\\1\\0"
+            dicom = itk.GDCMImageIO.New()
+            dicom.KeepOriginalUIDOn()
+            itk.imwrite(image, str(tmp_path / f"{k}.dcm"), imageio=dicom)
+        image = LoadVolumed("image")({"case": "d", "image": tmp_path})["image"]
+        np.testing.assert_array_equal(image[0].numpy().transpose(2, 1, 0), volume)
+        assert nib.aff2axcodes(image.affine.numpy()) == ("L", "P", "S")
+        np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine.numpy()), (0.8, 0.9, 5.0))
 
     def test_leaves_other_files_to_monai_with_their_geometry(self, nifti: Path) -> None:
         image = LoadVolumed("image")({"image": str(nifti)})["image"]

@@ -78,6 +78,7 @@ class TestTraining:
         record = json.loads((folder / "run.json").read_text())
         assert record["split"] == str(phantom / "split.json")
         assert record["seed"] == 0
+        assert {"device", "amp", "command"} <= set(record)
         assert "torch" in record["versions"]
 
     def test_tensorboard_shows_loss_rate_metrics_and_slices(self, run: tuple[Path, str]) -> None:
