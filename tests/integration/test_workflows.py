@@ -26,7 +26,7 @@ def bundle(run_id: str, *config_files: str, cwd: Path = ROOT, **overrides: objec
     for key, value in overrides.items():
         command += [f"--{key}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture(scope="module")
