@@ -68,8 +68,7 @@ class EvaluationWriter:
         for item in engine.state.output:
             pred, label = item["pred"], item["label"]
             case = str(pred.meta["case"])
-            rows = slice_rows(case, pred, label)
-            self.slices += rows
+            self.slices += slice_rows(case, pred, label)
             self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
 
     def _write(self, engine: Engine) -> None:

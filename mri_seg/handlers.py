@@ -43,7 +43,7 @@ class GradientClip:
     """Scale gradients down to a largest norm before every optimizer step.
 
     Args:
-        parameters: the network whose gradients are clipped.
+        network: the network whose gradients are clipped.
         max_norm: largest 2-norm of all gradients together.
     """
 

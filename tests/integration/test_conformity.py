@@ -15,6 +15,11 @@ from mri_seg.networks import AttentionUNet
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
 SHIPPED = BUNDLE / "models" / "model.pt"
+EXPORT = {
+    "net_id": "network_def",
+    "meta_file": str(CONFIGS / "metadata.json"),
+    "config_file": str(CONFIGS / "inference.json"),
+}
 
 
 def config(name: str) -> dict:
@@ -71,11 +76,9 @@ class TestNetwork:
     def test_torchscript_export_gives_the_same_logits(self, checkpoint: Path, tmp_path: Path) -> None:
         exported = tmp_path / "model.ts"
         ckpt_export(
-            net_id="network_def",
+            **EXPORT,
             filepath=str(exported),
             ckpt_file=str(checkpoint),
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=str(CONFIGS / "inference.json"),
             bundle_root=str(BUNDLE),
         )
         network, image = load(checkpoint), torch.randn(1, 3, 64, 48)
@@ -87,11 +90,9 @@ class TestNetwork:
         runtime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
         exported = tmp_path / "model.onnx"
         onnx_export(
-            net_id="network_def",
+            **EXPORT,
             filepath=str(exported),
             ckpt_file=str(checkpoint),
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=str(CONFIGS / "inference.json"),
             input_shape=[1, 3, 64, 64],
         )
         session = runtime.InferenceSession(exported, providers=["CPUExecutionProvider"])
