@@ -1,0 +1,118 @@
+"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not trained on.
+
+    python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m \
+        --runs published=bundle/models/model.pt institution/FG=runs/FG/model_final.pt
+
+Each run is a split and the weights trained on its training section; the figures are those of its validation section.
+The network runs once over each case, as `inference.json` has it, and once over its mirror image; all else is tried on
+these probabilities. A smallest lesion in mm3 counts voxels as `RemoveSmallLesionsd` does where files say no spacing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.metrics import compute_dice
+from mri_seg.lesions import FillHolesInSlicesd, RemoveSmallLesionsd
+
+from mri_seg.evaluation import slice_rows, summarise
+from mri_seg.inferers import AveragingInferer, bfloat16_is_fast
+
+CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
+GRID = {
+    "flip": (False, True),
+    "threshold": (0.4, 0.5, 0.6),
+    "smallest_lesion": (0, 150, 300, 600, 1200),
+    "fill_holes": (False, True),
+}
+NO_DISTANCES = {"hd95": math.nan, "surface_dice": math.nan, "distance_unit": "pixel"}
+
+
+def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[dict]:
+    """Each validation case with its label and its probability, single and averaged with the mirrored one."""
+    parser = ConfigParser()
+    parser.read_config([CONFIGS / "train.json", CONFIGS / "evaluate.json"])
+    parser.update({"dataset_dir": args.dataset_dir, "split": split, "allow_missing": True, "device": "cpu"})
+    network = parser.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    parser.update({"amp": bfloat16_is_fast("cpu"), "flip": False, "ensemble": []})
+    inferer = parser.get_parsed_content("validate#inferer")
+    members = [AveragingInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]
+    found = []
+    for case in parser.get_parsed_content("validate#dataset"):
+        with torch.no_grad():
+            images = case["image"][None]
+            probability = [member(images, network)[0].sigmoid() for member in members]
+        found.append({"label": case["label"], "probability": probability})
+    return found
+
+
+def evaluate(cases: list[dict], choice: dict) -> dict:
+    """Both protocols for one choice of settings."""
+    remove = RemoveSmallLesionsd("pred", choice["smallest_lesion"])
+    fill = FillHolesInSlicesd("pred", choice["fill_holes"])
+    patients, slices = [], []
+    for case in cases:
+        probability, label = case["probability"][int(choice["flip"])], case["label"]
+        pred = MetaTensor((probability >= choice["threshold"]).float(), meta=label.meta, affine=label.affine)
+        pred = fill(remove({"pred": pred}))["pred"]
+        name = str(label.meta["case"])
+        slices += slice_rows(name, pred, label)
+        dice = float(compute_dice(pred[None], label[None], ignore_empty=False))
+        patients.append({"case": name, "dice": dice, **NO_DISTANCES})
+    found = summarise(patients, slices, resamples=2)
+    protocol, dice = found["slice_protocol"], found["patient_protocol"]["dice"]
+    return {
+        "patient mean": dice["mean"],
+        "patient lowest": dice["lowest"],
+        "slice Dice": protocol["dice"]["mean"],
+        "slice precision": protocol["precision"]["mean"],
+        "slice recall": protocol["recall"]["mean"],
+        "healthy slices with false tumour": protocol["healthy_slices_with_false_tumour"]["mean"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", default="data/kaggle_3m")
+    parser.add_argument("--runs", nargs="+", required=True, help="split=weights")
+    parser.add_argument("--output", type=Path, help="JSON file for all figures")
+    args = parser.parse_args()
+    runs = dict(run.split("=", 1) for run in args.runs)
+    cases = {split: probabilities(args, split, Path(weights)) for split, weights in runs.items()}
+    rows = []
+    print(
+        "| flip | threshold | smallest lesion (mm3) | holes filled | patient mean, slice Dice, false tumour: of "
+        + ", of ".join(runs),
+        "| mean |",
+    )
+    for values in itertools.product(*GRID.values()):
+        choice = dict(zip(GRID, values))
+        figures = {split: evaluate(found, choice) for split, found in cases.items()}
+        rows.append({**choice, "figures": figures})
+        keys = ("patient mean", "slice Dice", "healthy slices with false tumour")
+        mean = [sum(found[key] for found in figures.values()) / len(figures) for key in keys]
+        cells = [" ".join(f"{found[key]:.3f}" for key in keys) for found in figures.values()]
+        print(
+            "|",
+            " | ".join(str(value) for value in values),
+            "|",
+            " | ".join(cells),
+            "|",
+            *(f"{m:.4f}" for m in mean),
+            "|",
+            flush=True,
+        )
+    if args.output:
+        args.output.write_text(json.dumps({"runs": runs, "rows": rows}, indent=4) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
