@@ -1,0 +1,311 @@
+"""Order the frames of a DICOM series in space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from mri_seg.dicom.series import functional_group, number_of, read_header
+
+__all__ = ["Frame", "FrameGrid", "order_frames"]
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_SAME_POSITION = 0.01  # mm
+# Two distances count as equal within 0.1 mm or 1 %: files round positions to that, and it is a small part of a voxel.
+_DISTANCE_TOLERANCE = 0.1  # mm
+_RELATIVE_TOLERANCE = 0.01
+_COSINE_TOLERANCE = 1e-3  # directions rounded to three digits; a quarter of a millimetre over a head
+_SPACING_TOLERANCE = 1e-3  # relative; a quarter of a pixel over 256
+_SHEAR_TOLERANCE = 0.01  # mm sideways for each mm along the normal, 0.6 degrees
+
+# What may tell apart frames at one position, in the order in which it is looked for.
+_DIMENSIONS = (
+    "EchoTime",
+    "EchoNumbers",
+    "TemporalPositionIdentifier",
+    "DiffusionBValue",
+    "ImageType",
+    "TriggerTime",
+    "AcquisitionNumber",
+    "ContrastBolusAgent",
+)
+_TAGS = [
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    *_DIMENSIONS,
+]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a file.
+
+    Attributes:
+        path: the file.
+        number: index of the frame in the file, from 0.
+        position: centre of the first pixel in LPS mm, ``(3,)``.
+    """
+
+    path: Path
+    number: int
+    position: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameGrid:
+    """Frames that make a volume.
+
+    Attributes:
+        frames: the frames, along the normal of the slices: the direction of rows x the direction of columns.
+        affine: indices (row, column, slice) to RAS mm, ``(4, 4)``.
+        shape: rows, columns and slices.
+        spacing_known: whether the files give the pixel spacing; where not, pixels count as 1 mm wide and high.
+        slice_spacing_known: whether the distance of slices is known, from positions, or for one slice from its header;
+            where not, it counts as 1 mm.
+    """
+
+    frames: tuple[Frame, ...]
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    spacing_known: bool
+    slice_spacing_known: bool
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """What the header says of one frame."""
+
+    frame: Frame
+    series_uid: str
+    orientation: np.ndarray  # directions along a row and along a column, LPS, (2, 3)
+    shape: tuple[int, int]
+    spacing: tuple[float, float] | None
+    slice_spacing: float | None
+    header: Dataset
+
+    def __str__(self) -> str:
+        several = int(number_of(self.header, "NumberOfFrames") or 1) > 1
+        return f"{self.frame.path}" + (f" (frame {self.frame.number + 1})" if several else "")
+
+
+def order_frames(files: Iterable[PathLike | str]) -> FrameGrid:
+    """Order the frames of a series by their positions in space.
+
+    Names of files and instance numbers play no part.
+
+    Args:
+        files: the files of one series, single-frame or multi-frame, in any order.
+
+    Returns:
+        the frames in order, and the grid they make.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when a file is not DICOM or does not say where its frames lie; when the frames differ in series,
+            orientation, size or pixel spacing; when a slice is missing or there twice; and when slices are not
+            equally far apart or not stacked along their normal.
+    """
+    planes = [plane for path in files for plane in _planes(Path(path))]
+    if not planes:
+        raise ValueError("No DICOM file to read: the list of files is empty.")
+    for plane in planes[1:]:
+        _check_same(plane, planes[0])
+    row, column = planes[0].orientation
+    normal = np.cross(row, column)
+    planes.sort(key=lambda plane: normal @ plane.frame.position)
+    step, slice_spacing_known = _step(planes, normal)
+    row_spacing, column_spacing = planes[0].spacing or (1.0, 1.0)
+    affine = np.eye(4)
+    first = np.array(planes[0].frame.position)
+    affine[:3] = _LPS_TO_RAS @ np.column_stack([column * row_spacing, row * column_spacing, step, first])
+    return FrameGrid(
+        frames=tuple(plane.frame for plane in planes),
+        affine=affine,
+        shape=(*planes[0].shape, len(planes)),
+        spacing_known=planes[0].spacing is not None,
+        slice_spacing_known=slice_spacing_known,
+    )
+
+
+def _planes(path: Path) -> list[_Plane]:
+    header = read_header(path, _TAGS)
+    count = int(number_of(header, "NumberOfFrames") or 1)
+    return [_plane(path, header, number, count) for number in range(count)]
+
+
+def _plane(path: Path, header: Dataset, number: int, count: int) -> _Plane:
+    measures = functional_group(header, "PixelMeasuresSequence", number) or header
+    position_item = functional_group(header, "PlanePositionSequence", number)
+    if position_item is None and count > 1:
+        raise ValueError(
+            f"{path}: has {count} frames, but no PlanePositionSequence that says where they lie. "
+            "Export the series as enhanced MR or as single images."
+        )
+    position = _numbers(path, position_item or header, "ImagePositionPatient", 3)
+    orientation = functional_group(header, "PlaneOrientationSequence", number) or header
+    return _Plane(
+        frame=Frame(path, number, (position[0], position[1], position[2])),
+        series_uid=str(header.get("SeriesInstanceUID", "")),
+        orientation=_directions(path, _numbers(path, orientation, "ImageOrientationPatient", 6)),
+        shape=(_size(path, header, "Rows"), _size(path, header, "Columns")),
+        spacing=_spacing(path, measures),
+        slice_spacing=number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness"),
+        header=header,
+    )
+
+
+def _numbers(path: Path, data: Dataset, keyword: str, count: int) -> list[float]:
+    value = data.get(keyword)
+    try:
+        numbers = [float(one) for one in value or []]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{path}: {keyword} is {'missing' if value is None else value}, expected {count} numbers. "
+            "Without it the slice has no place in space: export the series again with its geometry, or convert it to "
+            "NIfTI."
+        )
+    return numbers
+
+
+def _directions(path: Path, cosines: list[float]) -> np.ndarray:
+    directions = np.array(cosines).reshape(2, 3)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if np.abs(lengths - 1).max() > 0.01 or abs(directions[0] @ directions[1]) > 0.01:
+        raise ValueError(
+            f"{path}: ImageOrientationPatient is {cosines}, expected two perpendicular directions of length 1. "
+            "Export the series again."
+        )
+    return directions / lengths
+
+
+def _size(path: Path, header: Dataset, keyword: str) -> int:
+    size = number_of(header, keyword)
+    if not size:
+        raise ValueError(f"{path}: {keyword} is missing. The file holds no image: leave it out.")
+    return int(size)
+
+
+def _spacing(path: Path, measures: Dataset) -> tuple[float, float] | None:
+    if not measures.get("PixelSpacing"):
+        return None
+    rows, columns = _numbers(path, measures, "PixelSpacing", 2)
+    if rows <= 0 or columns <= 0:
+        raise ValueError(f"{path}: PixelSpacing is {rows}, {columns}, expected mm above 0. Export the series again.")
+    return rows, columns
+
+
+def _check_same(plane: _Plane, first: _Plane) -> None:
+    """Refuse a frame that cannot lie in one volume with the first."""
+    spacings = plane.spacing or (0.0, 0.0), first.spacing or (0.0, 0.0)
+    for what, found, expected, same in (
+        ("SeriesInstanceUID", plane.series_uid, first.series_uid, plane.series_uid == first.series_uid),
+        ("size (rows, columns)", plane.shape, first.shape, plane.shape == first.shape),
+        ("PixelSpacing", plane.spacing, first.spacing, np.allclose(*spacings, rtol=_SPACING_TOLERANCE, atol=0)),
+        (
+            "ImageOrientationPatient",
+            plane.orientation.round(4).ravel().tolist(),
+            first.orientation.round(4).ravel().tolist(),
+            np.allclose(plane.orientation, first.orientation, rtol=0, atol=_COSINE_TOLERANCE),
+        ),
+    ):
+        if not same:
+            raise ValueError(
+                f"{plane}: {what} is {found}, but {expected} in {first}. "
+                "Slices of one volume must agree: put those of each stack in a folder of their own."
+            )
+
+
+def _step(planes: Sequence[_Plane], normal: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Vector from a slice to the next in LPS mm, and whether it is known."""
+    if len(planes) == 1:
+        spacing = planes[0].slice_spacing
+        return normal * (spacing or 1.0), bool(spacing)
+    positions = np.array([plane.frame.position for plane in planes])
+    distances = np.diff(positions @ normal)
+    _check_no_position_twice(planes, distances)
+    _check_equal(planes, distances)
+    extent = positions[-1] - positions[0]
+    sideways = np.linalg.norm(extent - (extent @ normal) * normal)
+    if sideways > max(_DISTANCE_TOLERANCE, _SHEAR_TOLERANCE * (extent @ normal)):
+        raise ValueError(
+            f"{planes[-1]}: lies {sideways:.2f} mm sideways of {planes[0]}, over {extent @ normal:.2f} mm along the "
+            "normal of the slices. Expected slices stacked along their normal: resample the series to such a stack, "
+            "or convert it to NIfTI."
+        )
+    return extent / (len(planes) - 1), True
+
+
+def _check_no_position_twice(planes: Sequence[_Plane], distances: np.ndarray) -> None:
+    twice = np.flatnonzero(distances < _SAME_POSITION)
+    if not len(twice):
+        return
+    first, second = planes[twice[0]], planes[twice[0] + 1]
+    raise ValueError(
+        f"{second}: lies at the same place as {first}, {_text(second.frame.position)} mm; "
+        f"{len({*twice, *(twice + 1)})} of {len(planes)} frames share their place with another. "
+        + _why_twice(first, second)
+    )
+
+
+def _why_twice(first: _Plane, second: _Plane) -> str:
+    if first.frame.path == second.frame.path:
+        return (
+            "The file may hold several volumes (echoes, time points, contrasts): export them as series of their own, "
+            "or choose another series."
+        )
+    if first.header.get("SOPInstanceUID") == second.header.get("SOPInstanceUID"):
+        return "They are copies of one image (SOPInstanceUID): keep one of them."
+    for keyword in _DIMENSIONS:
+        values = first.header.get(keyword), second.header.get(keyword)
+        if values[0] != values[1]:
+            return (
+                f"They differ in {keyword} ({values[0]} and {values[1]}): the series holds several volumes. "
+                f"Put the files of one {keyword} in a folder of their own, or choose another series."
+            )
+    return (
+        "The series may hold several volumes (echoes, time points, contrasts): put the files of one in a folder of "
+        "their own, or choose another series."
+    )
+
+
+def _check_equal(planes: Sequence[_Plane], distances: np.ndarray) -> None:
+    """Refuse slices that are not equally far apart."""
+    usual = np.sort(distances)[(len(distances) - 1) // 2]  # the lower median: missing slices only widen distances
+    tolerance = max(_DISTANCE_TOLERANCE, _RELATIVE_TOLERANCE * usual)
+    for k in np.flatnonzero(np.abs(distances - usual) > tolerance):
+        before, after, steps = planes[k], planes[k + 1], round(distances[k] / usual)
+        apart = (
+            f"{after}: lies {distances[k]:.2f} mm from {before}, its neighbour, where the usual distance is "
+            f"{usual:.2f} mm. "
+        )
+        if steps > 1 and abs(distances[k] - steps * usual) <= steps * tolerance:
+            raise ValueError(
+                f"{apart}Slices missing in between: {steps - 1}, between the positions {_text(before.frame.position)} "
+                f"and {_text(after.frame.position)} mm. Copy the whole series from its source."
+            )
+        raise ValueError(
+            f"{apart}Expected slices equally far apart: copy the whole series from its source, put stacks of "
+            "different spacing in folders of their own, or resample it to equal distances."
+        )
+
+
+def _text(position: Sequence[Any]) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in position) + ")"

@@ -1,0 +1,237 @@
+"""Read a DICOM series as one volume."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import pixel_array
+
+from mri_seg.dicom.geometry import FrameGrid, order_frames
+from mri_seg.dicom.series import find_series, functional_group, is_dicom, number_of, read_dataset
+
+__all__ = ["DICOMReader"]
+
+_BY_PYDICOM = (  # uncompressed, or simple enough for pydicom to decode by itself
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.RLELossless,
+)
+_BY_GDCM = (
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEGLSNearLossless,
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+)
+_IMAGE_PIXEL_MODULE = (
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "NumberOfFrames",
+    "PixelData",
+)
+
+
+class _Image(NamedTuple):
+    """The frames of a file: stored values ``(frames, H, W)``, slope and intercept of each, and whether 0 is white."""
+
+    stored: np.ndarray
+    rescale: list[tuple[float, float]]
+    inverted: bool
+
+
+class _Stack(NamedTuple):
+    """The values of a series ``(H, W, D)`` and its geometry."""
+
+    volume: np.ndarray
+    grid: FrameGrid
+
+
+class DICOMReader(ImageReader):
+    """Read a DICOM series as one volume ``(H, W, D)``: rows, columns and slices.
+
+    Takes the files of a series in any order, one file, or a folder that holds one MR series; single-frame and
+    multi-frame images, uncompressed or compressed as JPEG, JPEG-LS, JPEG 2000 or RLE. Slices are ordered by their
+    position in space, and the affine (RAS, mm) comes from the headers. Values are those after the rescale slope and
+    intercept of each image (float32), or the integers stored where no image has one; MONOCHROME1 is turned so that high
+    values are bright.
+
+    Example::
+
+        >>> from monai.transforms import LoadImage
+        >>> load = LoadImage(reader="mri_seg.dicom.reader.DICOMReader", ensure_channel_first=True)
+        >>> load("study/flair").shape  # doctest: +SKIP
+        torch.Size([1, 256, 256, 26])
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
+        """Tell whether all the files are DICOM, or folders that hold some."""
+        names = [Path(name) for name in ensure_tuple(filename)]
+        return all(bool(_files_in(name)) if name.is_dir() else is_dicom(name) for name in names)
+
+    def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: Any) -> _Stack:
+        """Read a series.
+
+        Args:
+            data: files of one series, one file, or a folder.
+            kwargs: not used.
+
+        Raises:
+            FileNotFoundError: when there is no such file or folder.
+            ValueError: when a folder holds no MR series or several; when the frames do not make a volume (see
+                :func:`mri_seg.dicom.geometry.order_frames`); when an image is in colour, damaged, or compressed in a
+                way that cannot be decoded.
+        """
+        files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
+        grid = order_frames(files)
+        with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
+            paths = dict.fromkeys(frame.path for frame in grid.frames)
+            images = {path: _read_image(path, Path(scratch)) for path in paths}
+        return _Stack(_volume(grid, images), grid)
+
+    def get_data(self, img: _Stack) -> tuple[np.ndarray, dict]:
+        """Give the volume and where it lies.
+
+        Returns:
+            array ``(H, W, D)``, and metadata with ``affine`` (mm), ``original_affine``, ``spatial_shape``, ``space``,
+            ``original_channel_dim``, ``spacing_known`` and ``slice_spacing_known``.
+        """
+        volume, grid = img
+        return volume, {
+            MetaKeys.AFFINE: grid.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: grid.affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # MONAI's mark for "no channel"
+            "spacing_known": grid.spacing_known,
+            "slice_spacing_known": grid.slice_spacing_known,
+        }
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if not file.name.startswith(".") and is_dicom(file))
+
+
+def _series_files(path: Path) -> Sequence[Path]:
+    """The file itself, or the files of the one series in a folder."""
+    if not path.is_dir():
+        return [path]
+    series = find_series(_files_in(path))
+    if len(series) != 1:
+        listed = "".join(f"\n  {one}" for one in series)
+        raise ValueError(f"{path}: holds {len(series)} MR series, expected one. Give the files of one series.{listed}")
+    return series[0].files
+
+
+def _volume(grid: FrameGrid, images: dict[Path, _Image]) -> np.ndarray:
+    """Stack frames into a volume ``(H, W, D)`` of modality values."""
+    first = next(iter(images))
+    for path, image in images.items():
+        if image.inverted != images[first].inverted:
+            raise ValueError(
+                f"{path}: differs from {first} in PhotometricInterpretation (MONOCHROME1 and MONOCHROME2). "
+                "Slices of one volume must agree: export the series again."
+            )
+    volume = np.stack([images[frame.path].stored[frame.number] for frame in grid.frames], axis=-1)
+    rescale = [images[frame.path].rescale[frame.number] for frame in grid.frames]
+    if any(pair != (1.0, 0.0) for pair in rescale):
+        slope, intercept = np.array(rescale).T
+        volume = (volume * slope + intercept).astype(np.float32)
+    if images[first].inverted:
+        # One constant for all slices, and the range stays; integers that overflow in between come back.
+        volume = volume.min() + (volume.max() - volume)
+    return volume
+
+
+def _read_image(path: Path, scratch: Path) -> _Image:
+    data = read_dataset(path)
+    if "PixelData" not in data:
+        raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
+    count = int(number_of(data, "NumberOfFrames") or 1)
+    photometric = data.get("PhotometricInterpretation", "MONOCHROME2")
+    if data.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(
+            f"{path}: is a colour image ({photometric}), expected grey values. Give the original MR series, not a "
+            "screenshot or a colour map."
+        )
+    return _Image(
+        _clear_unused_bits(_decode(path, data, scratch).reshape(count, data.Rows, data.Columns), data),
+        [_rescale(data, number) for number in range(count)],
+        photometric == "MONOCHROME1",
+    )
+
+
+def _rescale(data: Dataset, number: int) -> tuple[float, float]:
+    """Slope and intercept of a frame."""
+    item = functional_group(data, "PixelValueTransformationSequence", number) or data
+    return number_of(item, "RescaleSlope") or 1.0, number_of(item, "RescaleIntercept") or 0.0
+
+
+def _decode(path: Path, data: Dataset, scratch: Path) -> np.ndarray:
+    """Stored values of all frames."""
+    syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax not in _BY_PYDICOM + _BY_GDCM:
+        raise ValueError(
+            f"{path}: pixels are stored as {syntax.name if syntax else 'unknown'} (TransferSyntaxUID {syntax}), which "
+            "cannot be decoded. Convert the file to Explicit VR Little Endian, for instance with `gdcmconv --raw` or "
+            "in the archive it comes from."
+        )
+    try:
+        if syntax in _BY_PYDICOM:
+            return pixel_array(data, raw=True)
+        return _decompress(data, scratch)
+    except Exception as error:  # decoders raise errors of many kinds
+        raise ValueError(
+            f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or cut short: "
+            "copy it again from its source, or leave it out."
+        ) from error
+
+
+def _decompress(data: Dataset, scratch: Path) -> np.ndarray:
+    """Decode with GDCM. It gets the pixels alone, because it would apply some rescales and inversions by itself."""
+    import itk  # takes seconds to load
+
+    bare = Dataset()
+    for keyword in _IMAGE_PIXEL_MODULE:
+        if keyword in data:
+            bare[keyword] = data[keyword]
+    bare.PhotometricInterpretation = "MONOCHROME2"
+    bare.SOPClassUID = uid.SecondaryCaptureImageStorage
+    bare.SOPInstanceUID = uid.generate_uid()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    file = scratch / "image.dcm"
+    bare.save_as(file, enforce_file_format=True)
+    return itk.array_from_image(itk.imread(str(file), imageio=itk.GDCMImageIO.New()))
+
+
+def _clear_unused_bits(stored: np.ndarray, data: Dataset) -> np.ndarray:
+    """Fill the bits above BitsStored with the sign, or with 0: old files keep overlays there."""
+    unused = stored.dtype.itemsize * 8 - int(data.get("BitsStored", stored.dtype.itemsize * 8))
+    if unused <= 0 or data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
+        return stored
+    return (stored << unused) >> unused
+
+
+def _reason(error: Exception) -> str:
+    """Last line of an error; ITK puts the place in its source before it, and the address of an object."""
+    return re.sub(r"^ITK ERROR: \w+\(\w+\): ", "", str(error).strip().rpartition("\n")[2])

@@ -1,0 +1,317 @@
+"""Find MR series among DICOM files and choose the FLAIR series of a study."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+__all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
+
+_log = logging.getLogger(__name__)
+
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_MR_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
+    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
+}
+_TAGS = [
+    "SOPClassUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientID",
+    "StudyDate",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "PulseSequenceName",
+    "Modality",
+    "ImageType",
+    "EchoTime",
+    "InversionTime",
+    "NumberOfFrames",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+# Names that vendors and sites give to T2-weighted FLAIR. Siemens calls it dark-fluid, "da-fl" in SPACE protocols. TIRM
+# does not name it: Siemens uses that word for STIR as well, so there the timing decides.
+_FLAIR = re.compile(r"flair|dark.?fluid|(?<![a-z])da.?fl(?![a-z])", re.IGNORECASE)
+# Other images of the same name or timing: T1 FLAIR, double inversion recovery, diffusion, perfusion, subtraction.
+_NOT_FLAIR = re.compile(
+    r"(?<![a-z0-9])(t1w?|dir|adc|dwi|dti|trace[a-z]*|diff[a-z]*|perf[a-z]*|sub(tract[a-z]*)?|tensor|fa|scout"
+    r"|locali[sz]er)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+# PS3.3 C.8.3.1.1.1 and C.8.13.3.1.1: value 3 or 4 of ImageType that says the values are no longer FLAIR intensities.
+_NOT_FLAIR_TYPES = {"ADC", "DIFFUSION", "DIFFUSION_ANISO", "TENSOR", "FA", "TRACEW", "PERFUSION", "SUBTRACTION"}
+_FLAIR_INVERSION_TIME = (1500.0, 3000.0)  # ms; 1.5 and 3 T with long and short repetition times
+_FLAIR_ECHO_TIME = 70.0  # ms
+_T1_ECHO_TIME = 50.0  # ms; T1-weighted FLAIR has 5 to 30 ms, and some vendors name it FLAIR alone
+
+
+@dataclass(frozen=True)
+class Series:
+    """An MR series.
+
+    Attributes:
+        study_uid: StudyInstanceUID.
+        uid: SeriesInstanceUID.
+        patient_id: PatientID, empty when unknown.
+        study_date: StudyDate as ``YYYYMMDD``, empty when unknown.
+        number: SeriesNumber.
+        description: SeriesDescription, or else ProtocolName or the name of the sequence.
+        modality: Modality, ``MR``.
+        echo_time: echo time in ms.
+        inversion_time: inversion time in ms; None when not known or not inversion recovery.
+        image_count: number of images, counting the frames of multi-frame files.
+        files: the files, in the order found.
+        image_type: ImageType of the first file.
+    """
+
+    study_uid: str
+    uid: str
+    patient_id: str
+    study_date: str
+    number: int | None
+    description: str
+    modality: str
+    echo_time: float | None
+    inversion_time: float | None
+    image_count: int
+    files: tuple[Path, ...]
+    image_type: tuple[str, ...] = ()
+
+    @property
+    def looks_like_flair(self) -> bool:
+        """Whether the description or the timing is that of T2-weighted FLAIR.
+
+        The description names it, or it is inversion recovery with an inversion time of 1500 to 3000 ms and an echo time
+        over 70 ms. T1-weighted FLAIR, double inversion recovery and maps such as ADC are not taken for FLAIR.
+        """
+        if _NOT_FLAIR.search(self.description) or _NOT_FLAIR_TYPES.intersection(self.image_type):
+            return False
+        if _FLAIR.search(self.description):
+            return self.echo_time is None or self.echo_time >= _T1_ECHO_TIME
+        if self.echo_time is None or self.inversion_time is None:
+            return False
+        shortest, longest = _FLAIR_INVERSION_TIME
+        return shortest <= self.inversion_time <= longest and self.echo_time > _FLAIR_ECHO_TIME
+
+    @property
+    def name(self) -> str:
+        """A name for files: patient, study date and series number, with safe characters only."""
+        parts = (self.patient_id, self.study_date, "" if self.number is None else str(self.number))
+        safe = (re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-") for part in parts)
+        return "_".join(part for part in safe if part) or "series"
+
+    def __str__(self) -> str:
+        times = ", ".join(
+            f"{what} {value:g} ms" if value is not None else f"{what} unknown"
+            for what, value in (("TE", self.echo_time), ("TI", self.inversion_time))
+        )
+        return f'"{self.description}" ({self.uid}; images: {self.image_count}; {times})'
+
+
+def is_dicom(path: PathLike | str) -> bool:
+    """Tell whether a file is DICOM, by its name (``.dcm``, ``.dicom``, ``.ima``) or the mark "DICM" at byte 128.
+
+    A DICOMDIR, which lists the files of a disc, is not an image.
+    """
+    path = Path(path)
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.suffix.lower() in _SUFFIXES:
+        return not path.is_dir()
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:  # a folder, or no such file
+        return False
+
+
+def find_series(files: Iterable[PathLike | str]) -> list[Series]:
+    """Gather DICOM files into MR series.
+
+    Files that are not DICOM, and DICOM files that are not MR images (segmentations, reports, presentation states,
+    screenshots), are passed over.
+
+    Args:
+        files: any files, in any order.
+
+    Returns:
+        the series, sorted by study, number and UID.
+
+    Raises:
+        ValueError: when a file that should be DICOM cannot be read, has no SeriesInstanceUID, or when the files of one
+            series belong to several patients or studies.
+    """
+    found: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
+    for path in map(Path, files):
+        if not is_dicom(path):
+            continue
+        header = read_header(path, _TAGS)
+        if header.get("SOPClassUID") in _MR_IMAGES:
+            found[_uid(path, header)].append((path, header))
+    series = [_series(uid, members) for uid, members in found.items()]
+    return sorted(series, key=lambda one: (one.study_uid, one.number is None, one.number or 0, one.uid))
+
+
+def choose_flair(
+    series: Sequence[Series], *, series_uid: str | None = None, series_description: str | None = None
+) -> Series:
+    """Choose the FLAIR series of a study.
+
+    Args:
+        series: the series of one study.
+        series_uid: take the series of this SeriesInstanceUID.
+        series_description: take the series whose description holds this text, in any case.
+
+    Returns:
+        the one series asked for; without a wish, the only series, or the only one that looks like FLAIR.
+
+    Raises:
+        ValueError: when no series or several fit; the message lists all of them.
+    """
+    if series_uid or series_description:
+        fitting = [
+            one
+            for one in series
+            if (not series_uid or one.uid == series_uid)
+            and (not series_description or series_description.casefold() in one.description.casefold())
+        ]
+        wish = " and ".join(
+            f'{what} "{value}"'
+            for what, value in (("series_uid", series_uid), ("series_description", series_description))
+            if value
+        )
+    else:
+        fitting = list(series) if len(series) == 1 else [one for one in series if one.looks_like_flair]
+        wish = "FLAIR"
+    if len(fitting) != 1:
+        raise ValueError(_choice_error(series, fitting, wish))
+    (chosen,) = fitting
+    if not chosen.looks_like_flair and chosen.echo_time is not None:
+        _log.warning("%s: does not look like FLAIR: %s. Taken all the same.", chosen.files[0], chosen)
+    return chosen
+
+
+def read_header(path: Path, tags: list[str] | None = None) -> Dataset:
+    """Read the header of a DICOM file.
+
+    Args:
+        path: the file.
+        tags: keywords of the attributes to read; all by default.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file cannot be read as DICOM.
+    """
+    return read_dataset(path, specific_tags=tags, stop_before_pixels=True)
+
+
+def read_dataset(path: Path, **options: Any) -> Dataset:
+    """Read a DICOM file with :func:`pydicom.dcmread`; raises as :func:`read_header`."""
+    try:
+        return pydicom.dcmread(path, **options)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file.") from None
+    except Exception as error:  # pydicom raises errors of many kinds for damaged files
+        raise ValueError(
+            f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
+        ) from error
+
+
+def number_of(data: Dataset, keyword: str) -> float | None:
+    """Value of an attribute that holds numbers, the first of several; None when missing, empty or not a number."""
+    try:
+        value = data.get(keyword)
+        if isinstance(value, (list, pydicom.multival.MultiValue)):
+            value = value[0] if len(value) else None
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
+    """Item of a functional group that holds for a frame of an enhanced image: its own, or else the shared one."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    for groups in (*per_frame[frame : frame + 1], *shared[:1]):
+        if items := groups.get(sequence):
+            return items[0]
+    return None
+
+
+def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
+    path, header = members[0]
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        for other_path, other in members[1:]:
+            found, expected = other.get(keyword), header.get(keyword)
+            if found != expected:
+                raise ValueError(
+                    f'{other_path}: {keyword} is "{found}", but "{expected}" in {path}, of the same series {uid}. '
+                    "A series is of one patient and study: put the files of each in a folder of their own."
+                )
+    number = number_of(header, "SeriesNumber")
+    names = ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
+    return Series(
+        study_uid=_text(header, "StudyInstanceUID"),
+        uid=uid,
+        patient_id=_text(header, "PatientID"),
+        study_date=_text(header, "StudyDate"),
+        number=None if number is None else int(number),
+        description=next((text for text in (_text(header, name) for name in names) if text), ""),
+        modality=_text(header, "Modality"),
+        echo_time=_time(header, "EchoTime", "MREchoSequence", "EffectiveEchoTime"),
+        inversion_time=_time(header, "InversionTime", "MRModifierSequence", "InversionTimes"),
+        image_count=sum(int(number_of(other, "NumberOfFrames") or 1) for _, other in members),
+        files=tuple(other_path for other_path, _ in members),
+        image_type=tuple(str(value).upper() for value in _values(header.get("ImageType"))),
+    )
+
+
+def _time(header: Dataset, keyword: str, group: str, group_keyword: str) -> float | None:
+    """A time in ms; scanners write 0 for an inversion that was not made."""
+    item = functional_group(header, group)
+    value = number_of(header, keyword) or (number_of(item, group_keyword) if item is not None else None)
+    return value or None
+
+
+def _uid(path: Path, header: Dataset) -> str:
+    uid = _text(header, "SeriesInstanceUID")
+    if not uid:
+        raise ValueError(f"{path}: has no SeriesInstanceUID. Export the series again, or leave the file out.")
+    return uid
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def _values(value: Any) -> list:
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    return list(value)
+
+
+def _choice_error(series: Sequence[Series], fitting: Sequence[Series], wish: str) -> str:
+    if not series:
+        return "No MR series to choose from: the files hold no MR image."
+    found = f"{len(fitting)} of {len(series)} series fit" if fitting else "none fits"
+    listed = "\n".join(f"  {one}" for one in series)
+    return (
+        f"{series[0].files[0].parent}: expected one series for {wish}, {found}. "
+        "Choose one with series_uid, or with series_description, a part of its description:\n" + listed
+    )

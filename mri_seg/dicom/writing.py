@@ -1,0 +1,171 @@
+"""What the DICOM files written here have in common: highdicom, and the source images that they refer to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds
+
+from mri_seg.dicom.geometry import Frame
+from mri_seg.dicom.series import read_header
+
+__all__ = ["import_highdicom", "is_multiframe", "refusals_name", "source_images"]
+
+_TYPE_2 = (  # attributes that the standard lets be empty but not missing, and that anonymised files lack all the same
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+def import_highdicom() -> ModuleType:
+    """Import highdicom, with its modules for segmentations and structured reports.
+
+    Raises:
+        ModuleNotFoundError: when highdicom is not installed; the message names the extra.
+    """
+    try:
+        import highdicom
+        import highdicom.seg
+        import highdicom.sr
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'Writing DICOM needs highdicom ({error}). Install the extra: pip install -e ".[dicom]".'
+        ) from error
+    return highdicom
+
+
+def source_images(frames: Sequence[Frame]) -> list[Dataset]:
+    """Read the headers of the images that hold the frames, ready to be referenced.
+
+    Only the copies in memory are changed: empty attributes stand for missing ones of patient and study; orientation and
+    pixel spacing of all frames are said once; the distance of slices comes from the frames' positions, because scanners
+    disagree on what SpacingBetweenSlices says, and stands for a missing thickness.
+
+    Args:
+        frames: the frames of one series, in slice order.
+
+    Returns:
+        one header a frame, in slice order, or the header of the one multi-frame file.
+
+    Raises:
+        ValueError: when the frames lie in several multi-frame files, do not fill the one they lie in, or lack what a
+            DICOM file that refers to them needs: PixelSpacing and FrameOfReferenceUID.
+    """
+    paths = list(dict.fromkeys(frame.path for frame in frames))
+    images = [read_header(path) for path in paths]
+    several = [path for path, image in zip(paths, images) if is_multiframe(image)]
+    if several and len(paths) > 1:
+        raise ValueError(
+            f"{several[0]}: a multi-frame file among {len(paths)} files, expected it alone. "
+            "Give single-frame files, or one multi-frame file."
+        )
+    if several and images[0].NumberOfFrames != len(frames):
+        raise ValueError(
+            f"{paths[0]}: holds {images[0].NumberOfFrames} frames, expected the {len(frames)} of one volume. "
+            "Give a file that holds one volume."
+        )
+    for path, image in zip(paths, images):
+        _complete(image)
+        _say_once(image, images[0])
+        _require(path, image)
+    _give_thickness(images[0], frames)
+    return images
+
+
+def is_multiframe(image: Dataset) -> bool:
+    """Tell whether an image says the position of each of its frames, as Enhanced MR does."""
+    return "PerFrameFunctionalGroupsSequence" in image
+
+
+@contextmanager
+def refusals_name(path: PathLike | str, what: str) -> Iterator[None]:
+    """Turn what highdicom raises for unfit headers into an error that names a file.
+
+    Args:
+        path: the file whose header is at fault.
+        what: what was to be written.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values of the source that are copied as they are
+            yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: no {what} can refer to this file ({type(error).__name__}: {error}). "
+            "Check its header, for instance with dciodvfy, and repair it or export the series again."
+        ) from error
+
+
+def _complete(image: Dataset) -> None:
+    """Let empty attributes stand for missing ones; take away those that would pass a single frame for several."""
+    for keyword in _TYPE_2:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    if not is_multiframe(image):
+        image.pop("NumberOfFrames", None)
+
+
+def _say_once(image: Dataset, first: Dataset) -> None:
+    """Give frames that differ by rounding alone one orientation, where highdicom looks for it."""
+    if not is_multiframe(image):
+        image.ImageOrientationPatient = first.ImageOrientationPatient
+        image.pop("SpacingBetweenSlices", None)
+        return
+    shared = _shared(image)
+    each = image.PerFrameFunctionalGroupsSequence
+    for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if keyword not in shared and keyword in each[0]:
+            setattr(shared, keyword, each[0][keyword].value)
+    if "PlanePositionSequence" in shared:
+        for frame in each:
+            frame.PlanePositionSequence = shared.PlanePositionSequence
+    for measures in shared.get("PixelMeasuresSequence", []):
+        measures.pop("SpacingBetweenSlices", None)
+
+
+def _shared(image: Dataset) -> Dataset:
+    """What all frames of a multi-frame image share; made where missing."""
+    if not image.get("SharedFunctionalGroupsSequence"):
+        image.SharedFunctionalGroupsSequence = [Dataset()]
+    return image.SharedFunctionalGroupsSequence[0]
+
+
+def _measures(image: Dataset) -> Dataset:
+    """Where an image says its pixel spacing and its thickness."""
+    if not is_multiframe(image):
+        return image
+    return next(iter(_shared(image).get("PixelMeasuresSequence", [])), Dataset())
+
+
+def _require(path: Path, image: Dataset) -> None:
+    for name, value in (
+        ("PixelSpacing", _measures(image).get("PixelSpacing")),
+        ("FrameOfReferenceUID", image.get("FrameOfReferenceUID")),
+    ):
+        if not value:
+            raise ValueError(
+                f"{path}: has no {name}, which a DICOM segmentation (SEG) or report (SR) needs. "
+                "Use the NIfTI mask, or export the series again from where it came from."
+            )
+
+
+def _give_thickness(image: Dataset, frames: Sequence[Frame]) -> None:
+    """Let the distance of slices stand for a missing thickness, which a SEG has to state; None for one slice."""
+    measures = _measures(image)
+    if measures.get("SliceThickness") is None:
+        extent = np.linalg.norm(np.subtract(frames[-1].position, frames[0].position))
+        measures.SliceThickness = format_number_as_ds(float(extent) / (len(frames) - 1)) if len(frames) > 1 else None

@@ -1,0 +1,37 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mri_seg.files import whole_file
+
+
+class TestWholeFile:
+    def test_gets_its_name_when_written(self, tmp_path: Path) -> None:
+        with whole_file(tmp_path / "new" / "a.nii.gz") as unfinished:
+            unfinished.write_text("all")
+            assert unfinished.name.endswith("a.nii.gz")
+            assert not (tmp_path / "new" / "a.nii.gz").exists()
+        assert (tmp_path / "new" / "a.nii.gz").read_text() == "all"
+
+    def test_takes_the_place_of_another(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text("old")
+        with whole_file(tmp_path / "a") as unfinished:
+            unfinished.write_text("new")
+        assert (tmp_path / "a").read_text() == "new"
+
+    def test_leaves_what_was_there_when_interrupted(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text("old")
+
+        def interrupted() -> None:
+            with whole_file(tmp_path / "a") as unfinished:
+                unfinished.write_text("half")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert [file.name for file in tmp_path.iterdir()] == ["a"]
+        assert (tmp_path / "a").read_text() == "old"
