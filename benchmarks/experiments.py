@@ -1,12 +1,12 @@
 """Run a prepared list of experiments unattended, each the bundle's own training and evaluation with overrides.
 
-    python benchmarks/experiments.py benchmarks/experiments.json --dataset_dir data/kaggle_3m --output_dir runs/experiments
+    python benchmarks/experiments.py benchmarks/experiments.json --dataset_dir data/kaggle_3m
 
 The list is a JSON file: `common`, overrides of every experiment; `splits`, those each is trained on; `seeds`; and
-`experiments`, for each name what it changes. An override is a key of `train.json`, nested ones with `#`. Training runs to its last epoch and its last weights
-are evaluated on the split's validation section. What is finished is not run again, so the program may be stopped and
-started. It ends with a table of both protocols, mean and spread over the splits, and the difference to the first
-experiment on the splits and seeds that both have.
+`experiments`, for each name what it changes. An override is a key of `train.json`, nested ones with `#`. Training runs
+to its last epoch and its last weights are evaluated on the split's validation section. What is finished is not run
+again, so the program may be stopped and started. It ends with a table of both protocols, mean and spread over the
+splits, and the difference to the first experiment on the splits and seeds that both have.
 """
 
 from __future__ import annotations

@@ -1,105 +1,403 @@
-"""Write what inference finds: a mask a slice for TIFF input, and pictures of every case."""
+"""Write what inference finds in a case, case by case: masks, DICOM objects, measurements and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import csv
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
 import tifffile
-import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation, Transform
+from ignite.engine import Engine, Events
+from monai.data import IterableDataset, MetaTensor
+from monai.transforms import Orientation, apply_transform
+from PIL import Image
 
-from mri_seg.pictures import contact_sheet, panel, save_png
+import mri_seg
+from mri_seg.files import whole_file
+from mri_seg.measurements import measure, summary_row
+from mri_seg.options import flag
+from mri_seg.page import case_page
+from mri_seg.pictures import contact_sheet, panel, save_png, slice_pictures
+from mri_seg.record import read_json, write_json
 
-__all__ = ["SavePicturesd", "SaveSliceMasksd", "case_file_name"]
+__all__ = ["OUTPUTS", "CaseDataset", "CaseWriter", "Result"]
+
+logger = logging.getLogger(__name__)
 
 _DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
+_SUMMARY = ("case", "status", "source", "files", "folder", "lesion_count", "volume_ml", "volume_voxels", "error")
 
 
-def case_file_name(metadata: Mapping[str, Any] | None, saver: Transform | None = None) -> dict[str, Any]:
-    """Name outputs after the case: ``output_name_formatter`` of MONAI's ``SaveImage``.
-
-    Args:
-        metadata: metadata of the volume, with the key ``case``.
-        saver: the transform that asks; not used.
-
-    Returns:
-        arguments of MONAI's ``FolderLayout.filename``.
-    """
-    # MONAI takes what follows the last dot for a file's suffix and drops it.
-    return {"subject": f"{(metadata or {})['case']}.nii", "idx": None}
-
-
-class SaveSliceMasksd(MapTransform):
-    """Write a TIFF mask for each TIFF file a case came from, named like it: ``x_7.tif`` gives ``x_7_mask.tif``.
-
-    Masks hold 0 and 255, as TCGA-LGG's do. Cases from other files are passed over.
+class Result:
+    """What was found in a case, in the grid of its input; what several outputs need is made once.
 
     Args:
-        keys: keys of binary masks ``(1, H, W, D)`` in the geometry of the input.
-        output_dir: folder that gets a folder for each case.
+        item: output of the evaluator for the case: ``flair``, the volume ``(1, H, W, D)`` as read, with the metadata
+            ``case`` and ``files``; ``pred``, its binary mask, and ``probability``; perhaps ``label``.
     """
 
-    def __init__(self, keys: KeysCollection, output_dir: PathLike | str) -> None:
-        super().__init__(keys)
-        self.output_dir = Path(output_dir)
+    def __init__(self, item: Mapping[str, Any]) -> None:
+        self.item = item
+        self.case = str(item["flair"].meta["case"])
+        self.files = [Path(name) for name in item["flair"].meta["files"].split("\n")]
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the masks; the data pass through unchanged."""
-        for key in self.key_iterator(data):
-            files = [Path(name) for name in data[key].meta["files"].split("\n")]
-            if all(file.suffix.lower() in (".tif", ".tiff") for file in files):
-                masks = (_volume(data[key]) > 0).astype(np.uint8).transpose(2, 0, 1) * 255  # (D, H, W)
-                folder = self.output_dir / str(data[key].meta["case"])
-                folder.mkdir(parents=True, exist_ok=True)
-                for file, mask in zip(files, masks if len(files) == len(masks) else [masks], strict=True):
-                    path = folder / f"{file.stem}_mask.tif"
-                    unfinished = path.with_name(f".{path.name}.part")
-                    tifffile.imwrite(unfinished, mask, photometric="minisblack", compression="deflate")
-                    unfinished.replace(path)
-        return dict(data)
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """Affine of the input, RAS, in mm."""
+        return np.asarray(self.item["flair"].affine, dtype=np.float64)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Binary mask ``(H, W, D)``, uint8."""
+        return (_volume(self.item["pred"]) > 0).astype(np.uint8)
+
+    @cached_property
+    def probability(self) -> np.ndarray:
+        """Probability of tumour ``(H, W, D)``, float32."""
+        return _volume(self.item["probability"]).astype(np.float32)
+
+    @cached_property
+    def measurements(self) -> dict[str, Any]:
+        """Volume, lesions and diameters: see :py:func:`mri_seg.measurements.measure`."""
+        known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
+        return measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+
+    @cached_property
+    def slices(self) -> list[np.ndarray]:
+        """A picture ``(h, w, 3)`` of each axial slice with its outlines."""
+        return slice_pictures(self._shown("flair"), self._shown("pred"), self._shown("label"))
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the case has a reference."""
+        return isinstance(self.item.get("label"), MetaTensor)
+
+    @cached_property
+    def panel(self) -> np.ndarray:
+        """Panel in the published style ``(h, w, 3)``; needs a reference."""
+        return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
+
+    def _shown(self, key: str) -> np.ndarray | None:
+        volume = self.item.get(key)
+        return _volume(Orientation(axcodes=_DISPLAY, labels=None)(volume)) if isinstance(volume, MetaTensor) else None
 
 
-class SavePicturesd(Transform):
-    """Write pictures of a case: a contact sheet, and with a reference the panel in the published style.
+class Output(NamedTuple):
+    """A kind of output: the names of its files for a case, and the function that writes them."""
+
+    names: Callable[[Mapping[str, Any]], list[str]]
+    write: Callable[[Path, Result], None]
+
+
+def _write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+    image = nibabel.Nifti1Image(volume, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as unfinished:
+        nibabel.save(image, unfinished)
+
+
+def _write_mask(folder: Path, result: Result) -> None:
+    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.mask, result.affine)
+
+
+def _write_probability(folder: Path, result: Result) -> None:
+    _write_nifti(folder / f"{result.case}_probability.nii.gz", result.probability, result.affine)
+
+
+def _slice_names(case: Mapping[str, Any]) -> list[str]:
+    return [_slice_name(Path(file)) for file in case["image"]]
+
+
+def _slice_name(file: Path) -> str:
+    """``x_7.tif`` gives ``x_7_mask.tif``; JPEG would not keep a mask as it is, so its masks are PNG."""
+    return f"{file.stem}_mask{file.suffix if file.suffix.lower() in ('.tif', '.tiff') else '.png'}"
+
+
+def _write_slices(folder: Path, result: Result) -> None:
+    """Masks of 0 and 255, as TCGA-LGG's are."""
+    masks = result.mask.transpose(2, 0, 1) * 255  # (D, H, W)
+    for file, mask in zip(result.files, masks if len(result.files) == len(masks) else [masks], strict=True):
+        name = _slice_name(file)
+        with whole_file(folder / name) as unfinished:
+            if name.endswith(".png"):
+                Image.fromarray(mask).save(unfinished)
+            else:
+                tifffile.imwrite(unfinished, mask, photometric="minisblack", compression="deflate")
+
+
+def _write_segmentation(folder: Path, result: Result) -> None:
+    from mri_seg.dicom.segmentation import write_segmentation
+
+    path = folder / f"{result.case}_seg.dcm"
+    write_segmentation(path, result.mask, result.files, algorithm_version=mri_seg.__version__)
+
+
+def _write_report(folder: Path, result: Result) -> None:
+    from mri_seg.dicom.report import write_report
+
+    path, segmentation = folder / f"{result.case}_sr.dcm", folder / f"{result.case}_seg.dcm"
+    write_report(path, result.measurements, segmentation, result.files, algorithm_version=mri_seg.__version__)
+
+
+def _write_measurements(folder: Path, result: Result) -> None:
+    write_json(folder / f"{result.case}_measurements.json", result.measurements)
+
+
+def _write_sheet(folder: Path, result: Result) -> None:
+    save_png(folder / f"{result.case}_sheet.png", contact_sheet(result.slices, with_reference=result.has_label))
+
+
+def _write_panel(folder: Path, result: Result) -> None:
+    save_png(folder / f"{result.case}_panel.png", result.panel)
+
+
+def _write_page(folder: Path, result: Result) -> None:
+    with whole_file(folder / f"{result.case}.html") as unfinished:
+        unfinished.write_text(
+            case_page(result.measurements, result.slices, with_reference=result.has_label), encoding="utf-8"
+        )
+
+
+def _named(ending: str) -> Callable[[Mapping[str, Any]], list[str]]:
+    return lambda case: [f"{case['case']}{ending}"]
+
+
+OUTPUTS = {
+    "mask": Output(_named("_mask.nii.gz"), _write_mask),
+    "probability": Output(_named("_probability.nii.gz"), _write_probability),
+    "slices": Output(_slice_names, _write_slices),
+    "seg": Output(_named("_seg.dcm"), _write_segmentation),
+    "measurements": Output(_named("_measurements.json"), _write_measurements),
+    "sr": Output(_named("_sr.dcm"), _write_report),
+    "sheet": Output(_named("_sheet.png"), _write_sheet),
+    "panel": Output(_named("_panel.png"), _write_panel),
+    "page": Output(_named(".html"), _write_page),
+}
+"""All kinds of output, in the order they are written: a DICOM SR refers to the SEG before it."""
+
+_FITTING = {
+    "slices": lambda case: case.get("source") in ("tiff", "picture"),
+    "seg": lambda case: case.get("source") == "dicom",
+    "sr": lambda case: case.get("source") == "dicom",
+    "panel": lambda case: "label" in case,
+}
+_AUTO = ("mask", "slices", "seg", "measurements", "sheet", "panel", "page")
+
+
+class CaseWriter:
+    """Handler of the inference evaluator: writes the outputs of each case and keeps account of all cases.
+
+    Each case gets a folder in ``output_dir``. Files that are there are kept, unless ``overwrite``; each file is whole
+    or not there at all. ``summary.csv`` has a row for every case, with the error of those that failed, and
+    ``measurements.csv`` one for every case that was measured; both are written anew after each case and keep the rows
+    of cases that are not part of this run.
 
     Args:
         output_dir: folder that gets a folder for each case.
-        image_key: key of the FLAIR volume ``(1, H, W, D)`` as read.
-        pred_key: key of the binary prediction in the same geometry.
-        label_key: key of the binary reference in the same geometry; may be missing from a case.
+        outputs: names of :py:data:`OUTPUTS`, as a list or with commas between; outputs that do not fit a case, such as
+            a DICOM SEG of a NIfTI file, are left out. ``auto`` stands for ``mask``, ``measurements``, ``sheet``,
+            ``page`` and what fits the input: ``slices`` for TIFF, PNG and JPEG, ``seg`` for DICOM, ``panel`` where
+            there is a reference.
+        overwrite: whether to write outputs that are there already.
+
+    Raises:
+        ValueError: when ``outputs`` has an unknown name.
+        ImportError: when DICOM output is asked for and highdicom is missing.
     """
 
     def __init__(
-        self,
-        output_dir: PathLike | str,
-        *,
-        image_key: str = "flair",
-        pred_key: str = "pred",
-        label_key: str = "label",
+        self, output_dir: PathLike | str, *, outputs: str | Sequence[str] = "auto", overwrite: bool | str = False
     ) -> None:
         self.output_dir = Path(output_dir)
-        self.image_key = image_key
-        self.pred_key = pred_key
-        self.label_key = label_key
+        self.outputs, self.if_possible = _parse_outputs(outputs)
+        self.overwrite = flag(overwrite)
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.sources: dict[str, Mapping[str, Any]] = {}
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the pictures; the data pass through unchanged."""
-        orient = Orientation(axcodes=_DISPLAY, labels=None)
-        image = _volume(orient(data[self.image_key]))
-        pred = _volume(orient(data[self.pred_key]))
-        label = data.get(self.label_key)
-        label = _volume(orient(label)) if isinstance(label, torch.Tensor) else None
-        case = str(data[self.pred_key].meta["case"])
-        save_png(self.output_dir / case / f"{case}_sheet.png", contact_sheet(image, pred, label))
-        if label is not None:
-            save_png(self.output_dir / case / f"{case}_panel.png", panel(image, pred, label))
-        return dict(data)
+    def missing(self, case: Mapping[str, Any]) -> list[str]:
+        """Outputs to write for a case: those that fit it and, without ``overwrite``, whose files are not all there.
+
+        Args:
+            case: a case of :py:func:`mri_seg.studies.find_cases`.
+        """
+        folder = self.output_dir / case["case"]
+        return [
+            name
+            for name in self._wanted(case)
+            if self.overwrite or not all((folder / file).is_file() for file in OUTPUTS[name].names(case))
+        ]
+
+    def to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The cases whose outputs are missing; the others are entered in the summary as kept, or as failed."""
+        remaining = []
+        for case in cases:
+            self.sources[case["case"]] = case
+            if "error" in case:
+                self.failed(case["case"], case["error"])
+            elif self.missing(case):
+                remaining.append(case)
+            else:
+                self._enter(case["case"], "kept", self._read_measurements(case["case"]))
+        return remaining
+
+    def failed(self, case: str, error: Exception | str) -> None:
+        """Enter a case that could not be segmented or written, and log why."""
+        message = _reason(error)
+        logger.error("%s failed: %s", case, message)
+        self._enter(case, "failed", error=message)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_cases)
+
+    def finish(self) -> None:
+        """Say what was done.
+
+        Raises:
+            SystemExit: with status 1 when a case failed.
+        """
+        self._write_tables()
+        count = {status: sum(row["status"] == status for row in self.rows.values()) for status in ("done", "kept")}
+        failed = [case for case, row in self.rows.items() if row["status"] == "failed"]
+        print(
+            f"{count['done']} cases segmented, {count['kept']} kept as they were, {len(failed)} failed. "
+            f"Results and summary.csv are in {self.output_dir}"
+        )
+        if failed:
+            raise SystemExit(1)
+
+    def _wanted(self, case: Mapping[str, Any]) -> list[str]:
+        return [name for name in self.outputs if name not in _FITTING or _FITTING[name](case)]
+
+    def _write_cases(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            result = Result({**batch, **output})
+            source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
+            folder = self.output_dir / result.case
+            errors = [error for name in self.missing(source) if (error := self._write(name, folder, result))]
+            if errors:
+                self.failed(result.case, " ".join(errors))
+            else:
+                self._enter(result.case, "done", self._measurements(result))
+
+    def _write(self, name: str, folder: Path, result: Result) -> str | None:
+        """Write one output; say what went wrong, because no output must keep the others from being written."""
+        try:
+            OUTPUTS[name].write(folder, result)
+        except Exception as error:
+            if name not in self.if_possible or not isinstance(error, ValueError):
+                return f"{name}: {_reason(error)}"
+            logger.warning("%s: no %s, because %s", result.case, name, _reason(error))
+        return None
+
+    def _measurements(self, result: Result) -> dict[str, Any] | None:
+        """For the tables; measuring takes time, so not where nothing that needs it was asked for."""
+        return result.measurements if {"measurements", "sr", "page"} & set(self.outputs) else None
+
+    def _read_measurements(self, case: str) -> dict[str, Any] | None:
+        file = self.output_dir / case / f"{case}_measurements.json"
+        return read_json(file) if file.is_file() else None
+
+    def _enter(self, case: str, status: str, measurements: Mapping[str, Any] | None = None, *, error: str = "") -> None:
+        source = self.sources.get(case, {})
+        row = {"case": case, "status": status, "source": source.get("source", ""), "error": error}
+        row |= {"files": len(source.get("image", [])), "folder": "" if status == "failed" else case}
+        if measurements is not None:
+            row |= {key: measurements.get(key, "") for key in ("lesion_count", "volume_ml", "volume_voxels")}
+            row["measurements"] = summary_row(measurements)
+        if status != "failed":
+            logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
+        self.rows[case] = row
+        if status != "kept":
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        _merge_csv(self.output_dir / "summary.csv", list(self.rows.values()), _SUMMARY)
+        measured = [row["measurements"] for row in self.rows.values() if "measurements" in row]
+        if measured:
+            _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]))
+
+
+class CaseDataset(IterableDataset):
+    """The cases that still have to be segmented, read one after the other; one that cannot be read is passed over.
+
+    Args:
+        data: cases of :py:func:`mri_seg.studies.find_cases`.
+        transform: reads and prepares a case.
+        writer: says which cases are to be done, and hears of those that cannot be read.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
+        super().__init__(data=writer.to_do(data), transform=transform)
+        self.writer = writer
+
+    def __iter__(self) -> Iterator[Any]:
+        """Prepared cases."""
+        for case in self.data:
+            try:
+                yield apply_transform(self.transform, case, unpack_items=False)
+            except Exception as error:  # one case must not keep the others from being segmented
+                self.writer.failed(case["case"], error)
+
+
+def _reason(error: Exception | str) -> str:
+    """What went wrong, in one line."""
+    while isinstance(error, RuntimeError) and error.__cause__ and str(error).startswith("applying transform"):
+        error = error.__cause__  # MONAI names the transform, its cause says what is wrong
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
+    """Names of the outputs in order, and of those that are left out where a case does not allow them."""
+    names = outputs.split(",") if isinstance(outputs, str) else list(outputs)
+    names = [name.strip() for name in names if name.strip()]
+    unknown = sorted(set(names) - set(OUTPUTS) - {"auto"})
+    if unknown or not names:
+        found = ", ".join(unknown) or "nothing"
+        raise ValueError(f"outputs: {found} is not known; expected some of auto, {', '.join(OUTPUTS)}.")
+    wanted = set(names) | ({"seg"} if "sr" in names else set())
+    has_highdicom = importlib.util.find_spec("highdicom") is not None
+    if "seg" in wanted and not has_highdicom:
+        raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install -e ".[dicom]"')
+    named = frozenset(wanted)
+    if "auto" in wanted:
+        wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
+        if not has_highdicom:
+            logger.info('DICOM series get no DICOM SEG: that needs the extra, pip install -e ".[dicom]"')
+    return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
+
+
+def _describe(measurements: Mapping[str, Any]) -> str:
+    count = measurements["lesion_count"]
+    if not count:
+        return "no tumour found"
+    if "volume_ml" in measurements:
+        size = f"{measurements['volume_ml']:.1f} mL"
+    else:
+        size = f"{measurements['volume_voxels']} voxels"
+    return f"{size} in {count} {'lesion' if count == 1 else 'lesions'}"
+
+
+def _merge_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows by case, and keep those of other cases that the file has."""
+    kept: dict[str, Mapping[str, Any]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            kept = {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
+    kept |= {row["case"]: row for row in rows}
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(kept[case] for case in sorted(kept))
 
 
 def _volume(volume: MetaTensor) -> np.ndarray:

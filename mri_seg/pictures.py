@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+
+from mri_seg.files import whole_file
 
 __all__ = [
     "PREDICTION",
@@ -23,6 +24,7 @@ __all__ = [
     "head_box",
     "panel",
     "save_png",
+    "slice_pictures",
     "tile",
 ]
 
@@ -129,8 +131,8 @@ def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return sheet
 
 
-def contact_sheet(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
-    """Draw all slices of a volume, from the lowest, with the outline of the prediction and of the reference if any.
+def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> list[np.ndarray]:
+    """Draw each slice of a volume, from the lowest, with the outline of the prediction and of the reference if any.
 
     Args:
         volume: FLAIR intensities ``(H, W, D)``, rows anterior to posterior, columns right to left.
@@ -138,19 +140,32 @@ def contact_sheet(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None
         label: binary reference ``(H, W, D)``.
 
     Returns:
-        picture ``(h, w, 3)``, uint8, at the resolution of the volume, cropped to the head.
+        D pictures ``(h, w, 3)``, uint8, at the resolution of the volume, cropped to the head.
     """
     grey = grey_levels(volume)
     rows, columns = head_box(grey)
     pictures = []
     for n in range(volume.shape[-1]):
         masks = [] if label is None else [(label[rows, columns, n], REFERENCE)]
-        picture = draw_contours(grey[rows, columns, n], [*masks, (pred[rows, columns, n], PREDICTION)])
-        pictures.append(_write(picture, str(n + 1)))
+        pictures.append(draw_contours(grey[rows, columns, n], [*masks, (pred[rows, columns, n], PREDICTION)]))
+    return pictures
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> np.ndarray:
+    """Lay the slices of a volume out on one sheet, numbered from 1, with a legend.
+
+    Args:
+        pictures: the slices ``(h, w, 3)`` as :py:func:`slice_pictures` draws them.
+        with_reference: whether they have the outline of a reference.
+
+    Returns:
+        picture ``(H, W, 3)``, uint8.
+    """
     height, width = pictures[0].shape[:2]
     across = max(round(math.sqrt(1.5 * len(pictures) * height / width)), 1)
-    legend = [("prediction", PREDICTION)] + ([] if label is None else [("reference", REFERENCE)])
-    return _with_legend(tile(pictures, min(across, len(pictures))), legend)
+    numbered = [_write(picture, str(n + 1)) for n, picture in enumerate(pictures)]
+    legend = [("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else [])
+    return _with_legend(tile(numbered, min(across, len(pictures))), legend)
 
 
 def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4) -> np.ndarray:
@@ -185,11 +200,10 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
 
 def save_png(path: PathLike | str, picture: np.ndarray) -> None:
     """Write a picture ``(H, W, 3)`` so that the file is whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    Image.fromarray(picture).save(unfinished, format="PNG", optimize=True)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        Image.fromarray(picture).save(
+            unfinished, format="PNG", compress_level=3
+        )  # higher ones take much longer and save little
 
 
 def _write(picture: np.ndarray, text: str, place: tuple[int, int] = (3, 2)) -> np.ndarray:

@@ -1,71 +1,89 @@
-"""Read TIFF slices as one FLAIR volume."""
+"""Read a case as one FLAIR volume: slices as TIFF, PNG or JPEG, DICOM series, NIfTI, NRRD and MetaImage files."""
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
 import tifffile
 from monai.config import KeysCollection
-from monai.data import ImageReader, MetaTensor
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
+from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImaged
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from PIL import Image
 
-__all__ = ["LoadVolumed", "TIFFReader"]
+from mri_seg.dicom.reader import DICOMReader
+
+__all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "LoadVolumed", "SliceReader"]
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}  # TIFF 6.0, tag ResolutionUnit: inch, centimetre
 _SCREEN_AND_PRINT = (72, 96, 150, 300, 600)  # pixels an inch that programs write without having measured anything
 
 
 class _Slice(NamedTuple):
-    """One page of a TIFF file: its FLAIR pixels ``(H, W)`` and the row and column spacing in mm, if the file says."""
+    """One page of a file: its FLAIR pixels ``(H, W)`` and the row and column spacing in mm, if the file says."""
 
     path: Path
     pixels: np.ndarray
     spacing: tuple[float, float] | None
 
 
-class TIFFReader(ImageReader):
-    """Read TIFF slices, given in order from the lowest to the highest, as one FLAIR volume ``(H, W, D)``.
+class SliceReader(ImageReader):
+    """Read slices, given in order from the lowest to the highest, as one FLAIR volume ``(H, W, D)``.
 
-    Takes a list of slice files, one file, or one multi-page file; any compression, 8 or 16 bit or floating point.
-    The affine puts rows anterior to posterior, columns patient right to left (as a radiologist sees them) and slices
-    inferior to superior in RAS terms. In-plane spacing in mm comes from the resolution tags where they carry a unit and
-    are not one of the resolutions of screens and printers; otherwise it is 1 and the metadata's ``spacing_known`` is
-    False. TIFF says nothing of the distance of slices.
+    Takes a list of TIFF, PNG or JPEG files, one file, or one multi-page TIFF file; any compression, 8 or 16 bit or
+    floating point. The affine puts rows anterior to posterior, columns patient right to left (as a radiologist sees
+    them) and slices inferior to superior in RAS terms. In-plane spacing in mm comes from TIFF's resolution tags where
+    they carry a unit and are not one of the resolutions of screens and printers; otherwise it is 1 and the metadata's
+    ``spacing_known`` is False. None of the formats says the distance of slices: it is 1 and ``slice_spacing_known`` is
+    False.
 
     Args:
         channel: index of FLAIR in files with several channels (TCGA-LGG: pre-contrast, FLAIR, post-contrast); files
             with one channel are taken as FLAIR.
-        slice_spacing: distance of neighbouring slices in mm.
+        spacing: distance of rows, columns and slices in mm, for files that do not say it; it wins over their tags.
+
+    Raises:
+        ValueError: when ``spacing`` is not three positive numbers.
 
     Example::
 
         >>> from monai.transforms import LoadImage
-        >>> load = LoadImage(reader="mri_seg.reader.TIFFReader", ensure_channel_first=True)
+        >>> load = LoadImage(reader="mri_seg.reader.SliceReader", ensure_channel_first=True)
         >>> load(["case_1.tif", "case_2.tif"]).shape  # doctest: +SKIP
         torch.Size([1, 256, 256, 2])
     """
 
-    def __init__(self, channel: int = 1, slice_spacing: float = 1.0) -> None:
+    def __init__(self, channel: int = 1, spacing: Sequence[float] | None = None) -> None:
         super().__init__()
+        if spacing is not None and (len(spacing) != 3 or not all(step > 0 for step in spacing)):
+            raise ValueError(f"spacing is {spacing}, expected three positive numbers: rows, columns and slices, in mm.")
         self.channel = channel
-        self.slice_spacing = slice_spacing
+        self.spacing = spacing
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
-        """Tell whether all the files are named as TIFF."""
-        return all(Path(name).suffix.lower() in (".tif", ".tiff") for name in ensure_tuple(filename))
+        """Tell whether all the files are named as TIFF, PNG or JPEG."""
+        suffixes = TIFF_SUFFIXES + PICTURE_SUFFIXES
+        return all(Path(name).suffix.lower() in suffixes for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: Any) -> list[_Slice]:
         """Read every page of the files.
 
         Raises:
-            ValueError: when a file is not a TIFF, cannot be decoded, has no such channel, has a palette, or holds
-                values that are not finite real numbers.
+            ValueError: when a file is not what its name says, cannot be decoded, has no such channel, has a palette,
+                or holds values that are not finite real numbers.
         """
         return [page for name in ensure_tuple(data) for page in self._read_file(Path(name))]
 
@@ -74,7 +92,7 @@ class TIFFReader(ImageReader):
 
         Returns:
             array ``(H, W, D)`` of the files' type, and metadata with ``affine`` (mm), ``spatial_shape``, ``space``,
-            ``original_channel_dim`` and ``spacing_known``.
+            ``original_channel_dim``, ``spacing_known`` and ``slice_spacing_known``.
 
         Raises:
             ValueError: when the slices differ in shape or in spacing.
@@ -91,11 +109,11 @@ class TIFFReader(ImageReader):
                         "Slices of one volume must agree: give the slices of each series in a folder of their own."
                     )
         volume = np.stack([page.pixels for page in img], axis=-1)
-        row_spacing, column_spacing = first.spacing or (1.0, 1.0)
+        row_spacing, column_spacing, slice_spacing = self.spacing or (*(first.spacing or (1.0, 1.0)), 1.0)
         affine = np.zeros((4, 4))
         affine[1, 0] = -row_spacing  # rows run towards posterior
         affine[0, 1] = -column_spacing  # columns run towards the patient's left
-        affine[2, 2] = self.slice_spacing
+        affine[2, 2] = slice_spacing
         affine[3, 3] = 1.0
         return volume, {
             MetaKeys.AFFINE: affine,
@@ -103,12 +121,15 @@ class TIFFReader(ImageReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # MONAI's mark for "no channel"
-            "spacing_known": first.spacing is not None,
+            "spacing_known": self.spacing is not None or first.spacing is not None,
+            "slice_spacing_known": self.spacing is not None,
         }
 
     def _read_file(self, path: Path) -> list[_Slice]:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file.")
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return [self._read_picture(path)]
         try:
             with tifffile.TiffFile(path) as tiff:
                 pages = [(page.asarray(), page) for page in tiff.pages if not page.is_reduced]  # no thumbnails
@@ -122,6 +143,34 @@ class TIFFReader(ImageReader):
             raise ValueError(f"{path}: a TIFF file without an image. Copy the file again from its source.")
         return [_Slice(path, self._flair(path, pixels, page), _spacing(page)) for pixels, page in pages]
 
+    def _read_picture(self, path: Path) -> _Slice:
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+        except Exception as error:  # Pillow raises errors of many kinds for damaged files
+            raise ValueError(
+                f"{path}: cannot be read as a picture ({error}). Copy the file again from its source, or leave it out."
+            ) from error
+        if picture.mode == "P":
+            raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
+        if picture.mode not in ("1", "L", "LA", "I", "I;16", "I;16B", "F", "RGB", "RGBA"):
+            raise ValueError(
+                f"{path}: has pixels of the kind {picture.mode}, expected grey values. Save it as greyscale."
+            )
+        pixels = np.asarray(picture)
+        if picture.mode in ("LA", "RGBA"):  # the last is opacity
+            pixels = pixels[..., :-1]
+        return _Slice(path, self._channel(path, pixels) if pixels.ndim == 3 else pixels, None)
+
+    def _channel(self, path: Path, pixels: np.ndarray) -> np.ndarray:
+        channels = pixels.shape[-1]
+        if channels > 1 and not 0 <= self.channel < channels:
+            raise ValueError(
+                f"{path}: has {channels} channels, expected FLAIR as channel {self.channel} counted from 0. "
+                "Set the reader's `channel`."
+            )
+        return pixels[..., self.channel if channels > 1 else 0]
+
     def _flair(self, path: Path, pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
@@ -133,13 +182,8 @@ class TIFFReader(ImageReader):
             raise ValueError(f"{path}: has the axes {page.axes}, expected rows and columns, with or without channels.")
         if pixels.ndim == 3:
             # One extra sample beside a grey value is opacity; more are channels of no stated meaning.
-            channels = 1 if pixels.shape[-1] == 2 and page.extrasamples else pixels.shape[-1]
-            if channels > 1 and not 0 <= self.channel < channels:
-                raise ValueError(
-                    f"{path}: has {channels} channels, expected FLAIR as channel {self.channel} counted from 0. "
-                    "Set the reader's `channel`."
-                )
-            pixels = pixels[..., self.channel if channels > 1 else 0]
+            opacity = pixels.shape[-1] == 2 and page.extrasamples
+            pixels = self._channel(path, pixels[..., :1] if opacity else pixels)
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ValueError(f"{path}: holds values that are not finite (NaN or infinity). Repair or leave it out.")
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
@@ -173,40 +217,110 @@ def _ratio(value: tuple[int, int] | float) -> float:
 
 
 class LoadVolumed(LoadImaged):
-    """MONAI's ``LoadImaged`` with the reader chosen by file name alone; the case and its files stay with the volume.
+    """Read each case as a volume ``(1, H, W, D)``, whatever its files are, and keep its name and files with it.
 
-    ``LoadImaged`` given a reader tries every other reader when that one raises, so a damaged slice would surface as
-    some other library's error, or be read in another geometry. Here the error is the reader's own.
+    MONAI's ``LoadImaged`` with the reader chosen by the files alone: slices (:py:class:`SliceReader`), DICOM
+    (:py:class:`mri_seg.dicom.reader.DICOMReader`), NIfTI (MONAI's ``NibabelReader``), and whatever else ITK reads,
+    such as NRRD and MetaImage (``ITKReader``). ``LoadImaged`` tries every other reader when one raises, so a damaged
+    slice would surface as some other library's error, or be read in another geometry.
 
     Args:
-        keys: keys of file names, lists of file names or folders.
-        reader: dotted name of a reader for the suffixes it verifies; other files go to MONAI's own readers.
+        keys: keys of file names or lists of file names.
+        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume.
+        channel: see :py:class:`SliceReader`.
+        spacing: see :py:class:`SliceReader`.
         case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
             The names of the files go to the metadata as ``files``, a line each.
         allow_missing_keys: whether to pass over missing keys.
-        kwargs: further arguments of ``LoadImaged``.
+
+    Raises:
+        ValueError: on loading, when a file cannot be read, is not one volume, or has no usable affine.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        reader: str = "mri_seg.reader.TIFFReader",
         *,
+        volume: int | None = None,
+        channel: int = 1,
+        spacing: Sequence[float] | None = None,
         case_key: str = "case",
         allow_missing_keys: bool = False,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
-        module, _, name = reader.rpartition(".")
-        self._loader.register(optional_import(module, name=name)[0](**kwargs))
+        with _no_word_of_missing_plugins():
+            super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
+        self.volume = volume
         self.case_key = case_key
+        self.own_readers = (SliceReader(channel=channel, spacing=spacing), DICOMReader())
+        self.other_readers = (NibabelReader(), ITKReader())  # ITKReader takes whatever is left
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
-        loaded = super().__call__(data, reader)
-        for key in self.key_iterator(loaded):
-            if isinstance(loaded[key], MetaTensor):
-                files = [str(name) for name in ensure_tuple(data[key])]
-                loaded[key].meta["case"] = data.get(self.case_key) or Path(files[0]).name.split(".")[0]
-                loaded[key].meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
-        return loaded
+        d = dict(data)
+        for key in self.key_iterator(d):
+            files = [str(name) for name in ensure_tuple(d[key])]
+            volume = self._load(files, reader)
+            volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
+            volume.meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
+            d[key] = volume
+        return d
+
+    def _load(self, files: list[str], reader: ImageReader | None) -> MetaTensor:
+        own = next((own for own in self.own_readers if own.verify_suffix(files)), None)
+        if reader or own:  # their errors say what is wrong and where
+            return self._loader(files, reader or own)
+        if not Path(files[0]).is_file():
+            raise FileNotFoundError(f"{files[0]}: no such file.")
+        try:
+            other = next(other for other in self.other_readers if other.verify_suffix(files))
+            volume = self._loader(files, other)
+            # MONAI puts another affine in place of one with NaN, so look at the file's own.
+            affine = nibabel.load(files[0]).affine if isinstance(other, NibabelReader) else volume.affine.numpy()
+        except Exception as error:  # each library raises errors of its own for damaged files
+            raise ValueError(
+                f"{files[0]}: cannot be read ({' '.join(str(error).split()) or type(error).__name__}). "
+                "Copy the file again from its source, or leave it out."
+            ) from error
+        _check_affine(affine, files[0])
+        return self._one_volume(volume, files[0])
+
+    def _one_volume(self, volume: MetaTensor, file: str) -> MetaTensor:
+        if volume.ndim == 3:  # one slice
+            volume = volume[..., None]
+            volume.affine = to_affine_nd(3, volume.affine)
+        if volume.ndim != 4:
+            raise ValueError(f"{file}: has {volume.ndim - 1} dimensions, expected a volume of three.")
+        count = len(volume)
+        if count > 1 and self.volume is None:
+            raise ValueError(
+                f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."
+            )
+        if count > 1 and not 0 <= self.volume < count:
+            raise ValueError(
+                f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {self.volume}."
+            )
+        return volume[[self.volume]] if count > 1 else volume
+
+
+@contextmanager
+def _no_word_of_missing_plugins() -> Iterator[None]:
+    """LoadImaged makes one of each of MONAI's readers, one of which warns that a GPU decoder is not installed."""
+    log = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _check_affine(affine: np.ndarray, file: str) -> None:
+    """Make sure that the affine places voxels in space, since all geometry rests on it."""
+    axes = affine[:3, :3]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-9:
+        raise ValueError(
+            f"{file}: its affine {affine[:3].round(3).tolist()} does not give voxels a size. "
+            "Write the file again with the affine of its source."
+        )

@@ -18,8 +18,9 @@ import torch
 from monai.bundle import ConfigParser
 
 import mri_seg
+from mri_seg.files import whole_file
 
-__all__ = ["run_record", "sha256", "versions", "write_json", "write_record"]
+__all__ = ["read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
 
@@ -75,10 +76,20 @@ def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
 
 def write_json(file: PathLike | str, content: Any) -> None:
     """Write JSON so that the file is whole or not there; what JSON has no form for becomes text."""
-    file = Path(file)
-    unfinished = file.with_name(f".{file.name}.part")
-    unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(file: PathLike | str) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: when the file is damaged.
+    """
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error}). Remove it to have it written again.") from error
 
 
 def _evaluated_config() -> dict:

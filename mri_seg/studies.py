@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,52 +11,84 @@ from pathlib import Path
 
 import tifffile
 
+from mri_seg.dicom.series import Series, choose_flair, find_series, is_dicom
+from mri_seg.reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
+
 __all__ = ["find_cases"]
 
-_TIFF = (".tif", ".tiff")
-_NIFTI = (".nii", ".nii.gz")
+logger = logging.getLogger(__name__)
+
+_VOLUME = re.compile(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", re.IGNORECASE)
+_SLICES = {"tiff": TIFF_SUFFIXES, "picture": PICTURE_SUFFIXES}
 _NUMBERED = re.compile(r"^(?P<stem>.*?)[ _.-]?(?P<number>\d+)$")
+_NAMES_FLAIR = re.compile(r"(^|[^a-z0-9])(flair|t2f)($|[^a-z0-9])", re.IGNORECASE)
+_BIDS = re.compile(r"^sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_(?P<suffix>[A-Za-z0-9]+)$")
+_RESULT = re.compile(r"_(mask|seg|probability)$", re.IGNORECASE)
 
 
-def find_cases(dataset_dir: PathLike | str) -> list[dict]:
+def find_cases(
+    dataset_dir: PathLike | str,
+    *,
+    series_uid: str | None = None,
+    series_description: str | None = None,
+    exclude: PathLike | str | None = None,
+) -> list[dict]:
     """Find the cases in a folder, or the one case that a file is.
 
-    Searches the folder and all folders in it. TIFF files of one folder whose names differ in their last number alone
-    are the slices of one case, in the order of the numbers; a TIFF file of several pages is a case, and so is a NIfTI
-    file (``.nii``, ``.nii.gz``). TIFF files that end in ``_mask`` are reference masks, used when every slice of a case
-    has one.
+    Searches the folder and all folders in it, for all kinds of files at once:
+
+    - DICOM: of each study the FLAIR series, found by description and timing
+      (:py:func:`mri_seg.dicom.series.choose_flair`), wherever its files lie.
+    - TIFF, PNG and JPEG: files of one folder whose names differ in their last number alone are the slices of one case,
+      in the order of the numbers; a TIFF file of several pages is a case.
+    - NIfTI, NRRD and MetaImage: a file is a case. Where some files of a folder name FLAIR (``_flair``, ``-t2f``), or
+      files are named as BIDS has it (``sub-01_FLAIR.nii.gz``), those that name another contrast are passed over.
+
+    Files that end in ``_mask`` are reference masks, used when every slice of a case has one.
 
     Args:
-        dataset_dir: a folder of patients, a patient's folder, a folder of slices or NIfTI files, or one file.
+        dataset_dir: a folder of any of these, or one file.
+        series_uid: the DICOM series to take (SeriesInstanceUID); studies that do not hold it are passed over.
+        series_description: text that the description of the DICOM series to take holds.
+        exclude: a folder not to search, such as that of the results.
 
     Returns:
-        for each case a dictionary with ``case``, its name, unique among the cases; ``image``, a list of TIFF files or
-        one NIfTI file; and ``label``, of the same form, where there is a reference; sorted by name.
+        for each case a dictionary with ``case``, its name, unique among the cases; ``image``, a list of files in order;
+        ``source``, one of ``dicom``, ``tiff``, ``picture`` and ``volume``; and ``label``, a list of files, where there
+        is a reference; sorted by name. A case that cannot be segmented, such as a study without a FLAIR series, has
+        ``error``, the reason.
 
     Raises:
         FileNotFoundError: when there is no such folder or file.
-        ValueError: when it holds no case, or when a number occurs twice in one case.
+        ValueError: when it holds no case.
     """
     root = Path(dataset_dir)
     if not root.exists():
         raise FileNotFoundError(
-            f"{root}: no such folder or file. Give dataset_dir a folder of TIFF slices or NIfTI files, or one file."
+            f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or JPEG "
+            "files, or one file."
         )
     if root.is_file():
         folders = [(root.parent, [root])]
     else:
+        kept_out = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
         folders = [
             (folder, sorted(folder / name for name in names if not name.startswith(".")))
-            for folder, names in _walk(root)
+            for folder, names in _walk(root, kept_out)
         ]
     found = [case for folder, files in folders for case in _cases_of_folder(folder, files)]
+    dicom = [file for _, files in folders for file in files if _may_be_dicom(file) and is_dicom(file)]
+    found += _cases_of_dicom(dicom, series_uid, series_description)
     if not found:
-        raise ValueError(f"{root}: holds no TIFF or NIfTI file ({', '.join(_TIFF + _NIFTI)}) to segment.")
+        raise ValueError(
+            f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD or MHA volume, no TIFF, PNG or JPEG "
+            "slice."
+        )
     _name_apart(found, root)
     return sorted(found, key=lambda case: case["case"])
 
 
-def _walk(root: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, list[str]]]:
+def _walk(root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[str]]]:
     above = above | {root.resolve()}
     subfolders = []
     names = []
@@ -71,41 +104,111 @@ def _walk(root: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Pa
 
 
 def _cases_of_folder(folder: Path, files: list[Path]) -> Iterator[dict]:
-    for file in files:
-        if file.name.lower().endswith(_NIFTI):
-            yield {"case": re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE), "image": str(file)}
-    tiffs = [file for file in files if file.suffix.lower() in _TIFF]
-    masks = {file.stem[: -len("_mask")]: file for file in tiffs if file.stem.endswith("_mask")}
-    for name, slices in _group(folder, [file for file in tiffs if not file.stem.endswith("_mask")]):
-        case: dict = {"case": name, "image": [str(file) for file in slices]}
-        if all(file.stem in masks for file in slices):
-            case["label"] = [str(masks[file.stem]) for file in slices]
+    yield from _cases_of_volumes([file for file in files if _VOLUME.search(file.name)])
+    for source, suffixes in _SLICES.items():
+        slices = [file for file in files if file.suffix.lower() in suffixes]
+        masks = {file.stem[: -len("_mask")]: file for file in slices if file.stem.endswith("_mask")}
+        for name, images, error in _group(folder, [file for file in slices if not file.stem.endswith("_mask")]):
+            case: dict = {"case": name, "image": [str(file) for file in images], "source": source}
+            if error:
+                case["error"] = error
+            if all(file.stem in masks for file in images):
+                case["label"] = [str(masks[file.stem]) for file in images]
+            yield case
+
+
+def _cases_of_volumes(files: list[Path]) -> Iterator[dict]:
+    stems = {file: _VOLUME.sub("", file.name) for file in files}
+    images = {file: stem for file, stem in stems.items() if not _RESULT.search(stem)}
+    masks = {stem[: -len("_mask")]: file for file, stem in stems.items() if stem.lower().endswith("_mask")}
+    flair = {file: stem for file, stem in images.items() if _NAMES_FLAIR.search(stem)}
+    others = {file: stem for file, stem in images.items() if file not in flair}
+    images = flair or {file: stem for file, stem in others.items() if not _BIDS.match(stem)}
+    for file in others:
+        if file not in images:
+            logger.info("%s: passed over, because its name says that it is not FLAIR.", file)
+    for file, stem in images.items():
+        case: dict = {"case": stem, "image": [str(file)], "source": "volume"}
+        if stem in masks:
+            case["label"] = [str(masks[stem])]
         yield case
 
 
-def _group(folder: Path, images: list[Path]) -> Iterator[tuple[str, list[Path]]]:
-    """Gather slices into cases by the name before the last number."""
+def _may_be_dicom(file: Path) -> bool:
+    others = TIFF_SUFFIXES + PICTURE_SUFFIXES
+    return file.suffix.lower() not in others and not _VOLUME.search(file.name)
+
+
+def _cases_of_dicom(files: list[Path], series_uid: str | None, series_description: str | None) -> Iterator[dict]:
+    all_series, errors = _readable_series(files)
+    for file, error in errors.items():
+        yield {"case": file.name, "image": [str(file)], "source": "dicom", "error": error}
+    if series_uid is not None and files and series_uid not in {series.uid for series in all_series}:
+        listed = "".join(f"\n  {series}" for series in all_series)
+        raise ValueError(f"series_uid: no series {series_uid}; expected one of the {len(all_series)} found:{listed}")
+    studies: dict[str, list[Series]] = defaultdict(list)
+    for series in all_series:
+        studies[series.study_uid].append(series)
+    for study in studies.values():
+        if series_uid is not None and series_uid not in {series.uid for series in study}:
+            continue
+        try:
+            series = choose_flair(study, series_uid=series_uid, series_description=series_description)
+        except ValueError as error:
+            names = [str(file) for series in study for file in series.files]
+            yield {"case": study[0].name, "image": names, "source": "dicom", "error": str(error)}
+        else:
+            yield {"case": series.name, "image": [str(file) for file in series.files], "source": "dicom"}
+
+
+def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
+    """Series that can be read, and the error of each file or series that cannot."""
+    try:
+        return find_series(files), {}
+    except ValueError:  # find out which, so that the others are segmented all the same
+        members: dict[str, list[Path]] = defaultdict(list)
+        errors: dict[Path, str] = {}
+        for file in files:
+            try:
+                for series in find_series([file]):
+                    members[series.uid].append(file)
+            except ValueError as error:
+                errors[file] = str(error)
+        readable = []
+        for of_series in members.values():
+            try:
+                readable += find_series(of_series)
+            except ValueError as error:
+                errors[of_series[0]] = str(error)
+        return readable, errors
+
+
+def _group(folder: Path, images: list[Path]) -> Iterator[tuple[str, list[Path], str | None]]:
+    """Gather slices into cases by the name before the last number: name, files in order, error if any."""
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
+    errors: dict[str, str] = {}
     for file in images:
         match = _NUMBERED.match(file.stem)
         if match is None:
-            yield file.stem, [file]
+            yield file.stem, [file], None
             continue
         slices, number = numbered[match["stem"]], int(match["number"])
         if number in slices:
-            raise ValueError(f"{file}: slice {number} is also {slices[number]}. Keep one of them.")
+            errors[match["stem"]] = f"{file}: slice {number} is also {slices[number]}. Keep one of them."
         slices[number] = file
     for stem, slices in numbered.items():
         files = [slices[number] for number in sorted(slices)]
         if len(files) == 1 or _pages(files[0]) > 1:
             for file in files:
-                yield (stem if len(files) == 1 and stem else file.stem), [file]
+                yield (stem if len(files) == 1 and stem else file.stem), [file], errors.get(stem)
         else:
-            yield stem or folder.resolve().name, files
+            yield stem or folder.resolve().name, files, errors.get(stem)
 
 
 def _pages(file: Path) -> int:
     """Pages of a TIFF file, 1 where it cannot be read: the reader's error says more."""
+    if file.suffix.lower() not in TIFF_SUFFIXES:
+        return 1
     try:
         with tifffile.TiffFile(file) as tiff:
             return len(tiff.pages)
@@ -114,16 +217,20 @@ def _pages(file: Path) -> int:
 
 
 def _name_apart(cases: list[dict], root: Path) -> None:
-    """Put the folder before the names of cases that share one."""
+    """Put the folder before the names of cases that share one, and a number behind them if that does not help."""
+    for same in _by_name(cases):
+        for case in same:
+            first = Path(case["image"][0])
+            parts = first.relative_to(root).parts[:-1] if root.is_dir() else ()
+            case["case"] = "_".join((*parts, case["case"]))
+    for same in _by_name(cases):
+        for number, case in enumerate(sorted(same, key=lambda case: case["image"][0]), start=1):
+            case["case"] += f"_{number}"
+
+
+def _by_name(cases: list[dict]) -> list[list[dict]]:
+    """Cases that share a name."""
     by_name = defaultdict(list)
     for case in cases:
         by_name[case["case"]].append(case)
-    for same in by_name.values():
-        for case in same if len(same) > 1 else ():
-            first = Path(case["image"] if isinstance(case["image"], str) else case["image"][0])
-            parts = first.relative_to(root).parts[:-1] if root.is_dir() else ()
-            case["case"] = "_".join((*parts, case["case"]))
-    names = [case["case"] for case in cases]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{root}: several cases would be named {', '.join(repeated)}. Rename the files of one.")
+    return [same for same in by_name.values() if len(same) > 1]

@@ -1,4 +1,4 @@
-"""Transforms of whole volumes that MONAI does not have: normalisation, in-plane spacing, neighbouring slices."""
+"""Transforms of whole volumes that MONAI does not have: geometry, normalisation, neighbouring slices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
+from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Spacingd, Transform
 from monai.utils import convert_to_numpy, convert_to_tensor
 
-__all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd"]
+from mri_seg.options import flag
+
+__all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd", "RequireAxiald"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +117,51 @@ class PlaneSpacingd(Spacingd):
 
     def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
         return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
+
+
+class RequireAxiald(MapTransform):
+    """Refuse volumes of thick slices that are not axial, since the network reads axial slices.
+
+    A slice is thick when its distance is over ``ratio`` times the pixel size. Volumes of nearly cubic voxels can be
+    read in axial slices whatever they were acquired in, and volumes whose spacing is not known are let through.
+
+    Args:
+        keys: keys of the volumes, brought to axial orientation before: slices along the last axis.
+        allow: whether to let such volumes through.
+        ratio: largest ratio of the distance of slices to the pixel size that still counts as cubic.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        allow: bool | str = False,
+        ratio: float = 2.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.allow = flag(allow)
+        self.ratio = ratio
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each volume ``(C, H, W, D)``.
+
+        Raises:
+            ValueError: when the slices of a volume are thick and not axial.
+        """
+        for key in self.key_iterator(data):
+            meta = data[key].meta
+            rows, columns, slices = (float(step) for step in affine_to_spacing(data[key].affine))
+            thick, thin = max(rows, columns), min(rows, columns, slices)
+            if self.allow or not meta.get("spacing_known", True) or thick <= max(self.ratio * thin, slices):
+                continue
+            raise ValueError(
+                f"{meta.get('filename_or_obj', key)}: acquired in {'coronal' if rows > columns else 'sagittal'} slices "
+                f"{thick:.1f} mm apart, expected axial slices or voxels that are nearly cubic. Give the axial series, "
+                "or set allow_non_axial to true and mistrust the result."
+            )
+        return dict(data)
 
 
 class NeighbouringSlicesd(MapTransform):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from mri_seg.inferers import AutocastInferer, bfloat16_is_fast
+from mri_seg.inferers import AutocastInferer, AveragingInferer, bfloat16_is_fast
 
 
 class Recorder(torch.nn.Module):
@@ -94,3 +95,55 @@ class TestBfloat16IsFast:
     ) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         assert bfloat16_is_fast("cuda:0") is fast
+
+
+class TestAveragingInferer:
+    @pytest.fixture
+    def network(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    @pytest.fixture
+    def volume(self) -> torch.Tensor:
+        return torch.randn(1, 1, 8, 6, 4, generator=torch.Generator().manual_seed(1))
+
+    def slices(self) -> SliceInferer:
+        return SliceInferer(roi_size=(-1, -1), sw_batch_size=2, spatial_dim=2)
+
+    @torch.no_grad()
+    def test_without_flips_and_checkpoints_changes_nothing(
+        self, network: torch.nn.Module, volume: torch.Tensor
+    ) -> None:
+        expected = self.slices()(volume, network)
+        assert torch.equal(AveragingInferer(self.slices())(volume, network), expected)
+        assert torch.equal(AveragingInferer(self.slices(), flip="false")(volume, network), expected)
+
+    @torch.no_grad()
+    def test_with_flips_gives_the_mirror_image_for_the_mirror_image(
+        self, network: torch.nn.Module, volume: torch.Tensor
+    ) -> None:
+        infer = AveragingInferer(self.slices(), flip="true")
+        found = infer(volume, network)
+        torch.testing.assert_close(infer(volume.flip(-2), network).flip(-2), found)
+        mirrored = self.slices()(volume.flip(-2), network).flip(-2).sigmoid()
+        expected = (self.slices()(volume, network).sigmoid() + mirrored) / 2
+        torch.testing.assert_close(found.sigmoid(), expected)
+
+    @torch.no_grad()
+    def test_averages_checkpoints(self, network: torch.nn.Module, volume: torch.Tensor, tmp_path: Path) -> None:
+        other = copy.deepcopy(network)
+        torch.nn.init.constant_(other.bias, 3.0)
+        torch.save(other.state_dict(), tmp_path / "other.pt")
+        before = network.bias.clone()
+        found = AveragingInferer(self.slices(), checkpoints=[tmp_path / "other.pt"])(volume, network)
+        expected = (self.slices()(volume, network).sigmoid() + self.slices()(volume, other).sigmoid()) / 2
+        torch.testing.assert_close(found.sigmoid(), expected)
+        assert torch.equal(network.bias, before)
+
+    @torch.no_grad()
+    def test_takes_one_checkpoint_by_its_name(
+        self, network: torch.nn.Module, volume: torch.Tensor, tmp_path: Path
+    ) -> None:
+        torch.save(network.state_dict(), tmp_path / "same.pt")
+        infer = AveragingInferer(self.slices(), checkpoints=str(tmp_path / "same.pt"))
+        torch.testing.assert_close(infer(volume, network), self.slices()(volume, network), rtol=1e-4, atol=1e-4)

@@ -19,6 +19,7 @@ from mri_seg.pictures import (
     head_box,
     panel,
     save_png,
+    slice_pictures,
     tile,
 )
 
@@ -28,6 +29,10 @@ SIZE = 64
 def has(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
     """Pixels of a colour."""
     return int((picture == np.array(colour)).all(axis=-1).sum())
+
+
+def sheet_of(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
+    return contact_sheet(slice_pictures(volume, pred, label), with_reference=label is not None)
 
 
 @pytest.fixture
@@ -171,7 +176,7 @@ class TestTile:
 
 class TestContactSheet:
     def test_shows_every_slice_with_both_outlines(self, volume: np.ndarray) -> None:
-        sheet = contact_sheet(volume, mask((29, 39)), mask())
+        sheet = sheet_of(volume, mask((29, 39)), mask())
         assert sheet.dtype == np.uint8
         assert sheet.shape[2] == 3
         rows, columns = head_box(grey_levels(volume))
@@ -185,25 +190,25 @@ class TestContactSheet:
         assert has(sheet[18:], REFERENCE) > 30
 
     def test_shows_no_reference_where_there_is_none(self, volume: np.ndarray) -> None:
-        sheet = contact_sheet(volume, mask())
+        sheet = sheet_of(volume, mask())
         assert has(sheet, REFERENCE) == 0
         assert has(sheet, PREDICTION) > 0
 
     def test_shows_nothing_where_nothing_is_predicted(self, volume: np.ndarray) -> None:
-        assert has(contact_sheet(volume, np.zeros_like(volume))[18:], PREDICTION) == 0
+        assert has(sheet_of(volume, np.zeros_like(volume))[18:], PREDICTION) == 0
 
     @pytest.mark.parametrize("depth", [1, 2, 25])
     def test_takes_any_number_of_slices(self, volume: np.ndarray, depth: int) -> None:
         many = np.repeat(volume[..., :1], depth, axis=-1)
-        sheet = contact_sheet(many, mask(slices=(0,), depth=depth))
+        sheet = sheet_of(many, mask(slices=(0,), depth=depth))
         assert sheet.shape[0] < 4 * sheet.shape[1]
 
     def test_takes_a_constant_volume(self) -> None:
-        sheet = contact_sheet(np.zeros((SIZE, SIZE, 2)), mask(depth=6)[..., :2], np.zeros((SIZE, SIZE, 2)))
+        sheet = sheet_of(np.zeros((SIZE, SIZE, 2)), mask(depth=6)[..., :2], np.zeros((SIZE, SIZE, 2)))
         assert has(sheet, PREDICTION) > 0
 
     def test_takes_slices_smaller_than_the_legend(self) -> None:
-        assert contact_sheet(np.zeros((8, 8, 1)), np.ones((8, 8, 1)), np.ones((8, 8, 1))).shape[1] >= 8
+        assert sheet_of(np.zeros((8, 8, 1)), np.ones((8, 8, 1)), np.ones((8, 8, 1))).shape[1] >= 8
 
 
 class TestPanel:

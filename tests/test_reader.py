@@ -13,8 +13,9 @@ import tifffile
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImage
+from PIL import Image
 
-from mri_seg.reader import LoadVolumed, TIFFReader
+from mri_seg.reader import LoadVolumed, SliceReader
 
 SHAPE = (6, 5)  # rows and columns differ, so that no test passes on a transposed slice
 
@@ -39,7 +40,7 @@ def write_slices(folder: Path, count: int = 3) -> list[Path]:
 
 
 def read(files: Sequence[Path | str] | Path | str, **options: object) -> tuple[np.ndarray, dict]:
-    reader = TIFFReader(**options)
+    reader = SliceReader(**options)
     return reader.get_data(reader.read(files))
 
 
@@ -75,8 +76,8 @@ class TestVolume:
 
     @pytest.mark.parametrize(("name", "taken"), [("a.tif", True), ("A.TIFF", True), ("a.nii.gz", False), ("a", False)])
     def test_verifies_names_of_tiff_alone(self, name: str, taken: bool) -> None:
-        assert TIFFReader().verify_suffix(name) is taken
-        assert TIFFReader().verify_suffix(["first.tif", name]) is taken
+        assert SliceReader().verify_suffix(name) is taken
+        assert SliceReader().verify_suffix(["first.tif", name]) is taken
 
 
 class TestChannel:
@@ -146,7 +147,7 @@ class TestForms:
 
     def test_big_endian_files_reach_torch(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.tif", grey(dtype=np.float32), byteorder=">")
-        loaded = LoadImage(reader=TIFFReader(), image_only=True)(file)
+        loaded = LoadImage(reader=SliceReader(), image_only=True)(file)
         np.testing.assert_array_equal(loaded.numpy()[..., 0], grey(dtype=np.float32))
 
     def test_horizontal_differences(self, tmp_path: Path) -> None:
@@ -290,9 +291,22 @@ class TestGeometry:
         self, tmp_path: Path, unit: str, resolution: tuple[float, float], spacing: tuple[float, float]
     ) -> None:
         file = write(tmp_path / "a.tif", grey(), resolution=resolution, resolutionunit=unit)
-        _, meta = read(file, slice_spacing=3.0)
-        np.testing.assert_allclose(nib.affines.voxel_sizes(meta["affine"]), (*spacing, 3), rtol=1e-6)
+        _, meta = read(file)
+        np.testing.assert_allclose(nib.affines.voxel_sizes(meta["affine"]), (*spacing, 1), rtol=1e-6)
         assert meta["spacing_known"] is True
+        assert meta["slice_spacing_known"] is False
+
+    def test_spacing_given_wins(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "a.tif", grey(), resolution=(20, 10), resolutionunit="CENTIMETER")
+        _, meta = read(file, spacing=(0.7, 0.8, 5))
+        np.testing.assert_allclose(nib.affines.voxel_sizes(meta["affine"]), (0.7, 0.8, 5), rtol=1e-6)
+        assert meta["spacing_known"] is True
+        assert meta["slice_spacing_known"] is True
+
+    @pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 5), (1, 1, -5)])
+    def test_spacing_that_is_none_is_refused(self, spacing: tuple[float, ...]) -> None:
+        with pytest.raises(ValueError, match="expected three positive numbers"):
+            SliceReader(spacing=spacing)
 
     def test_resolution_without_a_unit_is_no_spacing(self, tmp_path: Path) -> None:
         _, meta = read(write(tmp_path / "a.tif", grey(), resolution=(72, 36), resolutionunit="NONE"))
@@ -305,16 +319,44 @@ class TestGeometry:
     def test_geometry_and_values_survive_nifti(self, tmp_path: Path) -> None:
         options = {"resolution": (20, 10), "resolutionunit": "CENTIMETER"}
         files = [write(tmp_path / f"{n}.tif", grey(n), **options) for n in range(3)]
-        volume = LoadImage(reader=TIFFReader(slice_spacing=4), ensure_channel_first=True)(files)
+        volume = LoadImage(reader=SliceReader(spacing=(0.5, 1.0, 4)), ensure_channel_first=True)(files)
         SaveImage(tmp_path, output_postfix="", separate_folder=False, resample=False, print_log=False)(volume)
         reread = nib.load(tmp_path / "0.nii.gz")
         np.testing.assert_allclose(reread.affine, volume.affine, atol=1e-6)
         np.testing.assert_array_equal(reread.get_fdata(), np.stack([grey(n) for n in range(3)], axis=-1))
 
 
+class TestPictures:
+    @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "RGB", "RGBA"])
+    def test_of_any_kind_give_grey_values(self, tmp_path: Path, mode: str) -> None:
+        pixels = np.zeros(SHAPE, np.uint16 if mode == "I;16" else np.uint8)
+        pixels[1, 2] = 1 if mode != "1" else 255
+        picture = Image.fromarray(pixels)
+        (picture if mode == "I;16" else picture.convert(mode)).save(tmp_path / "a.png")
+        volume, meta = read(tmp_path / "a.png")
+        assert volume.shape == (*SHAPE, 1)
+        assert np.argwhere(volume[..., 0]).tolist() == [[1, 2]]
+        assert meta["spacing_known"] is False
+
+    def test_in_colours_give_the_flair_channel(self, tmp_path: Path) -> None:
+        Image.fromarray(np.dstack([grey(n) for n in (1, 2, 3)])).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., 0], grey(2))
+
+    def test_with_a_palette_are_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(grey()).convert("RGB").quantize(8).save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png: has a colour palette"):
+            read(tmp_path / "a.png")
+
+    def test_as_jpeg_make_a_volume(self, tmp_path: Path) -> None:
+        for n in (1, 2):
+            Image.fromarray(np.full(SHAPE, 50 * n, np.uint8)).save(tmp_path / f"{n}.jpg")
+        volume, _ = read([tmp_path / "1.jpg", tmp_path / "2.jpg"])
+        np.testing.assert_allclose(volume.mean(axis=(0, 1)), [50, 100], atol=2)
+
+
 class TestInLoadImage:
     def test_by_name(self, tmp_path: Path) -> None:
-        load = LoadImage(reader="mri_seg.reader.TIFFReader", ensure_channel_first=True)
+        load = LoadImage(reader="mri_seg.reader.SliceReader", ensure_channel_first=True)
         volume = load(write_slices(tmp_path))
         assert volume.shape == (1, *SHAPE, 3)
         assert volume.dtype == torch.float32
@@ -322,7 +364,7 @@ class TestInLoadImage:
 
     def test_registered_beside_the_readers_of_monai(self, tmp_path: Path) -> None:
         load = LoadImage(ensure_channel_first=True)
-        load.register(TIFFReader())
+        load.register(SliceReader())
         assert load(write_slices(tmp_path)).shape == (1, *SHAPE, 3)
         nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), np.float32), np.eye(4)), tmp_path / "a.nii")
         assert load(tmp_path / "a.nii").shape == (1, 4, 3, 2)
@@ -350,7 +392,7 @@ class TestLoadVolumed:
         loaded = LoadVolumed("image", case_key="subject")({"subject": "S1", "image": nifti})
         assert loaded["image"].meta["case"] == "S1"
 
-    def test_leaves_dicom_folders_to_itk(self, tmp_path: Path) -> None:
+    def test_reads_dicom_folders_as_itk_does(self, tmp_path: Path) -> None:
         volume = np.arange(5 * 8 * 6, dtype=np.uint16).reshape(5, 8, 6)  # (D, H, W), as ITK counts
         for k, pixels in enumerate(volume):
             image = itk.image_from_array(pixels[None])
@@ -364,9 +406,9 @@ class TestLoadVolumed:
             dicom.KeepOriginalUIDOn()
             itk.imwrite(image, str(tmp_path / f"{k}.dcm"), imageio=dicom)
         image = LoadVolumed("image")({"case": "d", "image": tmp_path})["image"]
-        np.testing.assert_array_equal(image[0].numpy().transpose(2, 1, 0), volume)
-        assert nib.aff2axcodes(image.affine.numpy()) == ("L", "P", "S")
-        np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine.numpy()), (0.8, 0.9, 5.0))
+        np.testing.assert_array_equal(image[0].numpy().transpose(2, 0, 1), volume)
+        assert nib.aff2axcodes(image.affine.numpy()) == ("P", "L", "S")
+        np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine.numpy()), (0.9, 0.8, 5.0))
 
     def test_leaves_other_files_to_monai_with_their_geometry(self, nifti: Path) -> None:
         image = LoadVolumed("image")({"image": str(nifti)})["image"]
@@ -382,7 +424,7 @@ class TestLoadVolumed:
 
     def test_passes_arguments_to_the_reader(self, tmp_path: Path) -> None:
         case = {"image": write_slices(tmp_path, 1)}
-        image = LoadVolumed("image", channel=2, slice_spacing=5.0)(case)["image"]
+        image = LoadVolumed("image", channel=2, spacing=(1, 1, 5.0))(case)["image"]
         assert image[0, 0, 0, 0] == 150
         assert image.affine[2, 2] == 5
 
@@ -396,6 +438,46 @@ class TestLoadVolumed:
     def test_names_a_missing_slice(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"gone\.tif: no such file"):
             LoadVolumed("image")({"image": [*write_slices(tmp_path), tmp_path / "gone.tif"]})
+
+    @pytest.mark.parametrize("suffix", ["nrrd", "mha", "nii.gz"])
+    def test_reads_other_formats_in_the_same_geometry(self, tmp_path: Path, nifti: Path, suffix: str) -> None:
+        itk.imwrite(itk.imread(str(nifti)), str(tmp_path / f"copy.{suffix}"))
+        expected, image = (LoadVolumed("image")({"image": f})["image"] for f in (nifti, tmp_path / f"copy.{suffix}"))
+        np.testing.assert_allclose(image.affine, expected.affine, atol=1e-5)
+        np.testing.assert_array_equal(image, expected)
+
+    def test_takes_one_slice_as_a_volume(self, tmp_path: Path) -> None:
+        nib.save(nib.Nifti1Image(np.ones((5, 4), np.float32), np.diag([2.0, 3, 4, 1])), tmp_path / "a.nii")
+        image = LoadVolumed("image")({"image": tmp_path / "a.nii"})["image"]
+        assert image.shape == (1, 5, 4, 1)
+        assert image.affine.shape == (4, 4)
+
+    def test_asks_which_of_several_volumes(self, tmp_path: Path) -> None:
+        volumes = np.arange(5 * 4 * 3 * 2, dtype=np.float32).reshape(5, 4, 3, 2)
+        nib.save(nib.Nifti1Image(volumes, np.eye(4)), tmp_path / "a.nii")
+        case = {"image": tmp_path / "a.nii"}
+        with pytest.raises(ValueError, match=r"a\.nii: holds 2 volumes, expected one.*`--volume`, 0 to 1"):
+            LoadVolumed("image")(case)
+        with pytest.raises(ValueError, match="goes from 0 to 1, not 2"):
+            LoadVolumed("image", volume=2)(case)
+        np.testing.assert_array_equal(LoadVolumed("image", volume=1)(case)["image"][0], volumes[..., 1])
+
+    @pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.diag([1, 1, np.nan, 1])])
+    def test_refuses_an_affine_without_size(self, tmp_path: Path, affine: np.ndarray) -> None:
+        image = nib.Nifti1Image(np.ones((4, 4, 2), np.float32), None)
+        image.header["sform_code"] = 1
+        for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
+            image.header[name] = affine[row]
+        nib.save(image, tmp_path / "a.nii")
+        with pytest.raises(ValueError, match=r"a\.nii: .*affine"):
+            LoadVolumed("image")({"image": tmp_path / "a.nii"})
+
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.png", "a.dcm"])
+    @pytest.mark.parametrize("content", [b"", b"damaged"])
+    def test_names_a_damaged_file_of_any_kind(self, tmp_path: Path, name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: .*[Cc]opy the file again"):
+            LoadVolumed("image")({"image": [tmp_path / name]})
 
     def test_passes_over_missing_keys_where_allowed(self, tmp_path: Path) -> None:
         case = {"image": write_slices(tmp_path)}

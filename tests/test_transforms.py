@@ -15,6 +15,7 @@ from mri_seg.transforms import (
     NormalizeForeground,
     NormalizeForegroundd,
     PlaneSpacingd,
+    RequireAxiald,
     neighbour_offsets,
 )
 
@@ -241,3 +242,27 @@ class TestNeighbouringSlicesd:
         assert NeighbouringSlicesd("image", allow_missing_keys=True)({"a": 1}) == {"a": 1}
         with pytest.raises(KeyError, match="image"):
             NeighbouringSlicesd("image")({"a": 1})
+
+
+class TestRequireAxiald:
+    """Volumes come brought to axial orientation: rows, columns, slices upwards."""
+
+    @pytest.mark.parametrize(
+        "spacing", [(0.9, 0.9, 5), (1, 1, 1), (0.5, 0.5, 0.6), (1, 1.9, 1), (1.5, 1, 3), (2, 1, 2), (0.9, 0.9, 0.9)]
+    )
+    def test_lets_axial_slices_and_nearly_cubic_voxels_through(self, spacing: tuple[float, float, float]) -> None:
+        case = {"image": volume_of((1, 4, 4, 4), spacing)}
+        assert RequireAxiald("image")(case) == case
+
+    @pytest.mark.parametrize(
+        ("spacing", "plane"), [((5, 0.9, 0.9), "coronal"), ((0.9, 5, 0.9), "sagittal"), ((1, 2.5, 1), "sagittal")]
+    )
+    def test_refuses_thick_slices_of_another_plane(self, spacing: tuple[float, float, float], plane: str) -> None:
+        case = {"image": volume_of((1, 4, 4, 4), spacing)}
+        with pytest.raises(ValueError, match=f"acquired in {plane} slices .* set allow_non_axial to true"):
+            RequireAxiald("image")(case)
+        assert RequireAxiald("image", allow="true")(case) == case
+
+    def test_lets_volumes_of_unknown_spacing_through(self) -> None:
+        case = {"image": volume_of((1, 4, 4, 4), (5, 1, 1), known=False)}
+        assert RequireAxiald("image")(case) == case

@@ -161,11 +161,13 @@ class TestConfigsAgree:
         assert config("train.json")[key] == config("inference.json")[key]
 
     def test_validation_preprocesses_as_inference_does(self) -> None:
+        own = ("allow_missing_keys", "volume", "spacing")  # inference reads what is less well known
+        checks = ("CopyItemsd", "mri_seg.transforms.RequireAxiald")  # they leave the image as it is
         validation, inference = (
             [
-                {key: value for key, value in transform.items() if key != "allow_missing_keys"}
+                {key: value for key, value in transform.items() if key not in own}
                 for transform in transforms
-                if transform["_target_"] != "CopyItemsd"  # keeps FLAIR as it was read, for the pictures
+                if transform["_target_"] not in checks
             ]
             for transforms in (
                 config("train.json")["validate"]["preprocessing"]["transforms"],
@@ -173,6 +175,18 @@ class TestConfigsAgree:
             )
         )
         assert validation == inference
+
+    @pytest.mark.parametrize("key", ["smallest_lesion", "fill_holes", "flip", "ensemble"])
+    def test_evaluation_and_inference_share(self, key: str) -> None:
+        assert config("evaluate.json")[key] == config("inference.json")[key]
+
+    def test_evaluation_infers_and_postprocesses_as_inference_does(self) -> None:
+        evaluation, inference = config("evaluate.json"), config("inference.json")
+        inference["inferer"]["inferer"]["inferer"]["sw_batch_size"] = 8  # changes no result
+        assert evaluation["validate#inferer"] == inference["inferer"]
+        text = json.dumps(evaluation["validate#postprocessing"]).replace("@validate#preprocessing", "@preprocessing")
+        copied = [t for t in inference["postprocessing"]["transforms"] if t["_target_"] != "CopyItemsd"]
+        assert json.loads(text)["transforms"] == copied
 
     def test_training_orients_resamples_and_normalises_as_inference_does(self) -> None:
         def image_part(transforms: list[dict]) -> list[dict]:
@@ -190,8 +204,9 @@ class TestConfigsAgree:
 
     def test_both_infer_slice_by_slice(self) -> None:
         train, inference = config("train.json"), config("inference.json")
-        wrapped = train["validate"]["inferer"]["inferer"]
-        assert wrapped == {**inference["inferer"], "sw_batch_size": wrapped["sw_batch_size"]}
+        validation = train["validate"]["inferer"]["inferer"]
+        slices = inference["inferer"]["inferer"]["inferer"]
+        assert validation == {**slices, "sw_batch_size": validation["sw_batch_size"]}
 
     def test_every_top_level_number_is_described(self) -> None:
         described = (BUNDLE / "docs" / "README.md").read_text()

@@ -60,7 +60,7 @@ def inferred(run: tuple[Path, str], phantom: Path) -> Path:
         dataset_dir=phantom,
         checkpoint=run[0] / "model.pt",
         output_dir=folder,
-        save_probability="true",
+        outputs="auto,probability",
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return folder
@@ -175,14 +175,16 @@ class TestInference:
             np.testing.assert_array_equal(probability >= 0.5, nibabel.load(mask).get_fdata() > 0)
 
     def test_draws_a_sheet_and_a_panel(self, inferred: Path) -> None:
-        for folder in inferred.iterdir():
+        for folder in filter(Path.is_dir, inferred.iterdir()):
             for kind in ("sheet", "panel"):
                 assert Image.open(folder / f"{folder.name}_{kind}.png").size > (100, 100)
 
     def test_leaves_nothing_else(self, inferred: Path) -> None:
         kinds = {file.name.replace(file.parent.name, "") for file in inferred.glob("*/*")}
         assert {kind for kind in kinds if not kind.endswith("_mask.tif")} == {
+            ".html",
             "_mask.nii.gz",
+            "_measurements.json",
             "_probability.nii.gz",
             "_sheet.png",
             "_panel.png",
