@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 GRID = {
     "flip": (False, True),
     "threshold": (0.4, 0.5, 0.6),
-    "smallest_lesion": (0, 150, 300, 600, 1200),
+    "smallest_lesion": (0, 200, 400, 800, 1600),
     "fill_holes": (False, True),
 }
 NO_DISTANCES = {"hd95": math.nan, "surface_dice": math.nan, "distance_unit": "pixel"}

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
+from mri_seg.files import whole_file
 from mri_seg.metrics import SLICE_SCORES, slice_scores
 from mri_seg.record import run_record, write_json
 
@@ -260,9 +261,7 @@ def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
-    unfinished = file.with_name(f".{file.name}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(file)

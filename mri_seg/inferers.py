@@ -26,10 +26,10 @@ class AutocastInferer(Inferer):
         enabled: whether to autocast; without it the inferer is called as it is.
     """
 
-    def __init__(self, inferer: Inferer, enabled: bool = True) -> None:
+    def __init__(self, inferer: Inferer, enabled: bool | str = True) -> None:
         super().__init__()
         self.inferer = inferer
-        self.enabled = enabled
+        self.enabled = flag(enabled)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Infer with the network under autocast."""

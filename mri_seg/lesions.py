@@ -49,7 +49,7 @@ class RemoveSmallLesionsd(MapTransform):
         keys: KeysCollection,
         smallest: float,
         *,
-        unknown_spacing: Sequence[float] = (0.9, 0.9, 4.0),
+        unknown_spacing: Sequence[float] = (0.94, 0.94, 5.0),
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)

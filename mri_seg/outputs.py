@@ -269,7 +269,7 @@ class CaseWriter:
         count = {status: sum(row["status"] == status for row in self.rows.values()) for status in ("done", "kept")}
         failed = [case for case, row in self.rows.items() if row["status"] == "failed"]
         print(
-            f"{count['done']} cases segmented, {count['kept']} kept as they were, {len(failed)} failed. "
+            f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {len(failed)}. "
             f"Results and summary.csv are in {self.output_dir}"
         )
         if failed:

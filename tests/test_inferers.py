@@ -97,6 +97,14 @@ class TestBfloat16IsFast:
         assert bfloat16_is_fast("cuda:0") is fast
 
 
+class TestSwitchAsText:
+    @pytest.mark.parametrize(("text", "dtype"), [("true", torch.bfloat16), ("false", torch.float32)])
+    def test_is_read_as_the_command_line_gives_it(self, text: str, dtype: torch.dtype) -> None:
+        network = Recorder()
+        AutocastInferer(SimpleInferer(), text)(torch.rand(1, 1, 8, 8), network)
+        assert network.dtype == dtype
+
+
 class TestAveragingInferer:
     @pytest.fixture
     def network(self) -> torch.nn.Module:

@@ -64,17 +64,17 @@ class TestRemoveSmallLesions:
 class TestUnknownSpacing:
     def test_of_pixels_and_slices_is_stood_in_for(self) -> None:
         mask = mask_of(lesions(), (1, 1, 1), spacing_known=False)
-        assert left(mask, 4 * 0.9 * 0.9 * 4) == 31
-        assert left(mask, 4 * 0.9 * 0.9 * 4 + 0.01) == 27
+        assert left(mask, 4 * 0.94 * 0.94 * 5) == 31
+        assert left(mask, 4 * 0.94 * 0.94 * 5 + 0.01) == 27
         assert left(mask, 9, unknown_spacing=(1, 1, 2)) == 27
 
     def test_of_slices_is_stood_in_for(self) -> None:
         mask = mask_of(lesions(), (0.5, 2, 1), slice_spacing_known=False)
-        assert left(mask, 4 * 0.5 * 2 * 4) == 31
-        assert left(mask, 4 * 0.5 * 2 * 4 + 0.01) == 27
+        assert left(mask, 4 * 0.5 * 2 * 5) == 31
+        assert left(mask, 4 * 0.5 * 2 * 5 + 0.01) == 27
 
     def test_is_that_of_masks_without_metadata(self) -> None:
-        assert left(lesions(), 4 * 0.9 * 0.9 * 4) == 31
+        assert left(lesions(), 4 * 0.94 * 0.94 * 5) == 31
 
     @pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, -1, 1), (1, 1, float("nan"))])
     def test_has_no_stand_in_that_is_not_a_spacing(self, spacing: tuple[float, ...]) -> None:

@@ -319,7 +319,7 @@ class TestFailures:
         with pytest.raises(SystemExit) as status:
             writer.finish()
         assert status.value.code == 1
-        assert "2 failed" in capsys.readouterr().out
+        assert "failed: 2." in capsys.readouterr().out
         summary = table(tmp_path / "summary.csv")
         assert summary["bad"]["error"] == "in/bad.nii: cannot be read. Copy it again."
         assert summary["study"]["error"] == "no FLAIR"
@@ -351,4 +351,4 @@ class TestFailures:
         writer = CaseWriter(tmp_path)
         write(writer, NIFTI)
         writer.finish()
-        assert "1 cases segmented, 0 kept as they were, 0 failed" in capsys.readouterr().out
+        assert "Cases segmented: 1, kept as they were: 0, failed: 0." in capsys.readouterr().out

@@ -179,3 +179,46 @@ class TestPlanes:
         assert "sagittal slices 8.0 mm apart" in rows["sagittal"]["error"]
         assert "allow_non_axial" in rows["sagittal"]["error"]
         assert infer(tmp_path / "in", tmp_path / "out", allow_non_axial="true")["sagittal"].shape == head.shape
+
+
+class TestAnyGrid:
+    """Whatever the grid, results come back to it: no network needed for that."""
+
+    def test_results_come_back_to_the_grid_of_the_input(self, tmp_path: Path) -> None:
+        hypothesis = pytest.importorskip("hypothesis", reason="needs the extra `test`")
+        from hypothesis import strategies as st
+
+        parser = ConfigParser()
+        parser.read_config(str(BUNDLE / "configs" / "inference.json"))
+        prepare = parser.get_parsed_content("preprocessing")
+        finish = parser.get_parsed_content("postprocessing")
+
+        @hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+        @hypothesis.given(
+            shape=st.tuples(*[st.integers(1, 40)] * 3),
+            orientation=st.sampled_from(ORIENTATIONS),
+            spacing=st.tuples(st.floats(0.4, 2.0), st.floats(0.4, 2.0), st.floats(2.0, 8.0)),
+            angles=st.tuples(*[st.floats(-0.3, 0.3)] * 3),
+            origin=st.tuples(*[st.floats(-200, 200)] * 3),
+            dtype=st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
+        )
+        def check(
+            shape: tuple, orientation: np.ndarray, spacing: tuple, angles: tuple, origin: tuple, dtype: type
+        ) -> None:
+            upright = np.eye(4)
+            upright[:3, :3] = euler2mat(*angles) @ np.diag(spacing)
+            upright[:3, 3] = origin
+            values = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+            image = nib.Nifti1Image(
+                apply_orientation(values, orientation), upright @ inv_ornt_aff(orientation, shape), dtype=dtype
+            )
+            nib.save(image, tmp_path / "any.nii")
+            case = prepare({"case": "any", "image": [str(tmp_path / "any.nii")]})
+            assert not (np.array(case["image"].shape[1:3]) % 16).any()
+            case["pred"] = case["image"][1:2]
+            case = finish(case)
+            for key in ("pred", "probability"):
+                assert case[key].shape[1:] == image.shape
+                np.testing.assert_allclose(case[key].affine, image.affine, atol=1e-4)
+
+        check()

@@ -1,0 +1,133 @@
+"""Time inference from files to files: start-up by its parts, a short series, a large isotropic volume.
+
+    python benchmarks/inference.py
+
+Volumes are noise of the size that counts; the network and its weights are those of `inference.json`. Start-up is
+measured in a process of its own from its begin to the first slice read, once the files of the packages are in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "bundle" / "configs" / "inference.json"
+
+STARTUP = """
+import os, time
+marks = [("begin", float(os.environ["BEGAN"])), ("python", time.time())]
+def mark(name): marks.append((name, time.time()))
+import torch; mark("import torch")
+import monai; mark("import monai")
+import monai.bundle; from monai.bundle import ConfigParser; mark("import monai.bundle")
+parser = ConfigParser(); parser.read_config(os.environ["CONFIG"])
+parser.update({"bundle_root": os.environ["BUNDLE"], "dataset_dir": os.environ["DATA"], "output_dir": os.environ["OUT"]})
+for line in parser.get_parsed_content("imports"): pass
+mark("import mri_seg")
+loader = parser.get_parsed_content("dataloader"); mark("find cases")
+next(iter(loader.dataset)); mark("read the first case")
+import json; print(json.dumps(marks))
+"""
+
+SEGMENT = """
+import json, os, resource, time, torch
+from monai.bundle import ConfigParser
+parser = ConfigParser(); parser.read_config(os.environ["CONFIG"])
+parser.update({"bundle_root": os.environ["BUNDLE"], "dataset_dir": os.environ["DATA"], "output_dir": os.environ["OUT"]})
+parser.update(json.loads(os.environ["OVERRIDES"]))
+evaluator = parser.get_parsed_content("evaluator")
+parser.get_parsed_content("dataloader").dataset.transform  # all is built
+network = parser.get_parsed_content("network")
+import highdicom
+began = time.perf_counter()
+evaluator.run()
+print(json.dumps([time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+"""
+
+
+def write_series(folder: Path) -> None:
+    """A DICOM series of 26 slices of 256 x 256."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from dicom_series import write_series as write
+
+    write(folder, noise((256, 256, 26)), series_uid="1.2.3.4")
+
+
+def write_isotropic(folder: Path) -> None:
+    """A NIfTI volume of 240 x 240 x 155 voxels of 1 mm."""
+    folder.mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(noise((240, 240, 155)).astype(np.int16), np.eye(4)), folder / "head.nii.gz")
+
+
+def noise(shape: tuple[int, int, int]) -> np.ndarray:
+    """An ellipsoid of noise in air."""
+    axes = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
+    head = sum(axis**2 for axis in axes) < 0.8
+    return (head * np.random.default_rng(0).normal(200, 40, shape)).clip(0).astype(np.uint16)
+
+
+def run(code: str, data: Path, out: Path, **overrides: object) -> list:
+    environment = {
+        **os.environ,
+        "CONFIG": str(CONFIG),
+        "BUNDLE": str(ROOT / "bundle"),
+        "DATA": str(data),
+        "OUT": str(out),
+        "OVERRIDES": json.dumps(overrides),
+        "BEGAN": str(time.time()),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_series(folder / "series")
+        write_isotropic(folder / "isotropic")
+        startups = [run(STARTUP, folder / "series", folder / "out") for _ in range(args.repeats + 1)][1:]
+        print("start-up to the first slice read, seconds")
+        for n, (part, _) in enumerate(startups[0][1:], start=1):
+            print(f"  {part:22} {spread([marks[n][1] - marks[n - 1][1] for marks in startups])}")
+        print(f"  {'in all':22} {spread([marks[-1][1] - marks[0][1] for marks in startups])}")
+        choices = {
+            "mask, seg, measurements": {"outputs": "mask,seg,measurements"},
+            "the same in bfloat16": {"outputs": "mask,seg,measurements", "amp": True},
+            "the same with flip": {"outputs": "mask,seg,measurements", "flip": True},
+            "the same with flip, bfloat16": {"outputs": "mask,seg,measurements", "flip": True, "amp": True},
+            "auto (with pictures)": {},
+        }
+        for kind in ("series", "isotropic"):
+            print(f"{kind}: files to files after start-up, seconds; largest memory of the process, GiB")
+            measured: dict[str, list] = {choice: [] for choice in choices}
+            for repeat in range(args.repeats if kind == "series" else 1):
+                for choice, overrides in choices.items():  # in turn
+                    out = folder / f"{kind}-{repeat}-{choice}"
+                    measured[choice].append(run(SEGMENT, folder / kind, out, **overrides))
+            for choice, found in measured.items():
+                seconds, memory = zip(*found)
+                print(f"  {choice:30} {spread(list(seconds))}   {max(memory):.2f}")
+
+
+if __name__ == "__main__":
+    main()
