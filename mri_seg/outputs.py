@@ -16,7 +16,8 @@ import numpy as np
 import tifffile
 from ignite.engine import Engine, Events
 from monai.data import IterableDataset, MetaTensor
-from monai.transforms import Orientation, apply_transform
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation, Resize, apply_transform
 from PIL import Image
 
 import mri_seg
@@ -32,6 +33,7 @@ __all__ = ["OUTPUTS", "CaseDataset", "CaseWriter", "Result"]
 logger = logging.getLogger(__name__)
 
 _DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
+_SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
 _SUMMARY = ("case", "status", "source", "files", "folder", "lesion_count", "volume_ml", "volume_voxels", "error")
 
 
@@ -85,8 +87,16 @@ class Result:
         return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
 
     def _shown(self, key: str) -> np.ndarray | None:
+        """A volume as pictures show it: rows towards posterior, columns towards the left, pixels square."""
         volume = self.item.get(key)
-        return _volume(Orientation(axcodes=_DISPLAY, labels=None)(volume)) if isinstance(volume, MetaTensor) else None
+        if not isinstance(volume, MetaTensor):
+            return None
+        volume = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+        rows, columns, _ = affine_to_spacing(volume.affine).tolist()
+        if abs(rows / columns - 1) < _SQUARE:
+            return _volume(volume)
+        size = (round(volume.shape[1] * max(rows / columns, 1)), round(volume.shape[2] * max(columns / rows, 1)), -1)
+        return _volume(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume))
 
 
 class Output(NamedTuple):

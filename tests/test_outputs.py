@@ -194,6 +194,15 @@ class TestPictures:
         np.testing.assert_array_equal(got.panel, expected.panel)
         np.testing.assert_array_equal(np.stack(got.slices), np.stack(expected.slices))
 
+    @pytest.mark.parametrize(("rows", "columns", "shape"), [(2.0, 1.0, (128, 60)), (1.0, 1.5, (64, 90))])
+    def test_have_square_pixels(self, rows: float, columns: float, shape: tuple[int, int]) -> None:
+        found = item(NIFTI["image"], label=True)
+        for volume in found.values():
+            volume.affine = AS_SHOWN @ torch.diag(torch.tensor([rows, columns, 1, 1], dtype=torch.float64))
+        result = Result(found)
+        assert result._shown("pred").shape[:2] == shape
+        assert set(np.unique(result._shown("pred"))) == {0, 1}
+
     def test_without_a_reference_show_none(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         sheet = np.asarray(Image.open(tmp_path / "a" / "a_sheet.png"))
