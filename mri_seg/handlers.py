@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-__all__ = ["GradientClip", "OnEvent", "ProgressBar"]
+__all__ = ["GradientClip", "OnEvent", "ProgressBar", "RaiseErrors", "StopOnBadLoss"]
 
 
 _BAR = "{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -58,6 +61,62 @@ class GradientClip:
     def __call__(self, engine: Engine) -> None:
         """Clip."""
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class StopOnBadLoss:
+    """Stop training when the loss is not a finite number or explodes, and say where and what to try.
+
+    Args:
+        dataset: the training data, to name the files of the batch; with a ``describe`` of an index.
+        factor: how many times the median of the last losses counts as exploding; None for no such limit.
+        window: number of last losses.
+        largest: losses up to this never count as exploding.
+    """
+
+    def __init__(
+        self, dataset: Any = None, *, factor: float | None = 100.0, window: int = 200, largest: float = 10.0
+    ) -> None:
+        self.dataset = dataset
+        self.factor = factor
+        self.largest = largest
+        self._last: deque[float] = deque(maxlen=window)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look at the loss of the step, before the weights change.
+
+        Raises:
+            ValueError: when it is not finite, or explodes.
+        """
+        loss = float(engine.state.output["loss"])
+        usual = statistics.median(self._last) if self._last else math.inf
+        self._last.append(loss)
+        explodes = self.factor is not None and loss > max(self.factor * usual, self.largest)
+        if math.isfinite(loss) and not explodes:
+            return
+        batch = engine.state.batch
+        names = [self.dataset.describe(int(n)) for n in batch["index"]] if self.dataset and "index" in batch else []
+        raise ValueError(
+            f"step {engine.state.iteration}: the loss is {loss:g}"
+            + (f", usually {usual:g}" if math.isfinite(usual) else "")
+            + ". Try a lower learning_rate, a lower gradient_norm, --amp false, or look at the slices of the batch: "
+            + (", ".join(names) or "not known")
+        )
+
+
+class RaiseErrors:
+    """Hand an error up as it is. Attached before MONAI's ``StatsHandler``, which would log its traceback as well."""
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to any engine."""
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self)
+
+    def __call__(self, engine: Engine, error: Exception) -> None:
+        """Raise the error again."""
+        raise error
 
 
 class ProgressBar(ignite.handlers.ProgressBar):

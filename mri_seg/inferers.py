@@ -29,7 +29,7 @@ class AutocastInferer(Inferer):
     def __init__(self, inferer: Inferer, enabled: bool | str = True) -> None:
         super().__init__()
         self.inferer = inferer
-        self.enabled = flag(enabled)
+        self.enabled = flag(enabled, "amp")
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Infer with the network under autocast."""
@@ -54,7 +54,7 @@ class AveragingInferer(Inferer):
     ) -> None:
         super().__init__()
         self.inferer = inferer
-        self.flip = flag(flip)
+        self.flip = flag(flip, "flip")
         self.checkpoints = [checkpoints] if isinstance(checkpoints, (str, PathLike)) else list(checkpoints)
         self._others: list[torch.nn.Module] | None = None
 

@@ -14,6 +14,7 @@ from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 
 from mri_seg.measurements import label_lesions, slice_axis
+from mri_seg.options import flag
 
 __all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
 
@@ -93,9 +94,9 @@ class FillHolesInSlicesd(MapTransform):
         allow_missing_keys: whether to pass over missing keys.
     """
 
-    def __init__(self, keys: KeysCollection, enabled: bool = True, *, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, enabled: bool | str = True, *, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.enabled = enabled
+        self.enabled = flag(enabled, "fill_holes")
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Fill holes of each mask ``(1, H, W, D)``, without an affine along the last axis; type and metadata stay."""

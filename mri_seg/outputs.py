@@ -21,6 +21,7 @@ from monai.transforms import Orientation, Resize, apply_transform
 from PIL import Image
 
 import mri_seg
+from mri_seg.errors import reason
 from mri_seg.files import whole_file
 from mri_seg.measurements import measure, summary_row
 from mri_seg.options import flag
@@ -229,7 +230,7 @@ class CaseWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.outputs, self.if_possible = _parse_outputs(outputs)
-        self.overwrite = flag(overwrite)
+        self.overwrite = flag(overwrite, "overwrite")
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
 
@@ -261,7 +262,7 @@ class CaseWriter:
 
     def failed(self, case: str, error: Exception | str) -> None:
         """Enter a case that could not be segmented or written, and log why."""
-        message = _reason(error)
+        message = reason(error)
         logger.error("%s failed: %s", case, message)
         self._enter(case, "failed", error=message)
 
@@ -305,8 +306,8 @@ class CaseWriter:
             OUTPUTS[name].write(folder, result)
         except Exception as error:
             if name not in self.if_possible or not isinstance(error, ValueError):
-                return f"{name}: {_reason(error)}"
-            logger.warning("%s: no %s, because %s", result.case, name, _reason(error))
+                return f"{name}: {reason(error)}"
+            logger.warning("%s: no %s, because %s", result.case, name, reason(error))
         return None
 
     def _measurements(self, result: Result) -> dict[str, Any] | None:
@@ -357,13 +358,6 @@ class CaseDataset(IterableDataset):
                 yield apply_transform(self.transform, case, unpack_items=False)
             except Exception as error:  # one case must not keep the others from being segmented
                 self.writer.failed(case["case"], error)
-
-
-def _reason(error: Exception | str) -> str:
-    """What went wrong, in one line."""
-    while isinstance(error, RuntimeError) and error.__cause__ and str(error).startswith("applying transform"):
-        error = error.__cause__  # MONAI names the transform, its cause says what is wrong
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:

@@ -141,7 +141,7 @@ class RequireAxiald(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.allow = flag(allow)
+        self.allow = flag(allow, "allow_non_axial")
         self.ratio = ratio
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from ignite.handlers import TerminateOnNan
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.handlers import StatsHandler
 
-from mri_seg.handlers import GradientClip, OnEvent, ProgressBar
+from mri_seg.handlers import GradientClip, OnEvent, ProgressBar, RaiseErrors, StopOnBadLoss
 
 
 def trainer_with(
@@ -122,3 +124,44 @@ class TestProgressBar:
     def test_takes_the_output_as_monai_gives_it_by_default(self, capsys: pytest.CaptureFixture) -> None:
         trainer_with(ProgressBar(), steps=20, decollate=True).run()
         assert "loss=" in capsys.readouterr().err
+
+
+class TestStopOnBadLoss:
+    class Data:
+        def describe(self, index: int) -> str:
+            return f"file {index}"
+
+    def step(self, stop: StopOnBadLoss, loss: float) -> None:
+        state = SimpleNamespace(output={"loss": torch.tensor(loss)}, batch={"index": torch.tensor([3, 5])}, iteration=7)
+        stop(SimpleNamespace(state=state))
+
+    @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+    def test_says_step_files_and_what_to_try(self, loss: float) -> None:
+        with pytest.raises(ValueError, match=r"step 7: the loss is .*learning_rate.*file 3, file 5"):
+            self.step(StopOnBadLoss(self.Data()), loss)
+
+    def test_stops_when_the_loss_explodes(self) -> None:
+        stop = StopOnBadLoss(self.Data())
+        for _ in range(5):
+            self.step(stop, 0.5)
+        self.step(stop, 9.0)
+        with pytest.raises(ValueError, match=r"the loss is 500, usually 0\.5"):
+            self.step(stop, 500.0)
+
+    def test_lets_a_high_start_pass(self) -> None:
+        stop = StopOnBadLoss()
+        for loss in (300.0, 200.0, 1.0):
+            self.step(stop, loss)
+
+
+class TestRaiseErrors:
+    def test_hands_up_the_error_without_a_traceback_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(engine: Engine, batch: object) -> None:
+            raise ValueError("a.tif is empty")
+
+        engine = Engine(broken)
+        RaiseErrors().attach(engine)
+        StatsHandler(iteration_log=False).attach(engine)
+        with pytest.raises(ValueError, match=r"a\.tif is empty"):
+            engine.run([1])
+        assert not any(record.exc_info for record in caplog.records)

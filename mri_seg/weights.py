@@ -1,0 +1,122 @@
+"""Load weights one can trust: checked against their SHA-256, never executed, and fitting the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+
+from mri_seg.files import whole_file
+from mri_seg.record import sha256
+
+__all__ = ["SUMS", "LoadWeights", "check_sum", "read_weights", "write_sums"]
+
+SUMS = "SHA256SUMS"
+"""File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
+
+
+class LoadWeights(CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` with errors that name the file, what was found, and what was expected.
+
+    Args:
+        load_path: the weights.
+        load_dict: the network, by any name.
+        map_location: device on which the weights are read.
+
+    Raises:
+        ValueError: when training or inference starts and the weights are damaged, other than ``SHA256SUMS`` beside
+            them says, or of another network.
+        FileNotFoundError: when there is no such file.
+    """
+
+    def __init__(self, load_path: PathLike | str, load_dict: dict, map_location: Any = "cpu") -> None:
+        super().__init__(load_path=str(load_path), load_dict=load_dict, map_location=map_location)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights."""
+        (network,) = self.load_dict.values()
+        weights = read_weights(self.load_path, self.map_location)
+        _check_fit(self.load_path, weights, network)
+        network.load_state_dict(weights)
+        self.logger.info("Loaded the weights %s", self.load_path)
+
+
+def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, torch.Tensor]:
+    """Read weights without executing anything in the file.
+
+    Args:
+        path: the file.
+        map_location: device on which the weights are read.
+
+    Returns:
+        tensors by name.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is other than ``SHA256SUMS`` says, is not a file of weights, or holds objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file of weights. Train first, or give --checkpoint the path of weights."
+        )
+    check_sum(path)
+    try:
+        weights = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # damaged files, and files with objects, raise errors of many kinds
+        why = "it holds more than tensors, which would be executed" if "eights_only" in str(error) else "it is damaged"
+        raise ValueError(f"{path}: cannot be read as weights: {why}. Give weights that training wrote.") from error
+    if isinstance(weights, Mapping) and isinstance(weights.get("model"), Mapping):
+        weights = weights["model"]
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: holds no weights, but {type(weights).__name__}. Give weights that training wrote.")
+    return dict(weights)
+
+
+def check_sum(path: PathLike | str) -> None:
+    """Check a file against ``SHA256SUMS`` beside it, where that names it.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    path = Path(path)
+    sums = path.with_name(SUMS)
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        if name.lstrip("*") == path.name and (found := sha256(path)) != expected:
+            raise ValueError(
+                f"{path}: its SHA-256 is {found}, expected {expected} by {sums}. Copy the file again from its source, "
+                f"or if you put other weights there, remove its line from {SUMS}."
+            )
+
+
+def write_sums(folder: PathLike | str) -> None:
+    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder."""
+    folder = Path(folder)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx"))
+    with whole_file(folder / SUMS) as unfinished:
+        unfinished.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
+
+
+def _check_fit(path: PathLike | str, weights: Mapping[str, torch.Tensor], network: torch.nn.Module) -> None:
+    expected = network.state_dict()
+    names = sorted(expected.keys() ^ weights.keys())
+    if names:
+        raise ValueError(
+            f"{path}: is of another network: {len(names)} of its weights and the network's have no partner, such as "
+            f"{names[0]}. Give weights of the network that the config defines, or its config."
+        )
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(
+                f"{path}: is of another size of network: {name} has the shape {tuple(value.shape)}, expected "
+                f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (its "
+                "neighbouring_slices and channels)."
+            )

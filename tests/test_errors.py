@@ -1,0 +1,59 @@
+"""Errors as a user sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from mri_seg.errors import check_keys, reason
+
+CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
+
+
+def wrapped(error: Exception) -> Exception:
+    """As MONAI hands an error up."""
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("applying transform <LoadVolumed object>") from cause
+    except RuntimeError as cause:
+        try:
+            raise RuntimeError("Failed to evaluate '$@x'") from cause
+        except RuntimeError as outer:
+            return outer
+
+
+class TestReason:
+    def test_is_what_monai_wrapped(self) -> None:
+        assert reason(wrapped(ValueError("a.tif: is empty.\nCopy it again."))) == "a.tif: is empty. Copy it again."
+
+    def test_of_an_error_without_words_is_its_kind(self) -> None:
+        assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+class TestCheckKeys:
+    CONFIG = {  # noqa: RUF012
+        "imports": [],
+        "learning_rate": 0.1,
+        "epochs": 2,
+        "train": {"optimizer": {"lr": "@learning_rate"}},
+        "training": ["$@train#run(@epochs)"],
+    }
+
+    def test_lets_keys_through_that_are_used(self) -> None:
+        check_keys(self.CONFIG, ["learning_rate", "training"])
+
+    def test_names_the_nearest_key(self) -> None:
+        with pytest.raises(ValueError, match=r"--lerning_rate: no such option\. Did you mean --learning_rate\?"):
+            check_keys({**self.CONFIG, "lerning_rate": 0.2}, ["epochs", "lerning_rate"])
+
+    NOT_HERE = ("_meta_", "save_to_bundle")  # evaluation saves no weights
+
+    @pytest.mark.parametrize("names", [["train.json"], ["train.json", "evaluate.json"], ["inference.json"]])
+    def test_every_key_of_the_configs_is_used(self, names: list[str]) -> None:
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / name) for name in names])
+        check_keys(parser.get(), [key for key in parser.get() if key not in self.NOT_HERE])
