@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 import mri_seg
 from mri_seg.files import whole_file
 
-__all__ = ["read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
+__all__ = ["evaluated_config", "read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
 
@@ -69,7 +69,7 @@ def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", _evaluated_config())
+    write_json(folder / "config.json", evaluated_config())
     write_json(folder / "run.json", run_record(**facts))
     return folder
 
@@ -92,7 +92,7 @@ def read_json(file: PathLike | str) -> Any:
         raise ValueError(f"{file}: not JSON ({error}). Remove it to have it written again.") from error
 
 
-def _evaluated_config() -> dict:
+def evaluated_config() -> dict:
     """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
     for frame in inspect.stack(context=0):
         parser = frame.frame.f_locals.get("self")

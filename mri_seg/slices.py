@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Transform
 from monai.utils import convert_to_tensor
+from torch.utils.data import Sampler
 
 from mri_seg.transforms import neighbour_offsets
 
-__all__ = ["SliceDataset"]
+__all__ = ["EpochSampler", "SliceDataset"]
 
 
 class SliceDataset(Dataset):
@@ -60,14 +61,25 @@ class SliceDataset(Dataset):
             neighbours.append(first + slices.clamp(0, depth - 1))
             first += depth
         self.neighbours = torch.cat(neighbours)  # (slices, neighbouring_slices), places in `images`
+        self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
 
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.neighbours)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One slice with its neighbours."""
-        return {"image": self.images[self.neighbours[index]], "label": self.labels[index, None]}
+        """One slice with its neighbours, and its place in the data set."""
+        return {"image": self.images[self.neighbours[index]], "label": self.labels[index, None], "index": index}
+
+    def describe(self, index: int) -> str:
+        """Say where a slice comes from: its file, or the case's and the number of the slice, from 1."""
+        case = int(torch.searchsorted(self._ends, index, right=True))
+        files = self.data[case].get("image")
+        last, first = int(self._ends[case]), int(self._ends[case - 1]) if case else 0
+        if isinstance(files, (list, tuple)) and len(files) == last - first:
+            return str(files[index - first])
+        name = self.data[case].get("case") or f"case {case + 1}"
+        return f"{name}, slice {index - first + 1}"
 
     def weights(self, tumour_fraction: float | None) -> torch.Tensor:
         """Weight of each slice by which a sampler draws tumour slices in the given proportion.
@@ -88,6 +100,42 @@ class SliceDataset(Dataset):
             raise ValueError(f"tumour_fraction must be between 0 and 1, got {tumour_fraction}.")
         share = torch.where(tumour, tumour_fraction / tumour.sum(), (1 - tumour_fraction) / (~tumour).sum())
         return share.double()
+
+
+class EpochSampler(Sampler):
+    """Draw slices by weight; what is drawn depends on seed and epoch alone.
+
+    So a run that was stopped draws what it would have drawn: set ``epoch``, and ``start`` for the place within it.
+
+    Args:
+        weights: weight of each slice ``(slices,)``.
+        num_samples: slices drawn in an epoch.
+        seed: seed of the draws.
+        replacement: whether a slice may be drawn again in an epoch.
+    """
+
+    def __init__(self, weights: torch.Tensor, num_samples: int, seed: int = 0, replacement: bool = True) -> None:
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        self.num_samples = num_samples
+        self.seed = seed
+        self.replacement = replacement
+        self.epoch = 1
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is drawn next, from 1."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Slices drawn in an epoch."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        """Places of the slices drawn, from ``start`` on."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        drawn = torch.multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=generator)
+        start, self.start = self.start, 0
+        yield from drawn[start:].tolist()
 
 
 class _Compact(Transform):

@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from mri_seg.files import whole_file
+from mri_seg.options import flag
 from mri_seg.record import sha256
 
 __all__ = ["SUMS", "LoadWeights", "check_sum", "read_weights", "write_sums"]
@@ -97,8 +98,10 @@ def check_sum(path: PathLike | str) -> None:
             )
 
 
-def write_sums(folder: PathLike | str) -> None:
-    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder."""
+def write_sums(folder: PathLike | str, enabled: bool | str = True) -> None:
+    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder, where ``enabled``."""
+    if not flag(enabled, "save_to_bundle"):
+        return
     folder = Path(folder)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx"))
     with whole_file(folder / SUMS) as unfinished:

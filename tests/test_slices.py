@@ -128,3 +128,14 @@ class TestRefuses:
     def test_no_volume_at_all(self) -> None:
         with pytest.raises(ValueError, match="no case"):
             dataset()
+
+
+class TestDescribe:
+    def test_names_the_file_of_a_slice(self, two_cases: tuple[dict, dict]) -> None:
+        slices = dataset(*two_cases)
+        slices.data = [{"case": "A", "image": ["a_1.tif", "a_2.tif", "a_3.tif"]}, {"case": "B", "image": ["b.nii"]}]
+        described = [slices.describe(n) for n in range(5)]
+        assert described == ["a_1.tif", "a_2.tif", "a_3.tif", "B, slice 1", "B, slice 2"]
+
+    def test_items_say_their_place(self, two_cases: tuple[dict, dict]) -> None:
+        assert [item["index"] for item in dataset(*two_cases)] == list(range(5))

@@ -1,0 +1,43 @@
+"""Draw the report of an evaluation: ``python -m mri_seg.report RUN_OR_METRICS_DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mri_seg.report.document import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mri_seg.report",
+        description="Draw the report of an evaluation as one HTML file that opens without a network connection.",
+    )
+    parser.add_argument(
+        "folder", metavar="RUN_OR_METRICS_DIR", help="folder of an evaluation, or of a run that holds just one"
+    )
+    parser.add_argument("--compare", metavar="OTHER", help="an evaluation of the same patients to compare with")
+    parser.add_argument("--output", metavar="FILE", help="the file (default: report.html in the evaluation's folder)")
+    parser.add_argument(
+        "--largest_megabytes",
+        metavar="MB",
+        type=float,
+        default=25,
+        help="how large the file may get; viewers are left out to keep to it (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        file = write_report(
+            options.folder, options.output, other=options.compare, largest_megabytes=options.largest_megabytes
+        )
+    except (ImportError, OSError, ValueError) as error:
+        print(f"python -m mri_seg.report: {error}", file=sys.stderr)
+        return 2
+    print(f"The report is {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

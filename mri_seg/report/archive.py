@@ -1,0 +1,194 @@
+"""Keep the cases of an evaluation, so that a report can be drawn from them later."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.metrics import compute_dice
+from monai.transforms import Invertd, Orientation
+
+from mri_seg.files import whole_file
+from mri_seg.options import flag
+from mri_seg.reader import LoadVolumed
+
+__all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
+
+_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
+_SLICES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class ArchivedCase:
+    """A case as evaluated, brought to rows towards posterior, columns towards the patient's left, slices upwards.
+
+    Attributes:
+        case: name of the case.
+        image: FLAIR as read ``(H, W, D)``, of the smallest type that holds its values.
+        label: reference ``(H, W, D)``, bool.
+        pred: prediction after post-processing ``(H, W, D)``, bool.
+        probability: probability of tumour ``(H, W, D)``, uint8 from 0 to 255.
+        attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; none
+            ``(0, H, W, D)`` for cases that are not in the gallery.
+        spacing: distance of rows, columns and slices in mm; 1 where not known.
+        spacing_known: whether the first two are known.
+        slice_spacing_known: whether the third is known.
+    """
+
+    case: str
+    image: np.ndarray
+    label: np.ndarray
+    pred: np.ndarray
+    probability: np.ndarray
+    attention: np.ndarray
+    spacing: tuple[float, float, float]
+    spacing_known: bool
+    slice_spacing_known: bool
+
+
+class CaseArchive:
+    """Handler that writes ``cases/<case>.npz`` for each case of an evaluation.
+
+    Attach it to an evaluator whose output holds ``pred``, ``label`` and ``probability``: volumes ``(1, H, W, D)`` in
+    the geometry of the input, ``pred`` with the metadata ``case`` and ``files``. When the evaluation is complete, the
+    attention of the gates is added to the cases of the gallery, if the network tells it.
+
+    Args:
+        output_dir: folder of the evaluation.
+        dataset: the cases evaluated, in their order, prepared for the network.
+        transform: what prepared them, to bring attention back to the geometry of the input.
+        enabled: whether to write anything.
+    """
+
+    def __init__(
+        self,
+        output_dir: PathLike | str,
+        *,
+        dataset: Sequence[dict],
+        transform: Callable,
+        enabled: bool | str = True,
+    ) -> None:
+        self.folder = Path(output_dir) / "cases"
+        self.dataset = dataset
+        self.invert = Invertd("attention", transform=transform, orig_keys="image", nearest_interp=False, to_tensor=True)
+        self.enabled = flag(enabled, "report")
+        self.load = LoadVolumed("image")
+        self.dice: dict[str, float] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        if self.enabled:
+            engine.add_event_handler(Events.STARTED, lambda: self.dice.clear())
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+            engine.add_event_handler(Events.COMPLETED, self._add_attention)
+
+    def _add(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            pred, label = item["pred"], item["label"]
+            meta = pred.meta
+            volume = self.load({"image": meta["files"].split("\n")})["image"]
+            case = ArchivedCase(
+                case=str(meta["case"]),
+                image=_smallest_type(_shown(volume)),
+                label=_shown(MetaTensor(label, affine=pred.affine)) > 0,
+                pred=_shown(pred) > 0,
+                probability=_bytes(_shown(item["probability"])),
+                attention=np.zeros((0, *_shown(pred).shape), np.uint8),
+                spacing=_shown_spacing(pred),
+                spacing_known=bool(meta.get("spacing_known", True)),
+                slice_spacing_known=bool(meta.get("slice_spacing_known", True)),
+            )
+            save_case(self.folder, case)
+            self.dice[case.case] = float(compute_dice(pred[None], label[None], ignore_empty=False))
+
+    @torch.no_grad()
+    def _add_attention(self, engine: Engine) -> None:
+        network = engine.network
+        if not hasattr(network, "forward_with_attention"):
+            return
+        network.eval()
+        cases = list(self.dice)
+        for name in gallery(self.dice):
+            item = self.dataset[cases.index(name)]
+            image = item["image"]
+            slices = image.as_tensor().permute(3, 0, 1, 2).to(next(network.parameters()).device)  # (D, C, h, w)
+            attention = [
+                torch.cat(network.forward_with_attention(batch.float())[1], dim=1)
+                for batch in slices.split(_SLICES_AT_ONCE)
+            ]
+            item["attention"] = torch.cat(attention).permute(1, 2, 3, 0).cpu()  # (gates, h, w, D)
+            coefficients = self.invert(item)["attention"]
+            case = load_case(self.folder / f"{name}.npz")
+            found = {field.name: getattr(case, field.name) for field in fields(case)}
+            found["attention"] = _bytes(np.stack([_shown(gate[None]) for gate in coefficients]))
+            save_case(self.folder, ArchivedCase(**found))
+
+
+def gallery(dice: dict[str, float]) -> dict[str, str]:
+    """Choose the cases a reader should see: the best, the median and the worst.
+
+    Args:
+        dice: Dice of each case.
+
+    Returns:
+        for each case chosen what it is: ``best``, ``median`` or ``worst``; fewer where there are fewer cases.
+    """
+    ranked = sorted(dice, key=lambda case: (dice[case], case))
+    if not ranked:
+        return {}
+    chosen = {ranked[0]: "worst"}
+    chosen.setdefault(ranked[-1], "best")
+    chosen.setdefault(ranked[len(ranked) // 2], "median")
+    return chosen
+
+
+def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
+    """Write a case as ``<case>.npz``, whole or not at all."""
+    with whole_file(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **{field.name: np.asarray(getattr(case, field.name)) for field in fields(case)})
+
+
+def load_case(path: PathLike | str) -> ArchivedCase:
+    """Read a case.
+
+    Raises:
+        ValueError: when the file is not one that :py:func:`save_case` wrote, or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {field.name: file[field.name] for field in fields(ArchivedCase)}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is not a case of an evaluation ({error}). Run the evaluation again.") from error
+    found["spacing"] = tuple(float(step) for step in found["spacing"])
+    scalars = {"case": str, "spacing_known": bool, "slice_spacing_known": bool}
+    return ArchivedCase(**{name: scalars[name](v) if name in scalars else v for name, v in found.items()})
+
+
+def _shown(volume: MetaTensor) -> np.ndarray:
+    """Volume ``(1, H, W, D)`` as it is shown ``(H, W, D)``."""
+    return Orientation(axcodes=_DISPLAY, labels=None)(volume).detach().cpu().numpy()[0]
+
+
+def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
+    oriented = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+    return tuple(float(step) for step in affine_to_spacing(oriented.affine))
+
+
+def _bytes(share: np.ndarray) -> np.ndarray:
+    return (share.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _smallest_type(volume: np.ndarray) -> np.ndarray:
+    low, high = volume.min(), volume.max()
+    for dtype in (np.uint8, np.int16, np.uint16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max and (volume == volume.round()).all():
+            return volume.astype(dtype)
+    return volume.astype(np.float32)

@@ -1,0 +1,123 @@
+"""Precision and recall over thresholds, and calibration, from counts of voxels by probability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mri_seg.report.archive import ArchivedCase
+
+__all__ = ["calibration", "precision_recall", "probability_counts"]
+
+_LEVELS = 256
+
+
+def probability_counts(case: ArchivedCase) -> np.ndarray:
+    """Count voxels by probability, so that cases can be added up: ``sum(map(probability_counts, cases))``.
+
+    Probability is the network's, before small lesions are removed and holes filled.
+
+    Args:
+        case: case with reference and probability ``(H, W, D)``.
+
+    Returns:
+        counts ``(2, 256)``, int64: voxels of each probability from 0 to 255, first healthy, then tumour by the
+        reference.
+    """
+    return np.stack([np.bincount(case.probability[side], minlength=_LEVELS) for side in (~case.label, case.label)])
+
+
+def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall of all voxels together at every threshold.
+
+    Thresholds lie halfway between the levels of probability, 0.5 among them, so that a voxel counts as it did before
+    its probability was rounded: as tumour at or above the threshold.
+
+    Args:
+        counts: counts ``(2, 256)`` as of :py:func:`probability_counts`, of one case or of the sum of several.
+
+    Returns:
+        thresholds from 0 to 1, precision and recall, each ``(256,)``. Precision is 1 where nothing counts as tumour;
+        recall is NaN where the reference has no tumour.
+
+    Raises:
+        ValueError: when counts are not ``(2, 256)``.
+    """
+    healthy, tumour = _checked(counts)
+    thresholds = np.maximum(np.arange(_LEVELS) - 0.5, 0) / (_LEVELS - 1)
+    false, true = (side[::-1].cumsum()[::-1] for side in (healthy, tumour))
+    precision = np.divide(true, true + false, out=np.ones(_LEVELS), where=true + false > 0)
+    recall = np.divide(true, tumour.sum(), out=np.full(_LEVELS, np.nan), where=tumour.sum() > 0)
+    return thresholds, precision, recall
+
+
+def calibration(counts: np.ndarray, bins: int = 10, *, floor: float = 0.05) -> dict[str, Any]:
+    """Compare probability with the share of tumour observed, in bins of equal width.
+
+    The expected calibration error is the mean over voxels of the difference between the mean probability of their bin
+    and the share of tumour in it (Guo, Pleiss, Sun and Weinberger, ICML 2017). Nearly all voxels of a volume are air
+    or plainly healthy, with a probability near 0, and make that error small whatever the rest is like. So it is
+    reported twice: over all voxels, and over those of probability ``floor`` or more alone.
+
+    Args:
+        counts: counts ``(2, 256)`` as of :py:func:`probability_counts`, of one case or of the sum of several.
+        bins: number of bins between 0 and 1.
+        floor: lowest probability in the second error.
+
+    Returns:
+        ``bins``: for each bin ``lower`` and ``upper`` end (the upper belongs to the next bin, 1 to the last),
+        ``voxels``, mean ``probability`` and share of tumour ``observed`` (None without voxels);
+        ``expected_error`` over all voxels and ``expected_error_above_floor`` (None without voxels); ``floor``.
+
+    Raises:
+        ValueError: when counts are not ``(2, 256)``, or there is no bin.
+    """
+    counts = _checked(counts)
+    if bins < 1:
+        raise ValueError(f"bins must be 1 or more, got {bins}.")
+    levels = np.arange(_LEVELS)
+    places = np.minimum(levels * bins // (_LEVELS - 1), bins - 1)
+    above = np.where(levels / (_LEVELS - 1) >= floor, counts, 0)
+    rows = []
+    for n, (voxels, probability, observed) in enumerate(zip(*_binned(counts, places, bins))):
+        known = voxels > 0
+        rows.append(
+            {
+                "lower": n / bins,
+                "upper": (n + 1) / bins,
+                "voxels": int(voxels),
+                "probability": float(probability) if known else None,
+                "observed": float(observed) if known else None,
+            }
+        )
+    return {
+        "bins": rows,
+        "expected_error": _expected_error(*_binned(counts, places, bins)),
+        "expected_error_above_floor": _expected_error(*_binned(above, places, bins)),
+        "floor": floor,
+    }
+
+
+def _checked(counts: np.ndarray) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.shape != (2, _LEVELS):
+        raise ValueError(
+            f"counts must have the shape (2, {_LEVELS}), healthy and tumour by probability, got {counts.shape}. "
+            "Make them with probability_counts."
+        )
+    return counts
+
+
+def _binned(counts: np.ndarray, places: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels, mean probability and share of tumour of each bin; 0 for those of bins without voxels."""
+    both = counts.sum(axis=0)
+    probability = np.arange(_LEVELS) / (_LEVELS - 1)
+    voxels, sums, tumour = (
+        np.bincount(places, weights=weights, minlength=bins) for weights in (both, both * probability, counts[1])
+    )
+    return voxels, sums / np.maximum(voxels, 1), tumour / np.maximum(voxels, 1)
+
+
+def _expected_error(voxels: np.ndarray, probability: np.ndarray, observed: np.ndarray) -> float | None:
+    return float((voxels * np.abs(probability - observed)).sum() / voxels.sum()) if voxels.sum() else None

@@ -1,0 +1,388 @@
+"""Write the report of an evaluation: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+import mri_seg
+from mri_seg.files import whole_file
+from mri_seg.options import flag
+from mri_seg.pictures import PREDICTION, REFERENCE
+from mri_seg.report import charts
+from mri_seg.report.archive import ArchivedCase, gallery, load_case
+from mri_seg.report.compare import compare
+from mri_seg.report.curves import calibration, probability_counts
+from mri_seg.report.folder import Evaluation, read_evaluation
+from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
+from mri_seg.report.viewer import pack_case, poster, telling_slice
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["PUBLISHED", "ReportWriter", "write_report"]
+
+PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
+"""Slice protocol of the published model on the 15 test patients of its split."""
+
+# The colours of Okabe and Ito that the contours leave.
+_KIND_COLOURS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+_ROLES = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
+_LARGEST_FALSE_LESION = "Largest false lesion"
+_NONE = "–"
+_WHAT_WAS_EVALUATED = (
+    ("section", "Section"),
+    ("split", "Split"),
+    ("dataset_dir", "Data"),
+    ("checkpoint", "Checkpoint"),
+    ("checkpoint_sha256", "Checkpoint’s SHA-256"),
+    ("threshold", "Threshold of probability"),
+    ("smallest_lesion", "Smallest lesion kept (mm³)"),
+    ("fill_holes", "Holes filled"),
+    ("flip", "Averaged with the mirrored slice"),
+    ("ensemble", "Averaged with checkpoints"),
+    ("surface_tolerance", "Tolerance of surface Dice"),
+    ("bootstrap_resamples", "Bootstrap resamples"),
+    ("started", "Started"),
+)
+
+
+class ReportWriter:
+    """Handler that writes ``report.html`` when an evaluation is complete.
+
+    Attach it after :py:class:`~mri_seg.evaluation.EvaluationWriter` and
+    :py:class:`~mri_seg.report.archive.CaseArchive`, whose files it reads.
+
+    Args:
+        output_dir: folder of the evaluation.
+        enabled: whether to write anything.
+    """
+
+    def __init__(self, output_dir: PathLike | str, enabled: bool | str = True) -> None:
+        self.output_dir = Path(output_dir)
+        self.enabled = flag(enabled)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        if self.enabled:
+            engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _write(self, engine: Engine) -> None:
+        engine.logger.info("report: %s", write_report(self.output_dir))
+
+
+@dataclass
+class _View:
+    """A case as the report shows it."""
+
+    id: str
+    case: str
+    patient: dict[str, Any]
+    counts: dict[str, Any]
+    false: list[dict[str, Any]]
+    missed: list[dict[str, Any]]
+    first_slice: int
+    packed: str  # what the viewer's script reads, as JSON
+    roles: list[str] = field(default_factory=list)
+    links: list[tuple[int, str]] = field(default_factory=list)
+    poster: str = ""
+    shown: bool = False
+
+    @property
+    def false_pixels(self) -> int:
+        """All pixels of any kind of mistake."""
+        return sum(self.counts[kind] for kind in KINDS)
+
+
+def write_report(
+    folder: PathLike | str,
+    output: PathLike | str | None = None,
+    *,
+    other: PathLike | str | None = None,
+    largest_megabytes: float = 25,
+) -> Path:
+    """Draw the report of an evaluation.
+
+    Args:
+        folder: folder of the evaluation, or of a run that holds exactly one right below it.
+        output: the file to write; by default ``report.html`` in the folder of the evaluation.
+        other: folder of an evaluation of the same patients to compare with.
+        largest_megabytes: how large the file may get (1 MB is 1,000,000 bytes). Viewers of the least interesting
+            patients are left out, with a note, where it would get larger.
+
+    Returns:
+        the file.
+
+    Raises:
+        FileNotFoundError: when a file of an evaluation is missing.
+        IsADirectoryError: when ``output`` is a folder.
+        ValueError: when a file is damaged, or two evaluations share no patient.
+    """
+    evaluation = read_evaluation(folder)
+    output = evaluation.folder / "report.html" if output is None else Path(output)
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder. Name the HTML file to write.")
+    views, probabilities = _read_cases(evaluation)
+    _choose_gallery(evaluation, views)
+    facts = _facts(evaluation, Path(folder), views, probabilities)
+    facts["comparison"] = None if other is None else _comparison(evaluation, read_evaluation(other))
+
+    environment = _environment()
+    limit = int(largest_megabytes * 1e6)
+    bare = len(_render(environment, views, facts).encode())
+    _choose_shown(views, limit - bare)
+    content = _render(environment, views, facts).encode()
+    if len(content) > limit:
+        logging.getLogger(__name__).warning(
+            "%s has %.1f MB, more than %g MB, without any viewer.", output, len(content) / 1e6, largest_megabytes
+        )
+    with whole_file(output) as unfinished:
+        unfinished.write_bytes(content)
+    return output
+
+
+def _read_cases(evaluation: Evaluation) -> tuple[list[_View], np.ndarray]:
+    """Look at one case after the other, since volumes are large; adds up voxels by probability."""
+    views, probabilities = [], np.zeros((2, 256), dtype=np.int64)
+    for number, patient in enumerate(evaluation.patients, start=1):
+        rows = evaluation.slices[patient["case"]]
+        case = _load(evaluation, patient["case"])
+        probabilities += probability_counts(case)
+        packed = pack_case(case, classify(case), rows)
+        views.append(
+            _View(
+                id=f"viewer-{number}",
+                case=case.case,
+                patient={**patient, "voxel_volume": _voxel_volume(case)},
+                counts=count(case),
+                false=false_lesions(case),
+                missed=missed_lesions(case),
+                first_slice=telling_slice(rows),
+                packed=_json(packed),
+            )
+        )
+        views[-1].links = _links(views[-1])
+    return views, probabilities
+
+
+def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
+    file = evaluation.case_file(name)
+    case = load_case(file)
+    slices = len(evaluation.slices[name])
+    if case.case != name or case.image.shape[-1] != slices:
+        raise ValueError(
+            f"{file}: holds {case.image.shape[-1]} slices of {case.case}, slices.csv has {slices} of {name}. "
+            "Run the evaluation again."
+        )
+    return case
+
+
+def _voxel_volume(case: ArchivedCase) -> float | None:
+    """Volume of a voxel in mm3, None where not known."""
+    return math.prod(case.spacing) if case.spacing_known and case.slice_spacing_known else None
+
+
+def _links(view: _View) -> list[tuple[int, str]]:
+    """Slices worth a look, with what there is to see."""
+    links = [(view.first_slice, "most false pixels" if view.false_pixels else "most tumour")]
+    for lesions, words in ((view.false, "false lesion"), (view.missed, "missed lesion")):
+        if lesions:
+            links.append((lesions[0]["slice"], f"largest {words}, {lesions[0]['pixels']:,} pixels"))
+    return links
+
+
+def _choose_gallery(evaluation: Evaluation, views: Sequence[_View]) -> None:
+    """Say which cases the gallery shows, and draw the slice that each opens at."""
+    by_case = {view.case: view for view in views}
+    for case, role in gallery({view.case: view.patient["dice"] for view in views}).items():
+        by_case[case].roles.append(_ROLES[role])
+    with_false = [view for view in views if view.false]
+    if with_false:
+        view = max(with_false, key=lambda view: view.false[0]["pixels"])
+        view.roles.append(_LARGEST_FALSE_LESION)
+        view.first_slice = view.false[0]["slice"]
+    for view in views:
+        if view.roles:
+            view.poster = poster(_load(evaluation, view.case), view.first_slice)
+
+
+def _choose_shown(views: Sequence[_View], room: int) -> None:
+    """Show as many viewers as there is room for: the gallery first, then the patients with most false pixels."""
+    for view in sorted(views, key=lambda view: (not view.roles, -view.false_pixels)):
+        # A page without the viewer says that it is left out, which is about as long as the tags around it.
+        size = len(view.packed) + 500
+        view.shown = size <= room
+        if view.shown:
+            room -= size
+
+
+def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabilities: np.ndarray) -> dict[str, Any]:
+    """All that the template says besides the views."""
+    metrics = evaluation.metrics
+    counts = [view.counts for view in views]
+    total = {kind: sum(row[kind] for row in counts) for kind in KINDS}
+    volumes, unit = charts.tumour_volumes(
+        evaluation.patients, {view.case: view.patient["voxel_volume"] for view in views}
+    )
+    errors = calibration(probabilities)
+    return {
+        "metrics": metrics,
+        "settings": _settings(metrics),
+        "command": " ".join(_quoted(str(part)) for part in metrics.get("command", [])),
+        "published": PUBLISHED,
+        "volumes": volumes,
+        "volume_unit": unit,
+        "total": {**total, "all": sum(total.values())},
+        "false_lesions": sorted((row for view in views for row in view.false), key=lambda row: -row["pixels"]),
+        "missed_lesions": sorted((row for view in views for row in view.missed), key=lambda row: -row["pixels"]),
+        "calibration": errors,
+        "institutions": charts.dice_by_institution(evaluation.patients),
+        "dice_and_volume": charts.dice_against_volume(evaluation.patients, volumes, unit),
+        "bland_altman": charts.bland_altman(volumes, unit),
+        "precision_recall": charts.precision_recall_curve(probabilities, threshold=metrics.get("threshold", 0.5)),
+        "calibration_curve": charts.calibration_curve(errors),
+        "mistakes": charts.mistakes_bar(counts),
+        "learning": _learning_curves(_run_folders(evaluation, folder)),
+    }
+
+
+def _settings(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was evaluated, in words."""
+    found = {"dataset_dir": _option(metrics.get("command", []), "--dataset_dir"), **metrics}
+    return [(words, _text(found[key])) for key, words in _WHAT_WAS_EVALUATED if found.get(key) not in (None, [], "")]
+
+
+def _option(command: Sequence[str], name: str) -> str | None:
+    """Value of an option of a command line."""
+    for part, following in zip(command, [*command[1:], None]):
+        if part == name:
+            return following
+        if str(part).startswith(f"{name}="):
+            return part.split("=", 1)[1]
+    return None
+
+
+def _quoted(part: str) -> str:
+    """Part of a command line as one would type it."""
+    return f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else shlex.quote(part)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _run_folders(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Where the run that trained the model may be: around the evaluation, or where its checkpoint is."""
+    folders = [folder, evaluation.folder.parent]
+    checkpoint = evaluation.metrics.get("checkpoint")
+    return [*folders, Path(checkpoint).parent] if isinstance(checkpoint, str) else folders
+
+
+def _learning_curves(folders: Iterable[Path]) -> str | None:
+    """Curves of the first folder that has any."""
+    return next((curves for folder in folders if folder.is_dir() and (curves := charts.learning_curves(folder))), None)
+
+
+def _comparison(evaluation: Evaluation, other: Evaluation) -> dict[str, Any]:
+    slices, other_slices = ([row for rows in e.slices.values() for row in rows] for e in (evaluation, other))
+    found = compare(evaluation.patients, other.patients, slices, other_slices)
+    names = _names(evaluation.folder, other.folder)
+    here, there = (dict(_settings(e.metrics)) for e in (evaluation, other))
+    return {
+        **found,
+        "name": names[0],
+        "other_name": names[1],
+        "settings": [
+            (words, here.get(words, _NONE), there.get(words, _NONE))
+            for words in dict.fromkeys([*here, *there])
+            if here.get(words) != there.get(words)
+        ],
+        "scatter": charts.comparison_scatter(found, name=names[0], other=names[1]),
+    }
+
+
+def _names(folder: Path, other: Path) -> tuple[str, str]:
+    """Short names of two folders that differ."""
+    folder, other = folder.resolve(), other.resolve()
+    if folder.name != other.name:
+        return folder.name, other.name
+    return f"{folder.parent.name}/{folder.name}", f"{other.parent.name}/{other.name}"
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader  # not needed before the first report
+
+    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=_number, signed=_signed, estimate=_estimate, share=_share)
+    return environment
+
+
+def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str, Any]) -> str:
+    script, style = (_source(environment, name) for name in ("report.js", "report.css"))
+    metrics = facts["metrics"]
+    kinds = [{"key": key, "words": words, "colour": c} for (key, words), c in zip(KINDS.items(), _KIND_COLOURS)]
+    order = [*_ROLES.values(), _LARGEST_FALSE_LESION]
+    return environment.get_template("report.html").render(
+        **facts,
+        views=views,
+        view_of={view.case: view for view in views},
+        in_gallery=sorted((view for view in views if view.roles), key=lambda view: order.index(view.roles[0])),
+        left_out=[view.case for view in views if not view.shown],
+        kinds=kinds,
+        reference=REFERENCE,
+        prediction=PREDICTION,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        style=style,
+        settings_of_script=_json({"kinds": kinds, "reference": REFERENCE, "prediction": PREDICTION}),
+        title=f"Evaluation of the {metrics['section']} section" if metrics.get("section") else "Evaluation",
+        version=mri_seg.__version__,
+    )
+
+
+def _source(environment: Environment, name: str) -> str:
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+
+
+def _json(content: Any) -> str:
+    """JSON that no text inside can lead out of its element."""
+    return json.dumps(content, separators=(",", ":"), default=float).replace("<", "\\u003c")
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _NONE
+    text = f"{value:,}" if isinstance(value, int) else f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0: no minus zero
+    return text.replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _share(part: float | None, whole: float = 1) -> str:
+    return _NONE if part is None or not whole else f"{100 * part / whole:.1f} %"
+
+
+def _estimate(entry: Mapping[str, Any] | None, name: str = "mean", interval: str = "interval", digits: int = 3) -> str:
+    """A value with its 95 % interval."""
+    if not entry or entry.get(name) is None:
+        return _NONE
+    ends = entry.get(interval)
+    return _number(entry[name], digits) + (f" [{ends[0]:.{digits}f},\u00a0{ends[1]:.{digits}f}]" if ends else "")

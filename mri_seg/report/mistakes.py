@@ -1,0 +1,169 @@
+"""Sort the mistakes of a prediction by kind, count them and find the lesions that are false or missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from mri_seg.measurements import label_lesions
+from mri_seg.report.archive import ArchivedCase
+from mri_seg.transforms import NormalizeForeground
+
+__all__ = ["BORDER", "KINDS", "classify", "count", "false_lesions", "missed_lesions"]
+
+KINDS: dict[str, str] = {
+    "border_missed": "tumour missed at the border",
+    "inside_missed": "tumour missed inside",
+    "lesion_missed": "whole lesions missed",
+    "border_spilled": "prediction spilled over the border",
+    "false_lesion": "separate false lesions",
+}
+"""Kinds of mistakes in the order of their numbers, from 1, with words for a reader."""
+
+BORDER = 3.0
+"""How far from the nearest pixel outside the reference, in pixels within the slice, its border reaches."""
+
+_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+
+
+def classify(case: ArchivedCase) -> np.ndarray:
+    """Give every false pixel its kind.
+
+    Lesions are 26-connected components of the whole volume. A lesion of the reference without any overlap with the
+    prediction is missed as a whole. Of the others a missed pixel lies at the border when a pixel outside the reference
+    is at most :py:data:`BORDER` pixels away in the same slice, else inside; what lies beyond the picture is outside.
+    A predicted lesion without any overlap with the reference is false as a whole, even beside it; the false pixels of
+    the others have spilled over the border.
+
+    Args:
+        case: case with reference and prediction ``(H, W, D)``.
+
+    Returns:
+        kinds ``(H, W, D)``, uint8: 0 where prediction and reference agree, n for the n-th of :py:data:`KINDS`.
+    """
+    number = {kind: n for n, kind in enumerate(KINDS, start=1)}
+    label, pred = case.label, case.pred
+    missed, false = label & ~pred, pred & ~label
+    kinds = np.zeros(label.shape, dtype=np.uint8)
+    kinds[missed] = number["inside_missed"]
+    kinds[missed & _border(label)] = number["border_missed"]
+    kinds[false] = number["border_spilled"]
+    for kind, mask, other in (("lesion_missed", label, pred), ("false_lesion", pred, label)):
+        for box, lesion in _separate_lesions(mask, other):
+            kinds[box][lesion] = number[kind]
+    return kinds
+
+
+def count(case: ArchivedCase) -> dict[str, Any]:
+    """Count the mistakes of a case.
+
+    Args:
+        case: case with reference and prediction ``(H, W, D)``.
+
+    Returns:
+        ``case``, the pixels of each of :py:data:`KINDS`, and ``label_pixels``, ``pred_pixels``, ``overlap_pixels``
+        over all slices. The kinds add up to ``label_pixels + pred_pixels - 2 * overlap_pixels``.
+    """
+    pixels = np.bincount(classify(case).ravel(), minlength=len(KINDS) + 1)[1:]
+    return {
+        "case": case.case,
+        **dict(zip(KINDS, pixels.tolist())),
+        "label_pixels": int(case.label.sum()),
+        "pred_pixels": int(case.pred.sum()),
+        "overlap_pixels": int((case.label & case.pred).sum()),
+    }
+
+
+def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
+    """Describe the predicted lesions without any overlap with the reference.
+
+    Args:
+        case: case with image, reference and prediction ``(H, W, D)``.
+
+    Returns:
+        a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
+        from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
+        z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
+        tissue is the foreground as :py:class:`~mri_seg.transforms.NormalizeForeground` finds it, without reference
+        and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
+    """
+    return _describe(case, _separate_lesions(case.pred, case.label))
+
+
+def missed_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
+    """Describe the lesions of the reference without any overlap with the prediction.
+
+    Args:
+        case: case with image, reference and prediction ``(H, W, D)``.
+
+    Returns:
+        a row a lesion, the largest first, as of :py:func:`false_lesions`.
+    """
+    return _describe(case, _separate_lesions(case.label, case.pred))
+
+
+def _separate_lesions(mask: np.ndarray, other: np.ndarray) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+    """Box around each lesion of a mask without any overlap with another mask, and the lesion within it."""
+    lesions, _ = label_lesions(mask)
+    found = [(box, lesions[box] == n) for n, box in enumerate(ndimage.find_objects(lesions), start=1)]
+    return [(box, lesion) for box, lesion in found if not other[box][lesion].any()]
+
+
+def _border(label: np.ndarray) -> np.ndarray:
+    """Pixels of the reference with a pixel outside it at most ``BORDER`` pixels away in the same slice."""
+    reach = int(BORDER)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (rows**2 + columns**2 <= BORDER**2)[..., None]
+    border = label.copy()
+    for box in ndimage.find_objects(label.astype(np.uint8)):
+        border[box] &= ~ndimage.binary_erosion(label[box], disc)
+    return border
+
+
+def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndarray]]) -> list[dict[str, Any]]:
+    healthy = _healthy_tissue(case) if lesions else None
+    rows = []
+    for box, lesion in lesions:
+        depth = int(lesion.sum(axis=(0, 1)).argmax())
+        row, column = _central_pixel(lesion[..., depth])
+        rows.append(
+            {
+                "case": case.case,
+                "pixels": int(lesion.sum()),
+                "slice": box[2].start + depth + 1,
+                "row": box[0].start + row,
+                "column": box[1].start + column,
+                "brightness": _z_score(case.image[box][lesion], healthy),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["pixels"])
+
+
+def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
+    """Pixel of a lesion ``(H, W)`` nearest to its centre, which may lie outside a crescent."""
+    pixels = np.argwhere(lesion)
+    row, column = pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+    return row, column
+
+
+def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
+    """Intensities of the foreground outside reference and prediction."""
+    image, normalize = case.image.astype(np.float32), NormalizeForeground()
+    finite = np.isfinite(image)
+    if not finite.any():
+        return image[finite]
+    low, high = np.percentile(image[finite], normalize.percentiles)
+    foreground = finite & (image > low + normalize.threshold * (high - low))
+    return image[foreground & ~case.label & ~case.pred]
+
+
+def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
+    """How many spreads the mean of intensities lies above the median of healthy tissue."""
+    intensities = intensities[np.isfinite(intensities)]
+    if not healthy.size or not intensities.size:
+        return None
+    lower, median, upper = np.percentile(healthy, (25, 50, 75))
+    spread = (upper - lower) / _IQR_OF_NORMAL
+    return float((intensities.mean(dtype=float) - median) / spread) if spread > 0 else None
