@@ -338,6 +338,8 @@ def _parts(lesion: np.ndarray) -> list[_Part]:
 
 def _diameters_of_part(part: _Part, spacing: np.ndarray, least: float) -> Diameters | None:
     """Diameters of a part, None where their product is not above ``least`` by more than rounding."""
+    unit = float(spacing.min())  # so that the scale does not decide by rounding where segments only touch the border
+    spacing, least = spacing / unit, least / unit**2
     edges = _border(part.pixels)
     points = edges.mean(axis=1)
     points = points[:: -(-len(points) // _MOST_POINTS)]
@@ -350,7 +352,7 @@ def _diameters_of_part(part: _Part, spacing: np.ndarray, least: float) -> Diamet
             least = longest * perpendicular
             # Its ends may lie anywhere on the border, so the perpendicular can be the longer one by a little.
             (long, ends), (short, other) = sorted(((longest, ends), (perpendicular, other)), key=lambda d: -d[0])
-            best = Diameters(long, short, _moved(ends, part.origin), _moved(other, part.origin))
+            best = Diameters(long * unit, short * unit, _moved(ends, part.origin), _moved(other, part.origin))
     return best
 
 
