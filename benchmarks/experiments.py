@@ -2,11 +2,12 @@
 
     python benchmarks/experiments.py benchmarks/experiments.json --dataset_dir data/kaggle_3m
 
-The list is a JSON file: `common`, overrides of every experiment; `splits`, those each is trained on; `seeds`; and
-`experiments`, for each name what it changes. An override is a key of `train.json`, nested ones with `#`. Training runs
-to its last epoch and its last weights are evaluated on the split's validation section. What is finished is not run
-again, so the program may be stopped and started. It ends with a table of both protocols, mean and spread over the
-splits, and the difference to the first experiment on the splits and seeds that both have.
+The list is a JSON file: `common`, overrides of every experiment; `evaluation`, options of every evaluation; `splits`,
+those each is trained on; `seeds`; and `experiments`, for each name what it changes. An override is a key of
+`train.json`, nested ones with `#`. Training runs to its last epoch and its last weights are evaluated on the split's
+validation section. What is finished is not run again, so the program may be stopped and started. It ends with a table
+both protocols, mean and spread over the splits, and the difference to the first experiment on the splits and seeds that
+both have.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def bundle(run_id: str, configs: list[Path], log: Path, **overrides: object) -> 
         subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=True)
 
 
-def run(folder: Path, overrides: dict, split: str, seed: int, dataset_dir: str) -> None:
+def run(folder: Path, overrides: dict, evaluation: dict, split: str, seed: int, dataset_dir: str) -> None:
     """Train and evaluate one experiment on one split, unless its figures are there."""
     if (folder / "evaluation" / "metrics.json").is_file():
         return
@@ -54,7 +55,7 @@ def run(folder: Path, overrides: dict, split: str, seed: int, dataset_dir: str) 
         bundle("training", configs, folder / "training.log", output_dir=folder, seed=seed, **common)
     configs = [CONFIGS / "train.json", overlay, CONFIGS / "evaluate.json"]
     output = {"output_dir": folder / "evaluation", "checkpoint": weights}
-    bundle("evaluation", configs, folder / "evaluation.log", **common, **output)
+    bundle("evaluation", configs, folder / "evaluation.log", **common, **output, **evaluation)
 
 
 def figures(folder: Path) -> dict[str, float]:
@@ -96,7 +97,8 @@ def main() -> None:
             for split in plan["splits"]:
                 folder = output_dir / name / f"{split.replace('/', '-')}-seed{seed}"
                 try:
-                    run(folder, {**plan.get("common", {}), **changes}, split, seed, args.dataset_dir)
+                    overrides = {**plan.get("common", {}), **changes}
+                    run(folder, overrides, plan.get("evaluation", {}), split, seed, args.dataset_dir)
                 except subprocess.CalledProcessError as error:
                     print(f"{folder}: failed, exit status {error.returncode}; see its logs.", file=sys.stderr)
                     continue
