@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import ignite.handlers
@@ -13,33 +12,10 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-__all__ = ["GradientClip", "OnEvent", "ProgressBar", "RaiseErrors", "StopOnBadLoss"]
+__all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss"]
 
 
 _BAR = "{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
-
-
-class OnEvent:
-    """Attach a function or an ignite handler that has no ``attach`` of its own to an event.
-
-    Args:
-        event: name of an event of ignite's ``Events`` or MONAI's ``IterationEvents``, such as ``ITERATION_COMPLETED``.
-        handler: called with the engine when the event fires.
-
-    Raises:
-        ValueError: when there is no such event.
-    """
-
-    def __init__(self, event: str, handler: Callable[[Engine], Any]) -> None:
-        events = {**Events.__members__, **IterationEvents.__members__}
-        if event not in events:
-            raise ValueError(f"event must be one of {', '.join(events)}, got {event!r}.")
-        self.event = events[event]
-        self.handler = handler
-
-    def attach(self, engine: Engine) -> None:
-        """Attach the handler to an engine."""
-        engine.add_event_handler(self.event, self.handler)
 
 
 class GradientClip:
@@ -91,7 +67,7 @@ class StopOnBadLoss:
         Raises:
             ValueError: when it is not finite, or explodes.
         """
-        loss = float(engine.state.output["loss"])
+        loss = float(engine.state.output["loss"].detach())
         usual = statistics.median(self._last) if self._last else math.inf
         self._last.append(loss)
         explodes = self.factor is not None and loss > max(self.factor * usual, self.largest)

@@ -8,13 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ignite.engine import Engine
-from ignite.handlers import TerminateOnNan
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.handlers import StatsHandler
 
-from mri_seg.handlers import GradientClip, OnEvent, ProgressBar, RaiseErrors, StopOnBadLoss
+from mri_seg.handlers import GradientClip, ProgressBar, RaiseErrors, StopOnBadLoss
 
 
 def trainer_with(
@@ -44,36 +43,6 @@ class Scaled(torch.nn.Module):
 
     def forward(self, pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return self.factor * (pred - label).square().mean()
-
-
-class TestOnEvent:
-    @pytest.mark.parametrize(("event", "times"), [("EPOCH_COMPLETED", 2), ("ITERATION_COMPLETED", 8), ("STARTED", 1)])
-    def test_calls_at_events_of_ignite(self, event: str, times: int) -> None:
-        engines = []
-        trainer = trainer_with(OnEvent(event, engines.append), epochs=2)
-        trainer.run()
-        assert engines == [trainer] * times
-
-    def test_calls_at_events_of_monai(self) -> None:
-        gradients = []
-
-        def keep(engine: Engine) -> None:
-            gradients.append(engine.network.weight.grad is not None)
-
-        trainer_with(OnEvent("BACKWARD_COMPLETED", keep)).run()
-        assert gradients == [True] * 4
-
-    @pytest.mark.parametrize("event", ["iteration_completed", "BACKWARD", ""])
-    def test_names_the_events_there_are(self, event: str) -> None:
-        with pytest.raises(ValueError, match=f"must be one of .*EPOCH_STARTED.*LOSS_COMPLETED.*got '{event}'"):
-            OnEvent(event, print)
-
-    @pytest.mark.parametrize(("factor", "steps"), [(math.nan, 1), (math.inf, 1), (1.0, 4)])
-    def test_stops_a_training_whose_loss_is_no_number(self, factor: float, steps: int) -> None:
-        stop = OnEvent("ITERATION_COMPLETED", TerminateOnNan(output_transform=lambda output: output["loss"]))
-        trainer = trainer_with(stop, loss=Scaled(factor))
-        trainer.run()
-        assert trainer.state.iteration == steps
 
 
 class TestGradientClip:
@@ -139,6 +108,14 @@ class TestStopOnBadLoss:
     def test_says_step_files_and_what_to_try(self, loss: float) -> None:
         with pytest.raises(ValueError, match=r"step 7: the loss is .*learning_rate.*file 3, file 5"):
             self.step(StopOnBadLoss(self.Data()), loss)
+
+    @pytest.mark.parametrize("factor", [math.nan, math.inf])
+    def test_stops_a_training_before_its_weights_change(self, factor: float) -> None:
+        trainer = trainer_with(StopOnBadLoss(), loss=Scaled(factor))
+        before = trainer.network.weight.clone()
+        with pytest.raises(ValueError, match="step 1: the loss is"):
+            trainer.run()
+        assert torch.equal(trainer.network.weight, before)
 
     def test_stops_when_the_loss_explodes(self) -> None:
         stop = StopOnBadLoss(self.Data())
