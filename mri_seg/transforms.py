@@ -60,7 +60,9 @@ class NormalizeForeground(Transform):
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        values = values[np.isfinite(values)]
+        finite = values[np.isfinite(values)]
+        # What is not a number stands for air, as dark as the darkest: foreground is then what it is with a dark air.
+        values = np.where(np.isfinite(values), values, finite.min()) if finite.size else finite
         low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
         foreground = values[values > low + self.threshold * (high - low)]
         lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
