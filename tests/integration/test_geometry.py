@@ -112,7 +112,7 @@ class TestIntensities:
         for n in range(values.shape[-1]):
             brain = ndimage.binary_erosion(ndimage.binary_fill_holes(tissue[..., n]), disc)
             values[..., n][~brain] = outside
-        assert dice(infer_one(nib.Nifti1Image(values, head.affine), tmp_path).get_fdata(), mask) > 0.8
+        assert dice(infer_one(nib.Nifti1Image(values, head.affine), tmp_path).get_fdata(), mask) > 0.7
 
 
 class TestFormats:
