@@ -319,7 +319,7 @@ def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
         # A better model may have taken a file's place after the checkpoint: it will be saved again.
         fixed = kept.save_handler.filename  # the one name that MONAI gives to whatever is the best
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
-        kept.load_state_dict({"_saved": [(priority, file) for priority, file in there]})
+        kept.load_state_dict({"_saved": there})
 
 
 def _checkpoints_of(saver: CheckpointSaver) -> dict[str, Any]:

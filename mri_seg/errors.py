@@ -61,9 +61,15 @@ def check_keys(config: Mapping[str, Any], given: Sequence[str]) -> None:
 
 def reason(error: BaseException | str) -> str:
     """What went wrong, in one line: the error at the bottom of what MONAI wraps around it."""
+    error = _root(error)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _root(error: BaseException | str) -> BaseException | str:
+    """The error that MONAI wrapped."""
     while isinstance(error, RuntimeError) and error.__cause__ and str(error).startswith(_WRAPPING):
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return error
 
 
 def _texts(part: Any) -> Iterator[str]:
@@ -82,9 +88,7 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
     if issubclass(kind, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
         return
-    root: BaseException = error
-    while isinstance(root, RuntimeError) and root.__cause__ and str(root).startswith(_WRAPPING):
-        root = root.__cause__
+    root = _root(error)
     known = isinstance(root, (ValueError, OSError, ImportError))
     name = "" if known else f"{type(root).__name__}: "
     print(f"error: {name}{reason(root)}", file=sys.stderr)
