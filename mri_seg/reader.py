@@ -17,7 +17,7 @@ import tifffile
 from monai.config import KeysCollection
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
 from monai.data.utils import to_affine_nd
-from monai.transforms import LoadImaged
+from monai.transforms import LoadImage, MapTransform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from PIL import Image
 
@@ -216,13 +216,13 @@ def _ratio(value: tuple[int, int] | float) -> float:
     return value[0] / value[1] if value[1] else 0.0
 
 
-class LoadVolumed(LoadImaged):
+class LoadVolumed(MapTransform):
     """Read each case as a volume ``(1, H, W, D)``, whatever its files are, and keep its name and files with it.
 
-    MONAI's ``LoadImaged`` with the reader chosen by the files alone: slices (:py:class:`SliceReader`), DICOM
+    MONAI's ``LoadImage`` with the reader chosen by the files alone: slices (:py:class:`SliceReader`), DICOM
     (:py:class:`mri_seg.dicom.reader.DICOMReader`), NIfTI (MONAI's ``NibabelReader``), and whatever else ITK reads,
-    such as NRRD and MetaImage (``ITKReader``). ``LoadImaged`` tries every other reader when one raises, so a damaged
-    slice would surface as some other library's error, or be read in another geometry.
+    such as NRRD and MetaImage (``ITKReader``). ``LoadImage`` alone tries every other reader when one raises, so a
+    damaged slice would surface as some other library's error, or be read in another geometry.
 
     Args:
         keys: keys of file names or lists of file names.
@@ -247,8 +247,10 @@ class LoadVolumed(LoadImaged):
         case_key: str = "case",
         allow_missing_keys: bool = False,
     ) -> None:
+        # Not a LoadImaged: MONAI Label would wrap it in a loader of its own, which fails where there is no reference.
+        super().__init__(keys, allow_missing_keys)
         with _no_word_of_missing_plugins():
-            super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
+            self._loader = LoadImage(ensure_channel_first=True, image_only=True)
         self.volume = volume
         self.case_key = case_key
         self.own_readers = (SliceReader(channel=channel, spacing=spacing), DICOMReader())
@@ -304,7 +306,7 @@ class LoadVolumed(LoadImaged):
 
 @contextmanager
 def _no_word_of_missing_plugins() -> Iterator[None]:
-    """LoadImaged makes one of each of MONAI's readers, one of which warns that a GPU decoder is not installed."""
+    """LoadImage makes one of each of MONAI's readers, one of which warns that a GPU decoder is not installed."""
     log = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
     level = log.level
     log.setLevel(logging.ERROR)
