@@ -113,6 +113,8 @@ class TrainingCheckpoint:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread
                 self._former[number] = signal.signal(number, self._hear)
+        if engine.state.iteration:  # trained by this process: a round of a federation, with the weights it sent
+            return
         found = find_checkpoint(self.folder)
         if found is None:
             return

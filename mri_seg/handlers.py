@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-__all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss"]
+__all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss", "WeightAveraging"]
 
 
 _BAR = "{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -109,6 +109,22 @@ class ProgressBar(ignite.handlers.ProgressBar):
         """Attach to a trainer."""
         every = Events.ITERATION_COMPLETED(every=10)  # a log file should not fill with a line a step
         super().attach(engine, output_transform=_loss, event_name=every)
+
+
+class WeightAveraging(ignite.handlers.EMAHandler):
+    """ignite's ``EMAHandler``, whose average begins at the network's weights of the moment whenever training starts.
+
+    A federation sends other weights than the average was made with. A run that is resumed loads its average afterwards.
+    """
+
+    def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        super().attach(engine, **kwargs)
+
+    def _begin(self) -> None:
+        self.ema_model.load_state_dict(self.model.state_dict())
+        self.momentum_scheduler.event_index = 0
 
 
 def _loss(output: dict | list[dict]) -> dict[str, torch.Tensor]:

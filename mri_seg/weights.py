@@ -7,22 +7,24 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import monai.handlers
 import torch
 from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
 
 from mri_seg.files import whole_file
 from mri_seg.options import flag
 from mri_seg.record import sha256
 
-__all__ = ["SUMS", "LoadWeights", "check_sum", "read_weights", "write_sums"]
+__all__ = ["SUMS", "CheckpointLoader", "check_sum", "read_weights", "write_sums"]
 
 SUMS = "SHA256SUMS"
 """File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
 
 
-class LoadWeights(CheckpointLoader):
+class CheckpointLoader(monai.handlers.CheckpointLoader):
     """MONAI's ``CheckpointLoader`` with errors that name the file, what was found, and what was expected.
+
+    Its name is how MONAI's federated learning finds what it must turn off, so that the weights sent to a client stay.
 
     Args:
         load_path: the weights.

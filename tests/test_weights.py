@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from mri_seg.record import sha256
-from mri_seg.weights import SUMS, LoadWeights, read_weights, write_sums
+from mri_seg.weights import SUMS, CheckpointLoader, read_weights, write_sums
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def weights(network: torch.nn.Module, tmp_path: Path) -> Path:
 
 def load(path: Path, network: torch.nn.Module) -> None:
     engine = Engine(lambda engine, batch: None)
-    LoadWeights(path, {"model": network}).attach(engine)
+    CheckpointLoader(path, {"model": network}).attach(engine)
     engine.fire_event(Events.STARTED)
 
 
