@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai.handlers
 import torch
 from ignite.engine import Engine
 
 from mri_seg.files import whole_file
-from mri_seg.options import flag
 from mri_seg.record import sha256
 
-__all__ = ["SUMS", "CheckpointLoader", "check_sum", "read_weights", "write_sums"]
+__all__ = ["SUMS", "CheckpointLoader", "bundle_weights", "check_sum", "read_weights", "save_to_bundle", "write_sums"]
 
 SUMS = "SHA256SUMS"
 """File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
@@ -100,10 +101,39 @@ def check_sum(path: PathLike | str) -> None:
             )
 
 
-def write_sums(folder: PathLike | str, enabled: bool | str = True) -> None:
-    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder, where ``enabled``."""
-    if not flag(enabled, "save_to_bundle"):
+def bundle_weights(which: str | bool) -> str | None:
+    """Name the file of a run that goes to the bundle: ``model.pt``, ``model_final.pt``, or None for neither.
+
+    Args:
+        which: ``"best"`` on the validation patients, ``"last"``, or false for neither.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    names = {"best": "model.pt", "true": "model.pt", "last": "model_final.pt", "false": None}
+    if (choice := str(which).lower()) not in names:
+        raise ValueError(f"--save_to_bundle: expected best, last or false, got {which!r}.")
+    return names[choice]
+
+
+def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str | bool) -> None:
+    """Put weights of a finished run into a bundle as ``model.pt``, and write the sums of all weights there.
+
+    Args:
+        run_dir: folder of the run.
+        folder: the bundle's ``models``.
+        which: as in :py:func:`bundle_weights`.
+    """
+    name = bundle_weights(which)
+    if name is None or idist.get_rank() > 0:
         return
+    with whole_file(Path(folder, "model.pt")) as unfinished:
+        shutil.copyfile(Path(run_dir, name), unfinished)
+    write_sums(folder)
+
+
+def write_sums(folder: PathLike | str) -> None:
+    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder."""
     folder = Path(folder)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx"))
     with whole_file(folder / SUMS) as unfinished:

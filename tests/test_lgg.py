@@ -277,6 +277,12 @@ class TestDatalist:
         split = write_split(tmp_path / "s.json", {"training": [OTHER], "test": [PATIENT]})
         assert [case["case"] for case in datalist(dataset, split, "all")] == [PATIENT, OTHER]
 
+    def test_sections_are_joined_by_a_plus(self, dataset: Path, tmp_path: Path) -> None:
+        split = write_split(tmp_path / "s.json", {"training": [OTHER], "validation": [PATIENT], "test": [THIRD]})
+        assert [case["case"] for case in datalist(dataset, split, "training+validation")] == [PATIENT, OTHER]
+        with pytest.raises(ValueError, match="has no section 'validaton'"):
+            datalist(dataset, split, "training+validaton")
+
     def test_only_the_section_asked_for_must_be_complete(self, dataset: Path, tmp_path: Path) -> None:
         split = write_split(tmp_path / "s.json", {"training": [OTHER, PATIENT], "test": [THIRD]})
         assert len(datalist(dataset, split, "training")) == 2

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from mri_seg.record import sha256
-from mri_seg.weights import SUMS, CheckpointLoader, read_weights, write_sums
+from mri_seg.weights import SUMS, CheckpointLoader, read_weights, save_to_bundle, write_sums
 
 
 @pytest.fixture
@@ -98,3 +98,22 @@ class TestRefuses:
         other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
         with pytest.raises(ValueError, match=r"0\.weight has the shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
             load(weights, other)
+
+
+class TestSaveToBundle:
+    @pytest.mark.parametrize(("which", "content"), [("best", b"best"), ("true", b"best"), ("last", b"last")])
+    def test_weights_and_their_sum_are_copied(self, tmp_path: Path, which: str, content: bytes) -> None:
+        (tmp_path / "model.pt").write_bytes(b"best")
+        (tmp_path / "model_final.pt").write_bytes(b"last")
+        save_to_bundle(tmp_path, tmp_path / "models", which)
+        copied = tmp_path / "models" / "model.pt"
+        assert copied.read_bytes() == content
+        assert (copied.parent / SUMS).read_text() == f"{sha256(copied)}  model.pt\n"
+
+    def test_nothing_is_copied_unless_asked(self, tmp_path: Path) -> None:
+        save_to_bundle(tmp_path, tmp_path / "models", False)
+        assert not (tmp_path / "models").exists()
+
+    def test_another_choice_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="expected best, last or false, got 'newest'"):
+            save_to_bundle(tmp_path, tmp_path / "models", "newest")

@@ -81,7 +81,8 @@ def datalist(
     Args:
         dataset_dir: folder that holds the patient folders.
         split: name of a shipped split, or path of a JSON file; see ``load_split``.
-        section: ``training``, ``validation``, ``test``, or ``all`` for every patient of the split.
+        section: ``training``, ``validation``, ``test``, several of them with ``+`` between, or ``all`` for every
+            patient of the split.
         allow_missing: where the folder does not match the split, log what differs as a warning and go on with the
             section's patients that are there.
 
@@ -231,9 +232,12 @@ def _wanted(
     """Slices by patient of the section asked for."""
     if section == "all":
         return {patient: slices for patients in sections.values() for patient, slices in patients.items()}
-    if section not in sections:
-        raise ValueError(f"split {str(split)!r} has no section {section!r}, expected {', '.join(sections)} or all.")
-    return dict(sections[section])
+    wanted: dict[str, int | None] = {}
+    for name in str(section).split("+"):
+        if name not in sections:
+            raise ValueError(f"split {str(split)!r} has no section {name!r}, expected {', '.join(sections)} or all.")
+        wanted |= sections[name]
+    return wanted
 
 
 def _mismatches(

@@ -16,6 +16,8 @@ import tifffile
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mri_seg.record import sha256
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -108,13 +110,15 @@ class TestTraining:
             split=phantom / "split.json",
             output_dir=tmp_path / "run",
             bundle_root=tmp_path / "bundle",
-            save_to_bundle="true",
+            save_to_bundle="last",
             epochs=1,
             plane_size="[32,32]",
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert (tmp_path / "run" / "model_final.pt").is_file()
-        assert (tmp_path / "bundle" / "models" / "model.pt").is_file()
+        shipped = tmp_path / "bundle" / "models" / "model.pt"
+        assert shipped.read_bytes() == (tmp_path / "run" / "model_final.pt").read_bytes()
+        assert (shipped.parent / "SHA256SUMS").read_text() == f"{sha256(shipped)}  model.pt\n"
 
     def test_a_patient_in_two_sections_stops_it_with_the_name(self, phantom: Path, tmp_path: Path) -> None:
         split = json.loads((phantom / "split.json").read_text())
