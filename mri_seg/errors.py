@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from mri_seg.options import flag
+from mri_seg.options import check_values, flag
 from mri_seg.record import evaluated_config
 
 __all__ = ["check_keys", "reason", "set_up_errors"]
@@ -22,20 +22,25 @@ _WRAPPING = ("applying transform", "Failed to evaluate", "Failed to instantiate"
 
 
 def set_up_errors(debug: bool | str = False) -> None:
-    """Check the keys of the config that calls this, and let errors be shown in a few lines.
+    """Check the keys and values of the config that calls this, and let errors be shown in a few lines.
 
     Args:
         debug: whether to leave tracebacks as they are.
 
     Raises:
-        ValueError: when the config has a key that nothing uses: see :py:func:`check_keys`.
+        ValueError: when the config has a key that nothing uses (:py:func:`check_keys`), or a value that cannot work
+            (:py:func:`mri_seg.options.check_values`).
     """
     if not flag(debug, "debug"):
         sys.excepthook = _show
         for handler in logging.getLogger().handlers:
             if not any(isinstance(found, _WithoutTraceback) for found in handler.filters):
                 handler.addFilter(_WithoutTraceback())
-    check_keys(evaluated_config(), [word[2:].split("=")[0] for word in sys.argv if word.startswith("--")])
+    config = evaluated_config()
+    # The command line takes one dash for two, and dashes within a name for underscores.
+    given = [word.lstrip("-").split("=")[0].replace("-", "_") for word in sys.argv if word.startswith("-")]
+    check_keys(config, given)
+    check_values(config)
 
 
 def check_keys(config: Mapping[str, Any], given: Sequence[str]) -> None:
@@ -62,6 +67,8 @@ def check_keys(config: Mapping[str, Any], given: Sequence[str]) -> None:
 def reason(error: BaseException | str) -> str:
     """What went wrong, in one line: the error at the bottom of what MONAI wraps around it."""
     error = _root(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}."
     return " ".join(str(error).split()) or type(error).__name__
 
 

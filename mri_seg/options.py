@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["flag"]
+import math
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["RULES", "check_values", "flag"]
 
 
 def flag(value: bool | str, name: str = "") -> bool:
@@ -20,3 +27,102 @@ def flag(value: bool | str, name: str = "") -> bool:
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     raise ValueError(f"{name and f'--{name}: '}expected true or false, got {value!r}.")
+
+
+class Rule(NamedTuple):
+    """What values an option may have: in words, and as a test."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse values of options that cannot work, before anything is read or written.
+
+    Args:
+        config: a config before it is resolved; values that are expressions or references are let through.
+
+    Raises:
+        ValueError: with the option, its value and what was expected.
+    """
+    for key, rule in RULES.items():
+        if key in config and not _is_expression(config[key]) and not rule.holds(config[key]):
+            raise ValueError(f"--{key}: {config[key]!r}, expected {rule.expected}.")
+    for smaller, larger in (("batch_size", "slices_per_epoch"), ("crop_size", "plane_size")):
+        values = config.get(smaller), config.get(larger)
+        if None in values or any(map(_is_expression, values)):
+            continue
+        small, large = (value if isinstance(value, (list, tuple)) else [value] for value in values)
+        if any(one > other for one, other in zip(small, large, strict=True)):
+            raise ValueError(f"--{smaller}: {values[0]}, expected no more than --{larger}, {values[1]}.")
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("$", "@", "%"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_whole(value: Any, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _are(count: int, value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count and all(map(holds, value))
+
+
+def _is_device(value: Any) -> bool:
+    try:
+        return bool(torch.device(value))
+    except (RuntimeError, TypeError):
+        return False
+
+
+def _whole(lowest: int) -> Rule:
+    return Rule(f"a whole number, {lowest} or more", lambda value: _is_whole(value, lowest))
+
+
+_SWITCH = Rule("true or false", lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"))
+_SHARE = Rule("a number, 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+_NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
+_PATH = Rule(
+    "a path (one that looks like a number with ./ before it)", lambda value: isinstance(value, (str, PathLike))
+)
+_TEXT = Rule("text (in quotes twice, where it looks like a number)", lambda value: isinstance(value, str))
+
+RULES = {
+    **dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "val_interval", "checkpoint_interval"), _whole(1)),
+    **dict.fromkeys(("keep_checkpoints", "slices_per_batch", "bootstrap_resamples"), _whole(1)),
+    **dict.fromkeys(("num_workers", "seed"), _whole(0)),
+    **dict.fromkeys(("learning_rate", "gradient_norm", "largest_volume"), _POSITIVE),
+    **dict.fromkeys(("weight_decay", "smallest_lesion", "surface_tolerance"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warmup_share", "averaging_momentum", "threshold"), _SHARE),
+    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "save_to_bundle", "overwrite", "report"), _SWITCH),
+    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip"), _SWITCH),
+    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split"), _PATH),
+    **dict.fromkeys(("run_name", "section"), _TEXT),
+    "tumour_fraction": Rule("a number, 0 to 1, or None", lambda value: value is None or _SHARE.holds(value)),
+    "neighbouring_slices": Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1),
+    "plane_size": Rule(
+        'two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1))
+    ),
+    "crop_size": Rule(
+        'two multiples of 16, as in "[160,160]"',
+        lambda value: _are(2, value, lambda one: _is_whole(one, 16) and one % 16 == 0),
+    ),
+    "pixel_size": Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds)),
+    "spacing": Rule(
+        'three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"',
+        lambda value: value is None or _are(3, value, _POSITIVE.holds),
+    ),
+    "volume": Rule("a whole number, 0 or more", lambda value: value is None or _is_whole(value, 0)),
+    "series_uid": Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str)),
+    "series_description": Rule(_TEXT.expected, lambda value: value is None or isinstance(value, str)),
+    "outputs": Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple))),
+    "ensemble": Rule("paths, as in \"['a.pt','b.pt']\"", lambda value: isinstance(value, (str, list, tuple))),
+    "device": Rule("a device, such as cpu or cuda:0", _is_device),
+}
+"""What values the options of the configs may have."""

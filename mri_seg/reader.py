@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
+import math
 import struct
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -11,17 +13,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import itk
 import nibabel
 import numpy as np
 import tifffile
+import torch
 from monai.config import KeysCollection
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
-from monai.data.utils import to_affine_nd
+from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mri_seg.dicom.reader import DICOMReader
+from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
 
 __all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "LoadVolumed", "SliceReader"]
 
@@ -29,7 +35,15 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}  # TIFF 6.0, tag ResolutionUnit: inch, centimetre
+_VOXEL_SIZES = (0.01, 100.0)  # mm; beyond, a file has another unit than mm or is damaged
+_LARGEST_RATIO = 200.0  # of the sides of a voxel
+_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
 _SCREEN_AND_PRINT = (72, 96, 150, 300, 600)  # pixels an inch that programs write without having measured anything
+
+
+# TIFF compressions that decode to the size of the page, and those that may decode to a size of their own.
+_SIZE_OF_PAGE = {1, 2, 3, 4, 5, 8, 32771, 32773, 32946, 34925, 34926, 50000}  # none, fax, LZW, Deflate, LZMA, ZSTD, ...
+_SIZE_OF_ITS_OWN = {7, 33003, 33004, 33005, 33007, 34712}  # JPEG, JPEG 2000
 
 
 class _Slice(NamedTuple):
@@ -54,6 +68,7 @@ class SliceReader(ImageReader):
         channel: index of FLAIR in files with several channels (TCGA-LGG: pre-contrast, FLAIR, post-contrast); files
             with one channel are taken as FLAIR.
         spacing: distance of rows, columns and slices in mm, for files that do not say it; it wins over their tags.
+        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
 
     Raises:
         ValueError: when ``spacing`` is not three positive numbers.
@@ -66,12 +81,15 @@ class SliceReader(ImageReader):
         torch.Size([1, 256, 256, 2])
     """
 
-    def __init__(self, channel: int = 1, spacing: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, channel: int = 1, spacing: Sequence[float] | None = None, largest_volume: int = LARGEST_VOLUME
+    ) -> None:
         super().__init__()
         if spacing is not None and (len(spacing) != 3 or not all(step > 0 for step in spacing)):
             raise ValueError(f"spacing is {spacing}, expected three positive numbers: rows, columns and slices, in mm.")
         self.channel = channel
         self.spacing = spacing
+        self.largest_volume = largest_volume
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
         """Tell whether all the files are named as TIFF, PNG or JPEG."""
@@ -82,10 +100,11 @@ class SliceReader(ImageReader):
         """Read every page of the files.
 
         Raises:
-            ValueError: when a file is not what its name says, cannot be decoded, has no such channel, has a palette,
-                or holds values that are not finite real numbers.
+            ValueError: when a file is not what its name says, cannot be decoded, has no such channel, has a palette of
+                colours, holds values that are not finite real numbers, or declares more than ``largest_volume``.
         """
-        return [page for name in ensure_tuple(data) for page in self._read_file(Path(name))]
+        limit = SizeLimit(self.largest_volume)
+        return [page for name in ensure_tuple(data) for page in self._read_file(Path(name), limit)]
 
     def get_data(self, img: Sequence[_Slice]) -> tuple[np.ndarray, dict]:
         """Stack pages into a volume.
@@ -125,34 +144,43 @@ class SliceReader(ImageReader):
             "slice_spacing_known": self.spacing is not None,
         }
 
-    def _read_file(self, path: Path) -> list[_Slice]:
+    def _read_file(self, path: Path, limit: SizeLimit) -> list[_Slice]:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file.")
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            return [self._read_picture(path)]
+            return [self._read_picture(path, limit)]
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = [(page.asarray(), page) for page in tiff.pages if not page.is_reduced]  # no thumbnails
+                pages = [page for page in tiff.pages if not page.is_reduced]  # no thumbnails
                 if _next_page(tiff):
                     raise ValueError("it ends before its last page")
+                decoded = [(_decode(path, page, limit), page) for page in pages]
+        except TooLargeError:
+            raise
         except Exception as error:  # tifffile and its codecs raise errors of many kinds for damaged files
             raise ValueError(
                 f"{path}: cannot be read as TIFF ({error}). Copy the file again from its source, or leave it out."
             ) from error
         if not pages:
             raise ValueError(f"{path}: a TIFF file without an image. Copy the file again from its source.")
-        return [_Slice(path, self._flair(path, pixels, page), _spacing(page)) for pixels, page in pages]
+        return [_Slice(path, self._flair(path, pixels, page), _spacing(page)) for pixels, page in decoded]
 
-    def _read_picture(self, path: Path) -> _Slice:
+    def _read_picture(self, path: Path, limit: SizeLimit) -> _Slice:
         try:
-            with Image.open(path) as picture:
+            # Not Image.open, which would try dozens of formats, and has a limit of its own for the whole process.
+            with path.open("rb") as file:
+                kind = PngImageFile if file.read(4) == b"\x89PNG" else JpegImageFile
+            with kind(path) as picture:
+                limit.add(path, picture.size[::-1], len(picture.getbands()))
                 picture.load()
+        except TooLargeError:
+            raise
         except Exception as error:  # Pillow raises errors of many kinds for damaged files
             raise ValueError(
                 f"{path}: cannot be read as a picture ({error}). Copy the file again from its source, or leave it out."
             ) from error
         if picture.mode == "P":
-            raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
+            return _Slice(path, _grey_of_palette(path, np.asarray(picture.convert("RGB"))), None)
         if picture.mode not in ("1", "L", "LA", "I", "I;16", "I;16B", "F", "RGB", "RGBA"):
             raise ValueError(
                 f"{path}: has pixels of the kind {picture.mode}, expected grey values. Save it as greyscale."
@@ -173,7 +201,7 @@ class SliceReader(ImageReader):
 
     def _flair(self, path: Path, pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
+            return _grey_of_palette(path, pixels)
         if pixels.dtype.kind not in "buif":
             raise ValueError(f"{path}: holds values of type {pixels.dtype}, expected real numbers.")
         if page.axes == "SYX":
@@ -191,6 +219,33 @@ class SliceReader(ImageReader):
         return pixels
 
 
+def _decode(path: Path, page: tifffile.TiffPage, limit: SizeLimit) -> np.ndarray:
+    """Decode a page, unless it is larger than the limit."""
+    shape = page.imagelength, page.imagewidth
+    limit.add(path, shape, math.prod(page.shape) // max(math.prod(shape), 1))
+    SizeLimit(limit.largest).add(path, page.chunks)  # strips and tiles, decoded whole
+    if page.compression in _SIZE_OF_ITS_OWN:
+        for start, count in zip(page.dataoffsets, page.databytecounts):
+            page.parent.filehandle.seek(start)
+            own_size = codestream_size(page.parent.filehandle.read(count))
+            if own_size is None:
+                raise ValueError("it does not hold what it is compressed as")
+            SizeLimit(limit.largest).add(path, own_size[:2], own_size[2])
+    elif page.compression not in _SIZE_OF_PAGE:
+        raise ValueError(f"compressed as {page.compression!s}, expected none, Deflate, LZW, ZSTD, JPEG or JPEG 2000")
+    pixels = page.asarray()
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        pixels = np.moveaxis(page.colormap, 0, -1)[pixels]
+    return pixels
+
+
+def _grey_of_palette(path: Path, colours: np.ndarray) -> np.ndarray:
+    """Grey values ``(H, W)`` of the colours ``(H, W, 3)`` that a palette gives."""
+    if (colours != colours[..., :1]).any():
+        raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
+    return colours[..., 0]
+
+
 def _next_page(tiff: tifffile.TiffFile) -> int:
     """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
     tiff.filehandle.seek(tiff.pages.next_page_offset)
@@ -204,6 +259,8 @@ def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
     if unit is None or "XResolution" not in tags or "YResolution" not in tags:
         return None
     rows, columns = (_ratio(tags.valueof(name)) for name in ("YResolution", "XResolution"))  # pixels a unit
+    if not all(_VOXEL_SIZES[0] <= unit / number <= _VOXEL_SIZES[1] for number in (rows, columns) if number > 0):
+        return None
     if rows <= 0 or columns <= 0 or (unit == 25.4 and rows == columns and rows in _SCREEN_AND_PRINT):
         return None
     return unit / rows, unit / columns
@@ -229,12 +286,14 @@ class LoadVolumed(MapTransform):
         volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume.
         channel: see :py:class:`SliceReader`.
         spacing: see :py:class:`SliceReader`.
+        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
         case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
             The names of the files go to the metadata as ``files``, a line each.
         allow_missing_keys: whether to pass over missing keys.
 
     Raises:
-        ValueError: on loading, when a file cannot be read, is not one volume, or has no usable affine.
+        ValueError: on loading, when a file cannot be read, declares more than ``largest_volume``, is not one volume,
+            holds no number, or has no usable affine; and when the volumes of a case differ in shape.
     """
 
     def __init__(
@@ -244,6 +303,7 @@ class LoadVolumed(MapTransform):
         volume: int | None = None,
         channel: int = 1,
         spacing: Sequence[float] | None = None,
+        largest_volume: int = LARGEST_VOLUME,
         case_key: str = "case",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -253,15 +313,27 @@ class LoadVolumed(MapTransform):
             self._loader = LoadImage(ensure_channel_first=True, image_only=True)
         self.volume = volume
         self.case_key = case_key
-        self.own_readers = (SliceReader(channel=channel, spacing=spacing), DICOMReader())
+        self.largest_volume = largest_volume
+        self.own_readers = (
+            SliceReader(channel=channel, spacing=spacing, largest_volume=largest_volume),
+            DICOMReader(largest_volume=largest_volume),
+        )
         self.other_readers = (NibabelReader(), ITKReader())  # ITKReader takes whatever is left
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
         d = dict(data)
+        first: MetaTensor | None = None
         for key in self.key_iterator(d):
             files = [str(name) for name in ensure_tuple(d[key])]
             volume = self._load(files, reader)
+            _check_voxel_size(volume, files[0])
+            if first is not None and volume.shape != first.shape:
+                raise ValueError(
+                    f"{files[0]}: the {key} has the shape {tuple(volume.shape[1:])}, but {tuple(first.shape[1:])} in "
+                    f"{first.meta['files'].partition(chr(10))[0]}. Both must be in one grid: resample one to the other."
+                )
+            first = volume if first is None else first
             volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
             volume.meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
             d[key] = volume
@@ -274,16 +346,21 @@ class LoadVolumed(MapTransform):
         if not Path(files[0]).is_file():
             raise FileNotFoundError(f"{files[0]}: no such file.")
         try:
+            _check_size(files, SizeLimit(self.largest_volume))
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
             # MONAI puts another affine in place of one with NaN, so look at the file's own.
             affine = nibabel.load(files[0]).affine if isinstance(other, NibabelReader) else volume.affine.numpy()
+        except TooLargeError:
+            raise
         except Exception as error:  # each library raises errors of its own for damaged files
             raise ValueError(
                 f"{files[0]}: cannot be read ({' '.join(str(error).split()) or type(error).__name__}). "
                 "Copy the file again from its source, or leave it out."
             ) from error
         _check_affine(affine, files[0])
+        if not torch.isfinite(volume).any():
+            raise ValueError(f"{files[0]}: holds no number but NaN and infinity. Export it again, or leave it out.")
         return self._one_volume(volume, files[0])
 
     def _one_volume(self, volume: MetaTensor, file: str) -> MetaTensor:
@@ -297,6 +374,8 @@ class LoadVolumed(MapTransform):
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."
             )
+        if count > 1 and not isinstance(self.volume, int):
+            raise ValueError(f"--volume: {self.volume!r}, expected a whole number, 0 to {count - 1}.")
         if count > 1 and not 0 <= self.volume < count:
             raise ValueError(
                 f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {self.volume}."
@@ -316,6 +395,47 @@ def _no_word_of_missing_plugins() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
+    """Refuse files whose headers declare more than the limit, or more than the file can hold."""
+    for file in files:
+        if file.lower().endswith((".nii", ".nii.gz")):
+            header = _nifti_header(file)
+            limit.add(file, header.get_data_shape())
+            voxels = math.prod(map(int, header.get_data_shape()))
+            expected = voxels * header.get_data_dtype().itemsize + max(int(header.get_data_offset()), 0)
+            found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
+            if expected > found:
+                raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+        else:
+            image = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
+            if image is not None:  # else the error is given on reading
+                image.SetFileName(file)
+                image.ReadImageInformation()
+                sizes = [image.GetDimensions(axis) for axis in range(image.GetNumberOfDimensions())]
+                limit.add(file, sizes, image.GetNumberOfComponents())
+
+
+def _nifti_header(file: str) -> nibabel.Nifti1Header | nibabel.Nifti2Header:
+    """Header of a NIfTI file, without the extensions that may follow it."""
+    with (gzip.open if file.lower().endswith(".gz") else open)(file, "rb") as stream:
+        block = stream.read(nibabel.Nifti2Header.sizeof_hdr)
+    kind = nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(block) else nibabel.Nifti1Header
+    return kind(block[: kind.sizeof_hdr], check=False)
+
+
+def _check_voxel_size(volume: MetaTensor, file: str) -> None:
+    """Refuse voxels of a size that no image has: resampling to mm would empty or blow up the volume."""
+    if not volume.meta.get("spacing_known", True):
+        return
+    sizes = affine_to_spacing(volume.affine).numpy()
+    if min(sizes) < _VOXEL_SIZES[0] or max(sizes) > _VOXEL_SIZES[1] or max(sizes) > _LARGEST_RATIO * min(sizes):
+        raise ValueError(
+            f"{file}: its voxels are {' x '.join(f'{size:.3g}' for size in sizes)} mm, expected {_VOXEL_SIZES[0]:g} to "
+            f"{_VOXEL_SIZES[1]:g} mm and sides within a factor of {_LARGEST_RATIO:g}. Perhaps it is in another unit "
+            "than mm: write it again with the affine of its source."
+        )
 
 
 def _check_affine(affine: np.ndarray, file: str) -> None:

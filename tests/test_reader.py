@@ -184,8 +184,9 @@ class TestWhiteIsZero:
 
 
 class TestRefuses:
-    def test_a_palette(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.tif", grey(), photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+    def test_a_palette_of_colours(self, tmp_path: Path) -> None:
+        colormap = np.arange(3 * 256, dtype=np.uint16).reshape(3, 256)
+        file = write(tmp_path / "a.tif", grey(), photometric="palette", colormap=colormap)
         with pytest.raises(ValueError, match=r"a\.tif: has a colour palette"):
             read(file)
 
@@ -342,8 +343,14 @@ class TestPictures:
         Image.fromarray(np.dstack([grey(n) for n in (1, 2, 3)])).save(tmp_path / "a.png")
         np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., 0], grey(2))
 
-    def test_with_a_palette_are_refused(self, tmp_path: Path) -> None:
-        Image.fromarray(grey()).convert("RGB").quantize(8).save(tmp_path / "a.png")
+    def test_with_a_palette_of_greys_give_them(self, tmp_path: Path) -> None:
+        picture = Image.fromarray(grey()).convert("P")
+        picture.putpalette([255 - value // 3 for value in range(768)])
+        picture.save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., 0], 255 - grey())
+
+    def test_with_a_palette_of_colours_are_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(np.dstack([grey(n) for n in (1, 2, 3)])).quantize(8).save(tmp_path / "a.png")
         with pytest.raises(ValueError, match=r"a\.png: has a colour palette"):
             read(tmp_path / "a.png")
 

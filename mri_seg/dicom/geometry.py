@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from mri_seg.dicom.series import functional_group, number_of, read_header
+from mri_seg.dicom.series import frame_count, functional_group, number_of, read_header
+from mri_seg.limits import SizeLimit
 
 __all__ = ["Frame", "FrameGrid", "order_frames"]
 
@@ -100,17 +101,18 @@ class _Plane:
     header: Dataset
 
     def __str__(self) -> str:
-        several = int(number_of(self.header, "NumberOfFrames") or 1) > 1
+        several = frame_count(self.header) > 1
         return f"{self.frame.path}" + (f" (frame {self.frame.number + 1})" if several else "")
 
 
-def order_frames(files: Iterable[PathLike | str]) -> FrameGrid:
+def order_frames(files: Iterable[PathLike | str], limit: SizeLimit | None = None) -> FrameGrid:
     """Order the frames of a series by their positions in space.
 
     Names of files and instance numbers play no part.
 
     Args:
         files: the files of one series, single-frame or multi-frame, in any order.
+        limit: adds up what the headers declare, and refuses too much.
 
     Returns:
         the frames in order, and the grid they make.
@@ -121,7 +123,7 @@ def order_frames(files: Iterable[PathLike | str]) -> FrameGrid:
             orientation, size or pixel spacing; when a slice is missing or there twice; and when slices are not
             equally far apart or not stacked along their normal.
     """
-    planes = [plane for path in files for plane in _planes(Path(path))]
+    planes = [plane for path in files for plane in _planes(Path(path), limit)]
     if not planes:
         raise ValueError("No DICOM file to read: the list of files is empty.")
     for plane in planes[1:]:
@@ -143,9 +145,16 @@ def order_frames(files: Iterable[PathLike | str]) -> FrameGrid:
     )
 
 
-def _planes(path: Path) -> list[_Plane]:
+def _planes(path: Path, limit: SizeLimit | None) -> list[_Plane]:
     header = read_header(path, _TAGS)
-    count = int(number_of(header, "NumberOfFrames") or 1)
+    count = frame_count(header)
+    if limit is not None:
+        limit.add(path, (count, _size(path, header, "Rows"), _size(path, header, "Columns")))
+    if count > max(1, len(header.get("PerFrameFunctionalGroupsSequence") or [])):
+        raise ValueError(
+            f"{path}: has {count} frames, but no PlanePositionSequence that says where they lie. "
+            "Export the series as enhanced MR or as single images."
+        )
     return [_plane(path, header, number, count) for number in range(count)]
 
 

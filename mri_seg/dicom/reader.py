@@ -14,10 +14,12 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import generate_fragments
 from pydicom.pixels import pixel_array
 
 from mri_seg.dicom.geometry import FrameGrid, order_frames
-from mri_seg.dicom.series import find_series, functional_group, is_dicom, number_of, read_dataset
+from mri_seg.dicom.series import find_series, frame_count, functional_group, is_dicom, number_of, read_dataset
+from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
 
 __all__ = ["DICOMReader"]
 
@@ -75,6 +77,9 @@ class DICOMReader(ImageReader):
     intercept of each image (float32), or the integers stored where no image has one; MONOCHROME1 is turned so that high
     values are bright.
 
+    Args:
+        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
+
     Example::
 
         >>> from monai.transforms import LoadImage
@@ -82,6 +87,10 @@ class DICOMReader(ImageReader):
         >>> load("study/flair").shape  # doctest: +SKIP
         torch.Size([1, 256, 256, 26])
     """
+
+    def __init__(self, largest_volume: int = LARGEST_VOLUME) -> None:
+        super().__init__()
+        self.largest_volume = largest_volume
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
         """Tell whether all the files are DICOM, or folders that hold some."""
@@ -99,13 +108,14 @@ class DICOMReader(ImageReader):
             FileNotFoundError: when there is no such file or folder.
             ValueError: when a folder holds no MR series or several; when the frames do not make a volume (see
                 :func:`mri_seg.dicom.geometry.order_frames`); when an image is in colour, damaged, or compressed in a
-                way that cannot be decoded.
+                way that cannot be decoded; and when the files declare more than ``largest_volume``.
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
-        grid = order_frames(files)
+        limit = SizeLimit(self.largest_volume)
+        grid = order_frames(files, limit)
         with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
             paths = dict.fromkeys(frame.path for frame in grid.frames)
-            images = {path: _read_image(path, Path(scratch)) for path in paths}
+            images = {path: _read_image(path, Path(scratch), limit.largest) for path in paths}
         return _Stack(_volume(grid, images), grid)
 
     def get_data(self, img: _Stack) -> tuple[np.ndarray, dict]:
@@ -162,11 +172,11 @@ def _volume(grid: FrameGrid, images: dict[Path, _Image]) -> np.ndarray:
     return volume
 
 
-def _read_image(path: Path, scratch: Path) -> _Image:
+def _read_image(path: Path, scratch: Path, largest_volume: int) -> _Image:
     data = read_dataset(path)
     if "PixelData" not in data:
         raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
-    count = int(number_of(data, "NumberOfFrames") or 1)
+    count = frame_count(data)
     photometric = data.get("PhotometricInterpretation", "MONOCHROME2")
     if data.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
@@ -174,7 +184,7 @@ def _read_image(path: Path, scratch: Path) -> _Image:
             "screenshot or a colour map."
         )
     return _Image(
-        _clear_unused_bits(_decode(path, data, scratch).reshape(count, data.Rows, data.Columns), data),
+        _clear_unused_bits(_decode(path, data, scratch, largest_volume).reshape(count, data.Rows, data.Columns), data),
         [_rescale(data, number) for number in range(count)],
         photometric == "MONOCHROME1",
     )
@@ -186,7 +196,7 @@ def _rescale(data: Dataset, number: int) -> tuple[float, float]:
     return number_of(item, "RescaleSlope") or 1.0, number_of(item, "RescaleIntercept") or 0.0
 
 
-def _decode(path: Path, data: Dataset, scratch: Path) -> np.ndarray:
+def _decode(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> np.ndarray:
     """Stored values of all frames."""
     syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
     if syntax not in _BY_PYDICOM + _BY_GDCM:
@@ -198,7 +208,12 @@ def _decode(path: Path, data: Dataset, scratch: Path) -> np.ndarray:
     try:
         if syntax in _BY_PYDICOM:
             return pixel_array(data, raw=True)
+        for frame in generate_fragments(data.PixelData):
+            if own_size := codestream_size(frame):
+                SizeLimit(largest_volume).add(path, own_size[:2], own_size[2])
         return _decompress(data, scratch)
+    except TooLargeError:
+        raise
     except Exception as error:  # decoders raise errors of many kinds
         raise ValueError(
             f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or cut short: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -238,9 +239,15 @@ def number_of(data: Dataset, keyword: str) -> float | None:
         value = data.get(keyword)
         if isinstance(value, (list, pydicom.multival.MultiValue)):
             value = value[0] if len(value) else None
-        return None if value in (None, "") else float(value)
+        number = None if value in (None, "") else float(value)
+        return number if number is not None and math.isfinite(number) else None
     except (TypeError, ValueError):
         return None
+
+
+def frame_count(data: Dataset) -> int:
+    """Frames that a file declares."""
+    return max(int(number_of(data, "NumberOfFrames") or 1), 1)
 
 
 def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
@@ -275,7 +282,7 @@ def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
         modality=_text(header, "Modality"),
         echo_time=_time(header, "EchoTime", "MREchoSequence", "EffectiveEchoTime"),
         inversion_time=_time(header, "InversionTime", "MRModifierSequence", "InversionTimes"),
-        image_count=sum(int(number_of(other, "NumberOfFrames") or 1) for _, other in members),
+        image_count=sum(frame_count(other) for _, other in members),
         files=tuple(other_path for other_path, _ in members),
         image_type=tuple(str(value).upper() for value in _values(header.get("ImageType"))),
     )

@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from mri_seg.errors import reason
+
 from .check import check
 from .fetch import fetch
 
@@ -20,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{len(added)} patients added to {arguments.dir}")
         return _check(arguments.dir)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
 
 

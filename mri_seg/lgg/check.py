@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
+from mri_seg.limits import SizeLimit
+
 from .index import folder_name, institution, numbered_files, partner, require_patients
 
 __all__ = ["CheckReport", "Counts", "Defect", "check"]
@@ -174,7 +176,10 @@ def _decode(path: Path) -> np.ndarray:
     with tifffile.TiffFile(path) as tiff:
         if len(tiff.pages) != 1:
             raise ValueError(f"{len(tiff.pages)} images in the file, expected 1")
-        pixels = tiff.pages[0].asarray()
+        page = tiff.pages[0]
+        SizeLimit().add(path, page.shape)
+        SizeLimit().add(path, page.chunks)
+        pixels = page.asarray()
     if not pixels.size:
         raise ValueError("no pixels in the file")
     return pixels

@@ -1,0 +1,99 @@
+"""A limit on the size that files declare, so that a small file cannot take all memory (a decompression bomb)."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from os import PathLike
+
+__all__ = ["LARGEST_VOLUME", "SizeLimit", "TooLargeError", "codestream_size"]
+
+LARGEST_VOLUME = 1_000_000_000
+"""Voxels: ten times a head at 0.5 mm (512 x 512 x 384), and 4 GB in float32."""
+
+_JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1; T.87 for JPEG-LS
+_JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # ISO/IEC 15444-1, A.5.1
+
+
+class TooLargeError(ValueError):
+    """A file declares more than the limit."""
+
+
+class SizeLimit:
+    """Adds up the voxels that the files of a volume declare, and refuses more than a limit.
+
+    Args:
+        largest: voxels that a volume may have.
+
+    Raises:
+        ValueError: when ``largest`` is not above 0.
+
+    Example::
+
+        >>> SizeLimit(1000).add("a.png", (100, 100))
+        Traceback (most recent call last):
+        ...
+        ValueError: a.png: declares 100 x 100 voxels, ... more than the 1,000 that largest_volume allows. ...
+    """
+
+    def __init__(self, largest: int = LARGEST_VOLUME) -> None:
+        if not largest > 0:
+            raise ValueError(f"largest_volume is {largest}, expected a number of voxels above 0.")
+        self.largest = int(largest)
+        self.total = 0
+
+    def add(self, file: PathLike | str, shape: Sequence[int], channels: int = 1) -> None:
+        """Count the voxels of a file before it is decoded.
+
+        Args:
+            file: the file.
+            shape: what its header declares.
+            channels: values of a voxel; they count in the file itself, since all are decoded, and not in the volume.
+
+        Raises:
+            TooLargeError: when the file, or the volume with it, is too large.
+        """
+        voxels = math.prod(int(size) for size in shape)
+        self.total += voxels
+        found = max(voxels * channels, self.total)
+        if found > self.largest:
+            raise TooLargeError(
+                f"{file}: declares {' x '.join(map(str, shape))} voxels"
+                + (f" of {channels} channels" if channels > 1 else "")
+                + f", {found:,} values with all of the volume before it, more than the {self.largest:,} that "
+                f"largest_volume allows. If that is its true size, allow it: --largest_volume {found}"
+            )
+
+
+def codestream_size(data: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and channels that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it is neither.
+
+    Decoders go by these and not by what a TIFF or DICOM file around them says.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _jpeg_size(data)
+    sizes = []
+    for found in re.finditer(re.escape(_JPEG_2000_SIZE), data):  # several, if one is bait
+        header = data[found.start() + 8 : found.start() + 42]
+        if len(header) == 34:
+            right, lower, left, upper = struct.unpack(">4I", header[:16])
+            (channels,) = struct.unpack(">H", header[32:])
+            sizes.append((max(lower - upper, 0), max(right - left, 0), channels))
+    return max(sizes, key=math.prod, default=None)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
+    """Size in the frame header, after the segments before it."""
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        kind = data[place + 1]
+        if kind == 0xFF:  # filling
+            place += 1
+            continue
+        length, _, rows, columns, channels = struct.unpack(">HBHHB", data[place + 2 : place + 10])
+        if kind in _JPEG_FRAMES:
+            return rows, columns, channels
+        place += 2 + length
+    return None
