@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Spacingd, Transform
 from monai.utils import convert_to_numpy, convert_to_tensor
 
+from mri_seg.limits import LARGEST_VOLUME, SizeLimit
 from mri_seg.options import flag
 
 __all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd", "RequireAxiald"]
@@ -103,16 +105,40 @@ class PlaneSpacingd(Spacingd):
     Args:
         keys: keys of the volumes.
         pixel_size: rows' and columns' spacing wanted, in mm.
+        largest_volume: voxels that the result may have.
         kwargs: further arguments of MONAI's ``Spacingd``.
     """
 
-    def __init__(self, keys: KeysCollection, pixel_size: Sequence[float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        pixel_size: Sequence[float],
+        *,
+        largest_volume: int = LARGEST_VOLUME,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(keys, pixdim=(*pixel_size, -1.0), **kwargs)
+        self.pixel_size = pixel_size
+        self.largest_volume = largest_volume
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
-        """Resample each volume ``(C, H, W, D)`` in its first two spatial axes."""
+        """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
+
+        Raises:
+            ValueError: when the result would be larger than ``largest_volume``.
+        """
         if not self._spacing_known(data):
             return dict(data)
+        for key in self.key_iterator(data):
+            spacing = affine_to_spacing(data[key].affine).tolist()
+            sizes = data[key].shape[1:]
+            planes = (size * step / wanted for size, step, wanted in zip(sizes, spacing, self.pixel_size))
+            shape = [*(math.ceil(size) for size in planes), *sizes[2:]]
+            SizeLimit(self.largest_volume).add(
+                f"{data[key].meta.get('filename_or_obj', key)} resampled from {spacing[0]:g} x {spacing[1]:g} mm to "
+                f"{self.pixel_size[0]:g} x {self.pixel_size[1]:g} mm",
+                shape,
+            )
         # Spacingd takes every entry whose name begins with a key's for metadata: MONAI Label's image_path is a text.
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
