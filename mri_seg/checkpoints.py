@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -19,7 +20,10 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.handlers import CheckpointSaver
+from monai.utils import set_determinism
+from torch.optim.lr_scheduler import LRScheduler
 
+from mri_seg.distributed import agreed, gathered, highest, is_first, rank, world_size
 from mri_seg.files import whole_file
 from mri_seg.options import flag
 from mri_seg.record import evaluated_config, read_json, sha256, write_json, write_record
@@ -37,7 +41,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _INDEX = "checkpoints.json"
-# Keys of the config that do not change what a run computes.
+# Keys of the config that do not change what a run computes, or only by the number of processes (multi_gpu_train.json).
 _HARMLESS = {
     "bundle_root",
     "dataset_dir",
@@ -47,6 +51,23 @@ _HARMLESS = {
     "num_workers",
     "resume",
     "keep_checkpoints",
+    "largest_volume",
+    "imports",
+    "device",
+    "network",
+    "sync_batchnorm",
+    "summary_writer",
+    "average_buffers",
+    "initialize",
+    "finalize",
+    "train#dataset#progress",
+    "train#trainer#network",
+    "train#trainer#train_handlers",
+    "validate#dataset#progress",
+    "validate#dataset#runtime_cache",
+    "validate#dataloader#sampler",
+    "validate#evaluator#_target_",
+    "validate#evaluator#val_handlers",
 }
 
 
@@ -61,6 +82,10 @@ class TrainingCheckpoint:
     the number of the signal; a second signal does not wait. The sampler must give the batches of an epoch from where it
     is told to (:py:class:`mri_seg.slices.EpochSampler`), so that a run can go on within an epoch.
 
+    Of several processes the first reads and writes; they stop after the same step, whichever heard of it. Another
+    number of processes goes on at the same place among the slices drawn, rounded down to its own steps, with the
+    learning rate of the same share of the training.
+
     Attach it after all other handlers, so that it sees what they have done.
 
     Args:
@@ -70,7 +95,7 @@ class TrainingCheckpoint:
         evaluator: the evaluator that validates, whose best metric is kept.
         savers: handlers among which MONAI's ``CheckpointSaver`` keep the best model; others are passed over.
         keep: how many checkpoints to keep.
-        batch_size: slices of a step, by which the sampler counts.
+        batch_size: slices of a step, by which the sampler counts; with several processes, of a step of each.
     """
 
     def __init__(
@@ -96,7 +121,7 @@ class TrainingCheckpoint:
         self.savers = [saver for saver in savers if isinstance(saver, CheckpointSaver)]
         self.keep = keep
         self._signal: int | None = None
-        self._random: dict | None = None
+        self._random: list[dict] | None = None
         self._former: dict[int, Any] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -115,23 +140,27 @@ class TrainingCheckpoint:
                 self._former[number] = signal.signal(number, self._hear)
         if engine.state.iteration:  # trained by this process: a round of a federation, with the weights it sent
             return
-        found = find_checkpoint(self.folder)
+        found = agreed(find_checkpoint(self.folder) if is_first() else None)
         if found is None:
             return
         path, state = found
+        iteration = self._iteration_of(state, engine.state.epoch_length)
         missing = self.objects.keys() ^ state["objects"].keys()
         if missing:
             raise ValueError(f"{path}: holds other parts than this run, apart in {', '.join(sorted(missing))}.")
         for name, thing in self.objects.items():
-            thing.load_state_dict(state["objects"][name])
+            if isinstance(thing, LRScheduler) and iteration != state["iteration"]:
+                thing.last_epoch, thing._step_count = iteration, iteration + 1  # of as many steps as it has now
+            else:
+                thing.load_state_dict(state["objects"][name])
         for saver, saved in zip(self.savers, state["savers"], strict=True):
             _load_saver(saver, saved)
         if self.evaluator is not None:
             self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        engine.state.iteration = state["iteration"]
-        engine.state.epoch = state["iteration"] // engine.state.epoch_length
-        self._random = state["random"]
-        done = engine.state.epoch, state["iteration"] % engine.state.epoch_length
+        engine.state.iteration = iteration
+        engine.state.epoch = iteration // engine.state.epoch_length
+        self._random = [state["random"], *state.get("random_of_others", [])]
+        done = engine.state.epoch, iteration % engine.state.epoch_length
         if done[0] >= engine.state.max_epochs:
             logger.info("%s is complete: all %d epochs are done.", self.folder, done[0])
         else:
@@ -139,22 +168,41 @@ class TrainingCheckpoint:
 
     def _tell_sampler(self, engine: Engine) -> None:
         self.sampler.set_epoch(engine.state.epoch)
-        self.sampler.start = engine.state.iteration % engine.state.epoch_length * self.batch_size
+        self.sampler.start = engine.state.iteration % engine.state.epoch_length * self._step
+
+    @property
+    def _step(self) -> int:
+        """Slices of a step of all processes."""
+        return self.batch_size * world_size()
+
+    def _iteration_of(self, state: Mapping[str, Any], epoch_length: int) -> int:
+        """The iteration of a checkpoint in steps of now, which are larger or smaller with other processes."""
+        length, step = state.get("epoch_length", epoch_length), state.get("step", self._step)
+        epochs, steps = divmod(state["iteration"], length)
+        return epochs * epoch_length + min(steps * step // self._step, epoch_length - 1)
 
     def _restore_random_state(self) -> None:
         if self._random is not None:
-            load_random_state(self._random)
+            load_random_state(self._random[min(rank(), len(self._random) - 1)])
+            if rank() >= len(self._random):  # a process that the run did not have draws what no other draws
+                set_determinism(int(torch.randint(2**31, (1,))) + rank())
             self._random = None
 
     def _save(self, engine: Engine) -> None:
+        random_states = gathered(random_state())
+        if not is_first():
+            return
         state = {
             "iteration": engine.state.iteration,
+            "epoch_length": engine.state.epoch_length,
+            "step": self._step,
             "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
             "savers": [_saver_state(saver) for saver in self.savers],
             "best": None
             if self.evaluator is None
             else [float(self.evaluator.state.best_metric), int(self.evaluator.state.best_metric_epoch)],
-            "random": random_state(),
+            "random": random_states[0],
+            "random_of_others": random_states[1:],
         }
         path = self.folder / f"checkpoint_iteration={engine.state.iteration}.pt"
         with whole_file(path) as unfinished:
@@ -170,26 +218,29 @@ class TrainingCheckpoint:
                 old.unlink(missing_ok=True)
 
     def _hear(self, number: int, frame: Any) -> None:
-        if self._signal is not None:
+        if self._signal is not None and world_size() == 1:
             raise SystemExit(128 + number)
-        self._signal = number
-        logger.warning("%s: finishing the step, then stopping.", signal.Signals(number).name)
+        if self._signal is None and is_first():
+            logger.warning("%s: finishing the step, then stopping.", signal.Signals(number).name)
+        self._signal = number  # torchrun may repeat a signal, and kills by itself after half a minute
 
     def _stop_if_told(self, engine: Engine) -> None:
+        told = highest(self._signal or 0)
         # After the last step of an epoch the epoch is finished first, with its validation.
-        if self._signal is not None and engine.state.iteration % engine.state.epoch_length:
+        if told and engine.state.iteration % engine.state.epoch_length:
             self._save(engine)
-            self._leave()
+            self._leave(told)
 
     def _end_epoch(self, engine: Engine) -> None:
         self._save(engine)
-        if self._signal is not None:
-            self._leave()
+        if told := highest(self._signal or 0):
+            self._leave(told)
 
-    def _leave(self) -> None:
-        number = self._signal
+    def _leave(self, number: int) -> None:
+        agreed("saved")  # torchrun ends the others when one has left
         self._listen_no_more()
-        logger.warning("Stopped. The same command goes on from the last checkpoint in %s.", self.folder)
+        if is_first():
+            logger.warning("Stopped. The same command goes on from the last checkpoint in %s.", self.folder)
         raise SystemExit(128 + number)
 
     def _listen_no_more(self) -> None:
@@ -220,10 +271,10 @@ class _Averaging:
 def run_folder(output_dir: PathLike | str, resume: bool | str = True) -> Path:
     """Folder of a run: the one asked for, or without ``resume`` a new one beside it where it holds a run already."""
     folder = Path(output_dir)
-    if flag(resume, "resume") or not (folder / "config.json").exists():
-        return folder
-    numbers = itertools.count(2)
-    return next(new for n in numbers if not (new := folder.with_name(f"{folder.name}-{n}")).exists())
+    if not flag(resume, "resume") and (folder / "config.json").exists():
+        numbers = itertools.count(2)
+        folder = next(new for n in numbers if not (new := folder.with_name(f"{folder.name}-{n}")).exists())
+    return agreed(folder)
 
 
 def begin_run(folder: PathLike | str, **facts: Any) -> Path:
@@ -233,8 +284,10 @@ def begin_run(folder: PathLike | str, **facts: Any) -> Path:
         folder: folder of the run.
         facts: as for :py:func:`mri_seg.record.write_record`, which is called from a config likewise.
     """
-    refuse_other_config(folder, evaluated_config())
-    return write_record(folder, **facts)
+    if is_first():
+        refuse_other_config(folder, evaluated_config())
+        write_record(folder, **facts)
+    return agreed(Path(folder))
 
 
 def find_checkpoint(folder: PathLike | str) -> tuple[Path, dict] | None:
@@ -271,12 +324,18 @@ def refuse_other_config(folder: PathLike | str, config: Mapping[str, Any]) -> No
     file = Path(folder) / "config.json"
     if not file.is_file() or not _read_index(Path(folder)):
         return
-    former = read_json(file)
-    now = json.loads(json.dumps(dict(config), default=str))
+    former, now = read_json(file), json.loads(json.dumps(dict(config), default=str))
+    record = file.with_name("run.json")
+    processes = read_json(record).get("processes", 1) if record.is_file() else 1
+    # Other processes may take other batches, so that a step of all stays the same.
+    harmless = _HARMLESS if processes == world_size() else _HARMLESS | {"batch_size"}
+    for name in harmless:
+        _remove(former, name)
+        _remove(now, name)
     differing = [
         f"{key} was {former.get(key)!r:.60}, now {now.get(key)!r:.60}"
         for key in sorted(former.keys() | now.keys())
-        if key not in _HARMLESS and former.get(key) != now.get(key)
+        if former.get(key) != now.get(key)
     ]
     if differing:
         raise ValueError(
@@ -306,6 +365,12 @@ def load_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _remove(config: dict[str, Any], name: str) -> None:
+    """Remove a key of a config, named as the command line does: ``train#trainer#network``."""
+    *path, key = name.split("#")
+    functools.reduce(lambda part, key: part.get(key, {}), path, config).pop(key, None)
 
 
 def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from mri_seg.distributed import first_to_fail
 from mri_seg.options import check_values, flag
 from mri_seg.record import evaluated_config
 
@@ -94,6 +95,8 @@ def _texts(part: Any) -> Iterator[str]:
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
+        return
+    if not first_to_fail():
         return
     root = _root(error)
     known = isinstance(root, (ValueError, OSError, ImportError))

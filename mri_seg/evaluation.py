@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
+from mri_seg.distributed import gathered, is_first
 from mri_seg.files import whole_file
 from mri_seg.metrics import SLICE_SCORES, slice_scores
 from mri_seg.record import run_record, write_json
@@ -27,7 +28,7 @@ class EvaluationWriter:
     """Handler that writes ``metrics.json``, ``patients.csv`` and ``slices.csv`` when an evaluation is complete.
 
     Attach it to an evaluator whose output holds ``pred`` and ``label``: binary volumes ``(1, H, W, D)`` in the
-    geometry of the input, ``pred`` with the metadata ``case``.
+    geometry of the input, ``pred`` with the metadata ``case``. Of several processes the first writes the rows of all.
 
     Args:
         output_dir: folder of the files.
@@ -73,6 +74,10 @@ class EvaluationWriter:
             self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
 
     def _write(self, engine: Engine) -> None:
+        shares = gathered((self.patients, self.slices))
+        if not is_first():
+            return
+        self.patients, self.slices = ([row for share in shares for row in share[n]] for n in (0, 1))
         summary = summarise(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):

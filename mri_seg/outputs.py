@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -21,6 +22,7 @@ from monai.transforms import Orientation, Resize, apply_transform
 from PIL import Image
 
 import mri_seg
+from mri_seg.distributed import agreed, gathered, is_first, rank, world_size
 from mri_seg.errors import reason
 from mri_seg.files import whole_file
 from mri_seg.measurements import measure, summary_row
@@ -210,7 +212,8 @@ class CaseWriter:
     Each case gets a folder in ``output_dir``. Files that are there are kept, unless ``overwrite``; each file is whole
     or not there at all. ``summary.csv`` has a row for every case, with the error of those that failed, and
     ``measurements.csv`` one for every case that was measured; both are written anew after each case and keep the rows
-    of cases that are not part of this run.
+    of cases that are not part of this run. Of several processes the first writes them: its own cases as they are done,
+    and all in the end.
 
     Args:
         output_dir: folder that gets a folder for each case.
@@ -233,6 +236,7 @@ class CaseWriter:
         self.overwrite = flag(overwrite, "overwrite")
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
+        self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
         """Outputs to write for a case: those that fit it and, without ``overwrite``, whose files are not all there.
@@ -271,11 +275,15 @@ class CaseWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_cases)
 
     def finish(self) -> None:
-        """Say what was done.
+        """Say what was done, by all processes.
 
         Raises:
             SystemExit: with status 1 when a case failed.
         """
+        shares = gathered(self.rows)
+        if not is_first():
+            return
+        self.rows = {case: row for share in shares for case, row in share.items()}
         self._write_tables()
         count = {status: sum(row["status"] == status for row in self.rows.values()) for status in ("done", "kept")}
         failed = [case for case, row in self.rows.items() if row["status"] == "failed"]
@@ -327,11 +335,14 @@ class CaseWriter:
             row["measurements"] = summary_row(measurements)
         if status != "failed":
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
-        self.rows[case] = row
-        if status != "kept":
-            self._write_tables()
+        with self._entering:
+            self.rows[case] = row
+            if status != "kept":
+                self._write_tables()
 
     def _write_tables(self) -> None:
+        if not is_first():
+            return
         _merge_csv(self.output_dir / "summary.csv", list(self.rows.values()), _SUMMARY)
         measured = [row["measurements"] for row in self.rows.values() if "measurements" in row]
         if measured:
@@ -341,6 +352,8 @@ class CaseWriter:
 class CaseDataset(IterableDataset):
     """The cases that still have to be segmented, read one after the other; one that cannot be read is passed over.
 
+    Several processes take every so many of them.
+
     Args:
         data: cases of :py:func:`mri_seg.studies.find_cases`.
         transform: reads and prepares a case.
@@ -348,7 +361,9 @@ class CaseDataset(IterableDataset):
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
-        super().__init__(data=writer.to_do(data), transform=transform)
+        remaining = agreed(writer.to_do(data) if is_first() else [])
+        super().__init__(data=remaining[rank() :: world_size()], transform=transform)
+        writer.sources |= {case["case"]: case for case in remaining}
         self.writer = writer
 
     def __iter__(self) -> Iterator[Any]:

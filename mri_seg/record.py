@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigParser
 
 import mri_seg
+from mri_seg.distributed import world_size
 from mri_seg.files import whole_file
 
 __all__ = ["evaluated_config", "read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
@@ -42,11 +43,12 @@ def sha256(file: PathLike | str) -> str:
 
 
 def run_record(**facts: Any) -> dict[str, Any]:
-    """Describe the process: time, command, versions, machine, and whatever facts are given."""
+    """Describe the process: time, command, versions, number of processes, machine, and whatever facts are given."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
         "versions": versions(),
+        "processes": world_size(),
         "machine": {"processors": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
         **facts,
     }

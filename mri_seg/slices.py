@@ -10,6 +10,8 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from mri_seg.distributed import rank as this_rank
+from mri_seg.distributed import world_size
 from mri_seg.transforms import neighbour_offsets
 
 __all__ = ["EpochSampler", "SliceDataset"]
@@ -106,19 +108,34 @@ class EpochSampler(Sampler):
     """Draw slices by weight; what is drawn depends on seed and epoch alone.
 
     So a run that was stopped draws what it would have drawn: set ``epoch``, and ``start`` for the place within it.
+    Several processes share the same draws: each takes every so many, so that a step of all of them sees what one
+    process would see in a step of as many slices. Draws that do not go round are left out.
 
     Args:
         weights: weight of each slice ``(slices,)``.
-        num_samples: slices drawn in an epoch.
+        num_samples: slices drawn in an epoch, by all processes together.
         seed: seed of the draws.
         replacement: whether a slice may be drawn again in an epoch.
+        num_replicas: number of processes; those that torchrun started if None.
+        rank: number of this process, from 0.
     """
 
-    def __init__(self, weights: torch.Tensor, num_samples: int, seed: int = 0, replacement: bool = True) -> None:
+    def __init__(
+        self,
+        weights: torch.Tensor,
+        num_samples: int,
+        seed: int = 0,
+        replacement: bool = True,
+        *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
         self.num_samples = num_samples
         self.seed = seed
         self.replacement = replacement
+        self.num_replicas = world_size() if num_replicas is None else num_replicas
+        self.rank = this_rank() if rank is None else rank
         self.epoch = 1
         self.start = 0
 
@@ -127,15 +144,16 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Slices drawn in an epoch."""
-        return self.num_samples
+        """Slices of an epoch that this process takes."""
+        return self.num_samples // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        """Places of the slices drawn, from ``start`` on."""
+        """Places of the slices drawn, from ``start`` on, by all processes together."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=generator)
         start, self.start = self.start, 0
-        yield from drawn[start:].tolist()
+        rest = drawn[start:].tolist()
+        yield from rest[: len(rest) // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]
 
 
 class _Compact(Transform):

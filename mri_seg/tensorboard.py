@@ -18,6 +18,7 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mri_seg.distributed import sum_up
 from mri_seg.pictures import (
     PREDICTION,
     REFERENCE,
@@ -175,6 +176,8 @@ class PrecisionRecallCurve(TensorBoardHandler):
         num_thresholds: number of thresholds, evenly from 0 to 1; TensorBoard takes up to 127.
     """
 
+    on_every_process = True
+
     def __init__(
         self,
         summary_writer: SummaryWriter | None = None,
@@ -195,7 +198,7 @@ class PrecisionRecallCurve(TensorBoardHandler):
     def __call__(self, engine: Engine) -> None:
         """Write the curve of the cases seen in this epoch."""
         tag, epoch = "validation/precision and recall of voxels", engine.state.epoch
-        curve = precision_recall_rows(self._counts).numpy()
+        curve = precision_recall_rows(sum_up(self._counts)).numpy()
         self._writer.add_pr_curve_raw(tag, *curve, global_step=epoch, num_thresholds=self.num_thresholds)
 
     def _reset(self, engine: Engine) -> None:

@@ -31,15 +31,15 @@ EPOCHS, STEPS, BATCH = 4, 5, 2
 class Run:
     """A small training with dropout, momentum, a schedule and a best model: everything that has a state."""
 
-    def __init__(self, folder: Path, **options: object) -> None:
+    def __init__(self, folder: Path, batch: int = BATCH, **options: object) -> None:
         torch.manual_seed(0)
         self.network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1)
-        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, EPOCHS * STEPS)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, EPOCHS * STEPS * BATCH // batch)
         data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
         self.sampler = EpochSampler(torch.ones(20), STEPS * BATCH, seed=3)
         loader = torch.utils.data.DataLoader(
-            data, batch_size=BATCH, sampler=self.sampler, generator=torch.Generator().manual_seed(0)
+            data, batch_size=batch, sampler=self.sampler, generator=torch.Generator().manual_seed(0)
         )
         self.loader, self.seen = loader, []
         self.trainer = Engine(self.step)
@@ -52,7 +52,7 @@ class Run:
             folder,
             objects={"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler},
             sampler=self.sampler,
-            batch_size=BATCH,
+            batch_size=batch,
             evaluator=self.evaluator,
             savers=[saver, "another handler"],
             **options,
@@ -259,3 +259,23 @@ class TestRunFolder:
             (tmp_path / name).mkdir()
             (tmp_path / name / "config.json").touch()
         assert run_folder(tmp_path / "run", "false") == tmp_path / "run-3"
+
+
+class TestOtherSteps:
+    """Other processes make larger or smaller steps: here, of other batches."""
+
+    @pytest.mark.parametrize(("batch", "iteration", "slices"), [(1, 14, 4), (5, 2, 0)])
+    def test_go_on_at_the_same_place_among_the_slices_drawn(
+        self, tmp_path: Path, unstopped: Run, batch: int, iteration: int, slices: int
+    ) -> None:
+        stopped = Run(tmp_path / "run").stop_at(7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            stopped.go()  # in the second epoch, after two steps of two
+        resumed = Run(tmp_path / "run", batch=batch)
+        resumed.trainer.add_event_handler(Events.STARTED, lambda engine: resumed.seen.append(engine.state.iteration))
+        started, *seen = resumed.go().seen
+        assert started == iteration
+        drawn = [value for step in unstopped.seen[STEPS : 2 * STEPS] for value in step]
+        rest = drawn[3 * slices :]  # three numbers a slice
+        assert [value for step in seen for value in step][: len(rest)] == rest
+        assert resumed.scheduler.last_epoch == EPOCHS * STEPS * BATCH // batch

@@ -16,6 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.transforms import Invertd, Orientation
 
+from mri_seg.distributed import gathered, is_first
 from mri_seg.files import whole_file
 from mri_seg.options import flag
 from mri_seg.reader import LoadVolumed
@@ -59,7 +60,8 @@ class CaseArchive:
 
     Attach it to an evaluator whose output holds ``pred``, ``label`` and ``probability``: volumes ``(1, H, W, D)`` in
     the geometry of the input, ``pred`` with the metadata ``case`` and ``files``. When the evaluation is complete, the
-    attention of the gates is added to the cases of the gallery, if the network tells it.
+    attention of the gates is added to the cases of the gallery, if the network tells it; the first of several processes
+    does so.
 
     Args:
         output_dir: folder of the evaluation.
@@ -112,11 +114,12 @@ class CaseArchive:
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
         network = engine.network
-        if not hasattr(network, "forward_with_attention"):
+        dice = {case: value for share in gathered(self.dice) for case, value in share.items()}
+        if not is_first() or not hasattr(network, "forward_with_attention"):
             return
         network.eval()
-        cases = list(self.dice)
-        for name in gallery(self.dice):
+        cases = list(dice)
+        for name in gallery(dice):
             item = self.dataset[cases.index(name)]
             image = item["image"]
             slices = image.as_tensor().permute(3, 0, 1, 2).to(next(network.parameters()).device)  # (D, C, h, w)

@@ -18,6 +18,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 import mri_seg
+from mri_seg.distributed import is_first
 from mri_seg.files import whole_file
 from mri_seg.options import flag
 from mri_seg.pictures import PREDICTION, REFERENCE
@@ -80,7 +81,8 @@ class ReportWriter:
             engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _write(self, engine: Engine) -> None:
-        engine.logger.info("report: %s", write_report(self.output_dir))
+        if is_first():
+            engine.logger.info("report: %s", write_report(self.output_dir))
 
 
 @dataclass
