@@ -1,0 +1,143 @@
+"""Write a bundle's weights with all that belongs to them: model card, metadata, configs, licence and sums."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.bundle import ConfigParser, ckpt_export, onnx_export
+
+from mri_seg.weights import CheckpointLoader, write_sums
+
+__all__ = ["FORMATS", "export_bundle"]
+
+FORMATS = ("ts", "onnx")
+"""Forms of the network that run without this package: TorchScript and ONNX."""
+
+_TOLERANCE = 1e-5  # between the logits of an exported network and the original's
+_SIZES = ((2, 64, 48), (1, 96, 128))  # slices, rows, columns that they are compared on
+_NEEDED = ("configs/inference.json", "configs/metadata.json", "docs/README.md", "LICENSE")
+
+
+def export_bundle(
+    bundle_root: PathLike | str,
+    output_dir: PathLike | str,
+    *,
+    checkpoint: PathLike | str | None = None,
+    formats: Sequence[str] = ("ts",),
+) -> Path:
+    """Write a bundle that can be given away; it is whole when it appears.
+
+    The folder has the weights as ``models/model.pt`` and in the ``formats`` asked for, ``SHA256SUMS`` over all of them,
+    and the bundle's configs, metadata, model card and licence. TorchScript also carries the metadata and
+    ``inference.json`` within. ONNX takes any number and size of slices.
+
+    Args:
+        bundle_root: the bundle.
+        output_dir: the folder to write, which must not be there, or be empty.
+        checkpoint: weights of the network that ``inference.json`` defines; the bundle's own by default.
+        formats: of :py:data:`FORMATS`.
+
+    Returns:
+        the folder.
+
+    Raises:
+        FileNotFoundError: when the bundle lacks a part, or there are no weights.
+        FileExistsError: when the folder holds something.
+        ImportError: when a package that a format needs is not installed.
+        ValueError: when a format is not known, the weights are damaged or of another network, or an exported network
+            does not give the original's logits.
+    """
+    bundle, output_dir = Path(bundle_root), Path(output_dir)
+    for name in _NEEDED:
+        if not (bundle / name).is_file():
+            raise FileNotFoundError(f"{bundle / name}: no such file. Give the folder of a bundle.")
+    _check_formats(formats)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir}: is there already. Give the path of a new folder, or remove it.")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=output_dir.parent) as unfinished:
+        folder = Path(unfinished, output_dir.name)
+        not_for_others = shutil.ignore_patterns("*.py", "__pycache__", ".*")
+        for part in ("configs", "docs"):
+            shutil.copytree(bundle / part, folder / part, ignore=not_for_others)
+        shutil.copy(bundle / "LICENSE", folder)
+        _write_weights(folder, Path(checkpoint) if checkpoint else bundle / "models" / "model.pt", formats)
+        folder.replace(output_dir)
+    return output_dir
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"formats: {', '.join(unknown)} is not known; expected some of {', '.join(FORMATS)}.")
+    missing = [name for name in ("onnx", "onnxruntime") if "onnx" in formats and not importlib.util.find_spec(name)]
+    if missing:
+        raise ImportError(f'formats: onnx needs {" and ".join(missing)}. Install the extra: pip install -e ".[export]"')
+
+
+def _write_weights(folder: Path, checkpoint: Path, formats: Sequence[str]) -> None:
+    """Write ``models``: the weights, the network in each format, and their sums."""
+    config, models = folder / "configs" / "inference.json", folder / "models"
+    parser = ConfigParser(ConfigParser.load_config_file(config))
+    parser["device"] = "cpu"
+    network = parser.get_parsed_content("network_def").eval()
+    CheckpointLoader(checkpoint, {"model": network})(Engine(lambda engine, batch: None))
+    models.mkdir()
+    shutil.copyfile(checkpoint, models / "model.pt")  # its sum stays the one that evaluations name
+    named = "model" in torch.load(models / "model.pt", map_location="cpu", weights_only=True)
+
+    channels = next(network.parameters()).shape[1]
+    common: dict[str, Any] = {
+        "net_id": "network_def",
+        "ckpt_file": str(models / "model.pt"),
+        "key_in_ckpt": "model" if named else "",
+        "meta_file": str(folder / "configs" / "metadata.json"),
+        "config_file": str(config),
+    }
+    if "ts" in formats:
+        ckpt_export(**common, filepath=str(models / "model.ts"))
+        _compare(models / "model.ts", network, torch.jit.load(models / "model.ts"), channels)
+    if "onnx" in formats:
+        sizes = {0: "slices", 2: "rows", 3: "columns"}
+        names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": sizes, "pred": sizes}}
+        onnx_export(
+            **common,
+            filepath=str(models / "model.onnx"),
+            input_shape=[1, channels, 64, 64],
+            use_trace=True,
+            converter_kwargs={**names, "dynamo": False},
+        )
+        _compare(models / "model.onnx", network, partial(_run_onnx, models / "model.onnx"), channels)
+    write_sums(models)
+
+
+def _run_onnx(file: Path, image: torch.Tensor) -> torch.Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": np.asarray(image)})
+    return torch.from_numpy(logits)
+
+
+def _compare(file: Path, network: Callable, exported: Callable, channels: int) -> None:
+    """Make sure that an exported network gives the original's logits."""
+    generator = torch.Generator().manual_seed(0)
+    for slices, rows, columns in _SIZES:
+        image = torch.randn(slices, channels, rows, columns, generator=generator)
+        with torch.no_grad():
+            difference = (network(image) - exported(image)).abs().max().item()
+        if not difference <= _TOLERANCE:
+            raise ValueError(
+                f"{file.name}: its logits are off the network's by {difference:.2g}, expected {_TOLERANCE} at most. "
+                "Export with the versions of PyTorch and ONNX that metadata.json names."
+            )
