@@ -1,19 +1,24 @@
-"""Run a network in reduced precision where the machine is fast at it."""
+"""Run a network in reduced precision, averaged, and on no more air than it needs."""
 
 from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+from torch.nn.functional import avg_pool2d
 
 from mri_seg.options import flag
 
-__all__ = ["AutocastInferer", "AveragingInferer", "bfloat16_is_fast"]
+__all__ = ["AutocastInferer", "AveragingInferer", "HeadInferer", "bfloat16_is_fast"]
+
+_BLOCK = 4  # side of the blocks of pixels by which the head is found, so that single bright pixels in air do not count
+_NO_HEAD = -16.0  # logit of tumour where there is no head
 
 
 class AutocastInferer(Inferer):
@@ -82,6 +87,85 @@ class AveragingInferer(Inferer):
         return self._others
 
 
+class HeadInferer(Inferer):
+    """Call another inferer on the head alone: air around it is cropped, slices without head are left out.
+
+    The head is where the mean of a block of 4 x 4 pixels lies over ``threshold`` of the way from the volume's darkest
+    to its brightest blocks, as in :py:class:`mri_seg.transforms.NormalizeForeground`. Each slice is cropped to the box
+    around its head; slices of like boxes go through the network together. What is left out has a logit of -16. Volumes
+    of one value are not cropped.
+
+    Args:
+        inferer: the inferer to call, on volumes ``(1, C, h, w, slices)`` of up to ``slices_per_batch`` slices.
+        enabled: whether to crop; without it the inferer is called as it is.
+        slices_per_batch: largest number of slices in a call.
+        margin: pixels kept around the head.
+        multiple: sides and places of the boxes are multiples of this, as the network's max pooling has it.
+        threshold: where the head begins, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        inferer: Inferer,
+        *,
+        enabled: bool | str = True,
+        slices_per_batch: int = 8,
+        margin: int = 8,
+        multiple: int = 16,
+        threshold: float = 0.12,
+    ) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.enabled = flag(enabled, "skip_air")
+        self.slices_per_batch = slices_per_batch
+        self.margin = margin
+        self.multiple = multiple
+        self.threshold = threshold
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return logits for volumes ``(B, C, H, W, D)``, whose slice is the middle channel."""
+        if not self.enabled:
+            return self.inferer(inputs, network, *args, **kwargs)
+        results = []
+        for volume in torch.as_tensor(inputs).movedim(-1, 1):  # (D, C, H, W)
+            boxes = self._boxes(volume[:, volume.shape[1] // 2])
+            if not boxes:
+                results.append(self.inferer(_volume(volume), network, *args, **kwargs)[0])
+                continue
+            result = None
+            for batch in _batches(boxes, volume.shape[-2:], self.slices_per_batch):
+                crops = torch.stack([volume[number, :, rows, columns] for number, (rows, columns) in batch])
+                logits = self.inferer(_volume(crops), network, *args, **kwargs)[0]  # (C, h, w, slices)
+                if result is None:
+                    result = logits.new_full((len(logits), *volume.shape[-2:], len(volume)), _NO_HEAD)
+                for n, (number, (rows, columns)) in enumerate(batch):
+                    result[:, rows, columns, number] = logits[..., n]
+            results.append(result)
+        return convert_to_dst_type(torch.stack(results), inputs)[0]
+
+    def _boxes(self, slices: torch.Tensor) -> dict[int, tuple[slice, slice]]:
+        """Rows and columns of the head in each of the slices ``(D, H, W)`` that has one."""
+        means = avg_pool2d(slices[:, None].float(), _BLOCK, ceil_mode=True)[:, 0]
+        low, high = torch.quantile(means.flatten()[:: means.numel() // 10**7 + 1], means.new_tensor([0.005, 0.995]))
+        head = means > low + self.threshold * (high - low)
+        return {
+            number: (
+                self._extent(head[number].any(1), slices.shape[1]),
+                self._extent(head[number].any(0), slices.shape[2]),
+            )
+            for number in head.flatten(1).any(1).nonzero().flatten().tolist()
+        }
+
+    def _extent(self, blocks: torch.Tensor, size: int) -> slice:
+        """Pixels from the first to the last block of the head, with margin, in multiples."""
+        places = blocks.nonzero().flatten()
+        first, last = int(places[0]) * _BLOCK - self.margin, (int(places[-1]) + 1) * _BLOCK + self.margin
+        first, last = first // self.multiple * self.multiple, -(-last // self.multiple) * self.multiple
+        return slice(max(first, 0), min(last, size))
+
+
 def bfloat16_is_fast(device: str | torch.device) -> bool:
     """Tell whether a device multiplies bfloat16 natively, so that autocast saves time.
 
@@ -101,3 +185,30 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _batches(
+    boxes: Mapping[int, tuple[slice, slice]], shape: Sequence[int], largest: int
+) -> Iterator[list[tuple[int, tuple[slice, slice]]]]:
+    """Batches of slices with their boxes widened to the same size, few pixels wider than they were.
+
+    Args:
+        boxes: box of each slice by its number.
+        shape: rows and columns of a slice.
+        largest: largest number of slices in a batch.
+    """
+    numbers = sorted(boxes, key=lambda number: [side.stop - side.start for side in boxes[number]])
+    for begin in range(0, len(numbers), largest):
+        batch = numbers[begin : begin + largest]
+        size = [max(boxes[number][axis].stop - boxes[number][axis].start for number in batch) for axis in (0, 1)]
+        yield [(number, tuple(map(_widened, boxes[number], size, shape))) for number in batch]
+
+
+def _widened(side: slice, size: int, available: int) -> slice:
+    start = min(side.start, available - size)
+    return slice(start, start + size)
+
+
+def _volume(slices: torch.Tensor) -> torch.Tensor:
+    """Slices ``(D, C, H, W)`` as a volume ``(1, C, H, W, D)``."""
+    return slices.movedim(0, -1)[None]

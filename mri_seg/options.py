@@ -95,13 +95,13 @@ _TEXT = Rule("text (in quotes twice, where it looks like a number)", lambda valu
 
 RULES = {
     **dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "val_interval", "checkpoint_interval"), _whole(1)),
-    **dict.fromkeys(("keep_checkpoints", "slices_per_batch", "bootstrap_resamples"), _whole(1)),
+    **dict.fromkeys(("keep_checkpoints", "slices_per_batch", "bootstrap_resamples", "calibration_slices"), _whole(1)),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
     **dict.fromkeys(("learning_rate", "gradient_norm", "largest_volume"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "smallest_lesion", "surface_tolerance"), _NOT_NEGATIVE),
     **dict.fromkeys(("warmup_share", "averaging_momentum", "threshold"), _SHARE),
-    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "save_to_bundle", "overwrite", "report"), _SWITCH),
-    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip"), _SWITCH),
+    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "overwrite", "report"), _SWITCH),
+    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip", "skip_air"), _SWITCH),
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split"), _PATH),
     **dict.fromkeys(("run_name", "section"), _TEXT),
     "tumour_fraction": Rule("a number, 0 to 1, or None", lambda value: value is None or _SHARE.holds(value)),

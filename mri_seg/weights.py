@@ -133,9 +133,9 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
 
 
 def write_sums(folder: PathLike | str) -> None:
-    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``) in a folder."""
+    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``, ``.xml`` and ``.bin``) in a folder."""
     folder = Path(folder)
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx", ".xml", ".bin"))
     with whole_file(folder / SUMS) as unfinished:
         unfinished.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
 

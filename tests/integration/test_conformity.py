@@ -112,6 +112,11 @@ def load(checkpoint: Path) -> torch.nn.Module:
     return network
 
 
+def innermost(inferer: dict) -> dict:
+    """The inferer that others wrap."""
+    return innermost(inferer["inferer"]) if "inferer" in inferer else inferer
+
+
 class TestMetadata:
     def test_has_every_entry_of_the_model_zoo_form(self) -> None:
         metadata = config("metadata.json")
@@ -176,13 +181,13 @@ class TestConfigsAgree:
         )
         assert validation == inference
 
-    @pytest.mark.parametrize("key", ["smallest_lesion", "fill_holes", "flip", "ensemble"])
+    @pytest.mark.parametrize("key", ["smallest_lesion", "fill_holes", "flip", "ensemble", "runtime", "skip_air"])
     def test_evaluation_and_inference_share(self, key: str) -> None:
         assert config("evaluate.json")[key] == config("inference.json")[key]
 
     def test_evaluation_infers_and_postprocesses_as_inference_does(self) -> None:
         evaluation, inference = config("evaluate.json"), config("inference.json")
-        inference["inferer"]["inferer"]["inferer"]["sw_batch_size"] = 8  # changes no result
+        innermost(inference["inferer"])["sw_batch_size"] = inference["inferer"]["slices_per_batch"] = 8  # the default
         assert evaluation["validate#inferer"] == inference["inferer"]
         text = json.dumps(evaluation["validate#postprocessing"]).replace("@validate#preprocessing", "@preprocessing")
         assert json.loads(text) == inference["postprocessing"]
@@ -203,8 +208,7 @@ class TestConfigsAgree:
 
     def test_both_infer_slice_by_slice(self) -> None:
         train, inference = config("train.json"), config("inference.json")
-        validation = train["validate"]["inferer"]["inferer"]
-        slices = inference["inferer"]["inferer"]["inferer"]
+        validation, slices = (innermost(part["inferer"]) for part in (train["validate"], inference))
         assert validation == {**slices, "sw_batch_size": validation["sw_batch_size"]}
 
     def test_every_top_level_number_is_described(self) -> None:
