@@ -121,8 +121,8 @@ def first_to_fail() -> bool:
         return os.environ.get("RANK", "0") == "0"  # before they have joined, all fail alike
     try:
         return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
-    except RuntimeError:  # the others are gone, torchrun among them
-        return True
+    except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
+        return is_first()
 
 
 def agreed(value: T) -> T:
