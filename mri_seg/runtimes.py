@@ -75,7 +75,8 @@ class RuntimeInferer(Inferer):
         version = sum(0 if weight.is_inference() else weight._version for weight in _tensors(network))
         known, compiled = self._compiled.get(network, (None, None))
         if known != version:
-            compiled = RUNTIMES[self.runtime].compile(network, self.checkpoints)
+            with torch.autocast("cpu", enabled=False):  # it would be converted as a part of the network
+                compiled = RUNTIMES[self.runtime].compile(network, self.checkpoints)
             self._compiled[network] = version, compiled
         return compiled
 

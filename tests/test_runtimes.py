@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from mri_seg.inferers import AveragingInferer, HeadInferer
+from mri_seg.inferers import AutocastInferer, AveragingInferer, HeadInferer
 from mri_seg.networks import AttentionUNet
 from mri_seg.quantization import calibration_slices, quantize
 from mri_seg.runtimes import RuntimeInferer, int8_file
@@ -72,6 +72,10 @@ class TestOtherRuntimes:
 
         expected = probabilities(averaged("torch"), volume, network)
         torch.testing.assert_close(probabilities(averaged(runtime), volume, network), expected, rtol=0, atol=1e-4)
+
+    def test_stay_in_float32_under_autocast(self, runtime: str, network: AttentionUNet, slices: torch.Tensor) -> None:
+        found = probabilities(AutocastInferer(RuntimeInferer(SimpleInferer(), runtime)), slices, network)
+        torch.testing.assert_close(found, network(slices).sigmoid(), rtol=0, atol=1e-4)
 
     def test_see_new_weights_in_the_same_network(
         self, runtime: str, network: AttentionUNet, slices: torch.Tensor

@@ -1,0 +1,131 @@
+"""Time inference from files to files on every case of a data set, by runtime; and where the time goes.
+
+    python benchmarks/files.py --dataset_dir data/kaggle_3m --cases 20 --json files.json
+
+Reads the cases, writes NIfTI masks and measurements, draws no pictures. Every run is a process of its own, so that its
+peak memory is its own; runtimes take turns. Slices a second count from the start of the evaluator, with what compiles
+then, to the last file; `in all` from the start of Python. Stages are timed in the process of the last repeat: reading
+and preparing run beside the network, so that they sum up to more than the time in all. 8-bit weights have to be there:
+see quantize.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measuring
+
+from mri_seg.studies import find_cases
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SEGMENT = """
+import json, os, resource, time
+from collections import defaultdict
+from monai.bundle import ConfigParser
+options = json.loads(os.environ["OPTIONS"])
+parser = ConfigParser()
+parser.read_config(options.pop("config"))
+parser.update(options)
+evaluator = parser.get_parsed_content("evaluator")
+dataset = parser.get_parsed_content("dataset")
+stages = defaultdict(float)
+
+def timed(stage, function):
+    def call(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            stages[stage] += time.perf_counter() - began
+    return call
+
+for transform in [*dataset.transform.transforms, *parser.get_parsed_content("postprocessing").transforms]:
+    kind = type(transform)
+    kind.__call__ = timed(kind.__name__, kind.__call__)
+inferer = parser.get_parsed_content("inferer")
+type(inferer).__call__ = timed("network", type(inferer).__call__)
+import mri_seg.outputs
+for name, output in mri_seg.outputs.OUTPUTS.items():
+    mri_seg.outputs.OUTPUTS[name] = output._replace(write=timed("write " + name, output.write))
+began = time.perf_counter()
+evaluator.run()
+seconds = time.perf_counter() - began
+print(json.dumps({
+    "seconds": seconds,
+    "in_all": time.time() - float(os.environ["BEGAN"]),
+    "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    "failed": sum(row["status"] == "failed" for row in parser.get_parsed_content("writer").rows.values()),
+    "stages": stages,
+}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "bundle" / "models" / "model.pt")
+    parser.add_argument("--runtimes", default="torch,openvino,openvino-int8")
+    parser.add_argument("--cases", type=int, default=0, help="how many cases, evenly from all; 0 for all")
+    parser.add_argument("--flip", default="true")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    cases = find_cases(args.dataset_dir)
+    if args.cases:
+        cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
+    slices = sum(len(case["image"]) for case in cases)
+    print(f"{len(cases)} cases, {slices} slices, flip {args.flip}")
+    runs: dict[str, list[dict]] = {runtime: [] for runtime in args.runtimes.split(",")}
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name, "data")
+        data.mkdir()
+        for case in cases:
+            (data / case["case"]).symlink_to(Path(case["image"][0]).parent.resolve())
+        for repeat in range(args.repeats):
+            for runtime, found in runs.items():
+                found.append(segment(args, data, Path(name, f"{runtime}-{repeat}"), runtime))
+    reference = next(iter(runs.values()))
+    print(f"slices a second | times {next(iter(runs))} | seconds in all | peak memory, GiB")
+    for runtime, found in runs.items():
+        rates = measuring.spread([slices / run["seconds"] for run in found], 1)
+        ratios = measuring.spread([one["seconds"] / run["seconds"] for one, run in zip(reference, found)])
+        in_all = measuring.spread([run["in_all"] for run in found], 1)
+        print(f"  {runtime:14} {rates:24} {ratios:22} {in_all:22} {max(run['memory_gib'] for run in found):.2f}")
+    for runtime, found in runs.items():
+        print(f"{runtime}: milliseconds a slice by stage")
+        for stage, seconds in sorted(found[-1]["stages"].items(), key=lambda item: -item[1]):
+            print(f"  {stage:24} {1000 * seconds / slices:.2f}")
+    measuring.write(args.json, {"machine": measuring.machine(), "slices": slices, "flip": args.flip, "runs": runs})
+
+
+def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> dict:
+    """Segment all cases in a process of its own."""
+    options = {
+        "config": str(ROOT / "bundle" / "configs" / "inference.json"),
+        "bundle_root": str(ROOT / "bundle"),
+        "dataset_dir": str(data),
+        "output_dir": str(out),
+        "checkpoint": str(args.checkpoint),
+        "outputs": "mask,measurements",
+        "runtime": runtime,
+        "flip": args.flip,
+        "device": "cpu",
+    }
+    environment = {**os.environ, "OPTIONS": json.dumps(options), "BEGAN": str(time.time()), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", SEGMENT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{runtime}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
