@@ -17,6 +17,7 @@ from mri_seg.record import evaluated_config
 __all__ = ["check_keys", "reason", "set_up_errors"]
 
 _REFERENCE = re.compile(r"@(?:%?)([A-Za-z_]\w*)")
+_ITK = re.compile(r"\S+\.[ch]xx:\d+:\s*ITK ERROR: \w+\(\w+\): ")
 _RUN_BY_NAME = {"imports", "initialize", "run", "training", "evaluation", "inference", "finalize", "bundle_root"}
 # What MONAI says around the error of a transform or of a part of a config.
 _WRAPPING = ("applying transform", "Failed to evaluate", "Failed to instantiate", "Failed to resolve")
@@ -70,7 +71,8 @@ def reason(error: BaseException | str) -> str:
     error = _root(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}."
-    return " ".join(str(error).split()) or type(error).__name__
+    # ITK puts the place in its source before what it says, and the address of an object.
+    return " ".join(_ITK.sub("", str(error)).split()) or type(error).__name__
 
 
 def _root(error: BaseException | str) -> BaseException | str:

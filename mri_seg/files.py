@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 __all__ = ["whole_file"]
+
+_LONGEST_NAME = 80  # characters, of up to three bytes each of 255
 
 
 @contextmanager
@@ -27,7 +30,9 @@ def whole_file(path: PathLike | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".part-{os.getpid()}-{path.name}")
+    # Other processes and threads may write the same file; a name cut at its start stays within what a name may have.
+    prefix = f".part-{os.getpid()}-{threading.get_ident()}-"
+    unfinished = path.with_name(prefix + path.name[-(_LONGEST_NAME - len(prefix)) :])
     try:
         yield unfinished
         unfinished.replace(path)

@@ -62,7 +62,7 @@ class SizeLimit:
             raise TooLargeError(
                 f"{file}: declares {' x '.join(map(str, shape))} voxels"
                 + (f" of {channels} channels" if channels > 1 else "")
-                + f", {found:,} values with all of the volume before it, more than the {self.largest:,} that "
+                + f", {found:,} in all, more than the {self.largest:,} that "
                 f"largest_volume allows. If that is its true size, allow it: --largest_volume {found}"
             )
 

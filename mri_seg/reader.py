@@ -27,7 +27,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mri_seg.dicom.reader import DICOMReader
+from mri_seg.errors import reason
 from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
+from mri_seg.metaimage import check_meta_image
 
 __all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "LoadVolumed", "SliceReader"]
 
@@ -151,7 +153,7 @@ class SliceReader(ImageReader):
             return [self._read_picture(path, limit)]
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = [page for page in tiff.pages if not page.is_reduced]  # no thumbnails
+                pages = [page for page in _pages(tiff) if not page.is_reduced]  # no thumbnails
                 if _next_page(tiff):
                     raise ValueError("it ends before its last page")
                 decoded = [(_decode(path, page, limit), page) for page in pages]
@@ -246,6 +248,16 @@ def _grey_of_palette(path: Path, colours: np.ndarray) -> np.ndarray:
     return colours[..., 0]
 
 
+def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Pages of a file; in a damaged one the last may refer back to one before, and tifffile would never end."""
+    offsets = set()
+    for page in tiff.pages:
+        if page.offset in offsets:
+            raise ValueError("its pages follow one another in a circle")
+        offsets.add(page.offset)
+        yield page
+
+
 def _next_page(tiff: tifffile.TiffFile) -> int:
     """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
     tiff.filehandle.seek(tiff.pages.next_page_offset)
@@ -318,7 +330,8 @@ class LoadVolumed(MapTransform):
             SliceReader(channel=channel, spacing=spacing, largest_volume=largest_volume),
             DICOMReader(largest_volume=largest_volume),
         )
-        self.other_readers = (NibabelReader(), ITKReader())  # ITKReader takes whatever is left
+        # ITKReader takes whatever is left.
+        self.other_readers = (NibabelReader(squeeze_non_spatial_dims=True), ITKReader())
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
@@ -355,8 +368,7 @@ class LoadVolumed(MapTransform):
             raise
         except Exception as error:  # each library raises errors of its own for damaged files
             raise ValueError(
-                f"{files[0]}: cannot be read ({' '.join(str(error).split()) or type(error).__name__}). "
-                "Copy the file again from its source, or leave it out."
+                f"{files[0]}: cannot be read ({reason(error)}). Copy the file again from its source, or leave it out."
             ) from error
         _check_affine(affine, files[0])
         if not torch.isfinite(volume).any():
@@ -402,12 +414,20 @@ def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
     for file in files:
         if file.lower().endswith((".nii", ".nii.gz")):
             header = _nifti_header(file)
-            limit.add(file, header.get_data_shape())
-            voxels = math.prod(map(int, header.get_data_shape()))
-            expected = voxels * header.get_data_dtype().itemsize + max(int(header.get_data_offset()), 0)
+            shape, dtype = header.get_data_shape(), header.get_data_dtype()
+            if min(shape, default=0) < 1 or dtype.kind not in "iuf":
+                raise ValueError(f"{' x '.join(map(str, shape))} voxels of type {dtype}, expected real numbers")
+            limit.add(file, shape)
+            voxels = math.prod(map(int, shape))
+            offset = max(int(header.get_data_offset()), 0)
+            if offset > limit.largest:  # all of it would be read, as extensions of the header
+                raise ValueError(f"its voxels are to begin after {offset} bytes")
+            expected = voxels * dtype.itemsize + offset
             found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
             if expected > found:
                 raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+        elif file.lower().endswith((".mha", ".mhd")):
+            check_meta_image(Path(file), limit)
         else:
             image = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
             if image is not None:  # else the error is given on reading
@@ -421,8 +441,13 @@ def _nifti_header(file: str) -> nibabel.Nifti1Header | nibabel.Nifti2Header:
     """Header of a NIfTI file, without the extensions that may follow it."""
     with (gzip.open if file.lower().endswith(".gz") else open)(file, "rb") as stream:
         block = stream.read(nibabel.Nifti2Header.sizeof_hdr)
+    if len(block) < nibabel.Nifti1Header.sizeof_hdr:
+        raise ValueError(f"it ends within its header, after {len(block)} bytes")
     kind = nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(block) else nibabel.Nifti1Header
-    return kind(block[: kind.sizeof_hdr], check=False)
+    header = kind(block[: kind.sizeof_hdr], check=False)
+    if int(header["datatype"]) not in nibabel.nifti1.data_type_codes.code:
+        raise ValueError(f"its datatype is {int(header['datatype'])}, which NIfTI does not know")
+    return header
 
 
 def _check_voxel_size(volume: MetaTensor, file: str) -> None:

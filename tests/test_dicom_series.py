@@ -94,6 +94,14 @@ class TestFindSeries:
         (series,) = find_series(write_series(tmp_path, IMAGE, transfer_syntax=syntax))
         assert series.echo_time == 120
 
+    def test_refuses_a_deflated_file_that_would_fill_the_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mri_seg.dicom.series._LARGEST_DEFLATED", 100_000)
+        files = write_series(tmp_path, ramp(300, 300, 1), transfer_syntax=DeflatedExplicitVRLittleEndian)
+        with pytest.raises(ValueError, match=r"IM0000\.dcm: .*deflated, of more than"):
+            find_series(files)
+
     def test_counts_frames_and_reads_functional_groups_of_an_enhanced_image(self, tmp_path: Path) -> None:
         (series,) = find_series([write_multiframe(tmp_path / "a.dcm", IMAGE, echo_time=90, inversion_time=2200)])
         assert (series.image_count, series.echo_time, series.inversion_time) == (3, 90, 2200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,18 @@ class TestWholeFile:
             interrupted()
         assert [file.name for file in tmp_path.iterdir()] == ["a"]
         assert (tmp_path / "a").read_text() == "old"
+
+    def test_by_several_threads_at_once(self, tmp_path: Path) -> None:
+        def write(number: int) -> None:
+            for _ in range(50):
+                with whole_file(tmp_path / "a") as unfinished:
+                    unfinished.write_text(str(number))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+    def test_with_a_name_as_long_as_may_be(self, tmp_path: Path) -> None:
+        with whole_file(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
+            unfinished.write_text("all")
+        assert [len(file.name) for file in tmp_path.iterdir()] == [255]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from mri_seg.dicom.series import frame_count, functional_group, number_of, read_header
+from mri_seg.dicom.series import frame_count, functional_group, number_of, read_header, sequence_of
 from mri_seg.limits import SizeLimit
 
 __all__ = ["Frame", "FrameGrid", "order_frames"]
@@ -150,7 +150,7 @@ def _planes(path: Path, limit: SizeLimit | None) -> list[_Plane]:
     count = frame_count(header)
     if limit is not None:
         limit.add(path, (count, _size(path, header, "Rows"), _size(path, header, "Columns")))
-    if count > max(1, len(header.get("PerFrameFunctionalGroupsSequence") or [])):
+    if count > max(1, len(sequence_of(header, "PerFrameFunctionalGroupsSequence"))):
         raise ValueError(
             f"{path}: has {count} frames, but no PlanePositionSequence that says where they lie. "
             "Export the series as enhanced MR or as single images."

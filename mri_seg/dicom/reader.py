@@ -184,7 +184,7 @@ def _read_image(path: Path, scratch: Path, largest_volume: int) -> _Image:
             "screenshot or a colour map."
         )
     return _Image(
-        _clear_unused_bits(_decode(path, data, scratch, largest_volume).reshape(count, data.Rows, data.Columns), data),
+        _decode(path, data, scratch, largest_volume),
         [_rescale(data, number) for number in range(count)],
         photometric == "MONOCHROME1",
     )
@@ -207,11 +207,11 @@ def _decode(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> np
         )
     try:
         if syntax in _BY_PYDICOM:
-            return pixel_array(data, raw=True)
+            return _frames(pixel_array(data, raw=True), data)
         for frame in generate_fragments(data.PixelData):
             if own_size := codestream_size(frame):
                 SizeLimit(largest_volume).add(path, own_size[:2], own_size[2])
-        return _decompress(data, scratch)
+        return _frames(_decompress(data, scratch), data)
     except TooLargeError:
         raise
     except Exception as error:  # decoders raise errors of many kinds
@@ -219,6 +219,11 @@ def _decode(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> np
             f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or cut short: "
             "copy it again from its source, or leave it out."
         ) from error
+
+
+def _frames(stored: np.ndarray, data: Dataset) -> np.ndarray:
+    """Stored values as frames ``(frames, H, W)``, without what is not a value."""
+    return _clear_unused_bits(stored.reshape(frame_count(data), data.Rows, data.Columns), data)
 
 
 def _decompress(data: Dataset, scratch: Path) -> np.ndarray:

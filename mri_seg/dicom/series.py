@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,16 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_preamble
+from pydicom.sequence import Sequence as DICOMSequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 __all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
 
 _log = logging.getLogger(__name__)
 
+_LARGEST_DEFLATED = 2**30  # bytes
+_PIECE = 2**20
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _MR_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
@@ -162,7 +168,7 @@ def find_series(files: Iterable[PathLike | str]) -> list[Series]:
         if not is_dicom(path):
             continue
         header = read_header(path, _TAGS)
-        if header.get("SOPClassUID") in _MR_IMAGES:
+        if _text(header, "SOPClassUID") in _MR_IMAGES:
             found[_uid(path, header)].append((path, header))
     series = [_series(uid, members) for uid, members in found.items()]
     return sorted(series, key=lambda one: (one.study_uid, one.number is None, one.number or 0, one.uid))
@@ -224,13 +230,43 @@ def read_header(path: Path, tags: list[str] | None = None) -> Dataset:
 def read_dataset(path: Path, **options: Any) -> Dataset:
     """Read a DICOM file with :func:`pydicom.dcmread`; raises as :func:`read_header`."""
     try:
-        return pydicom.dcmread(path, **options)
+        _check_deflated(path)
+        data = pydicom.dcmread(path, **options)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file.") from None
     except Exception as error:  # pydicom raises errors of many kinds for damaged files
         raise ValueError(
             f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
         ) from error
+    _leave_out_unreadable(data)
+    return data
+
+
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory, where pydicom unpacks it whole."""
+    with path.open("rb") as file:
+        read_preamble(file, force=False)
+        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        packed = file.read(_PIECE)
+        while packed and size <= _LARGEST_DEFLATED:
+            size += len(unpacker.decompress(packed, _PIECE))
+            packed = unpacker.unconsumed_tail or file.read(_PIECE)
+    if size > _LARGEST_DEFLATED:
+        raise ValueError(f"deflated, of more than {_LARGEST_DEFLATED // 2**20} MiB; dcmconv can unpack it")
+
+
+def _leave_out_unreadable(data: Dataset) -> None:
+    """Remove attributes whose values cannot be read: pydicom reads them when they are first asked for."""
+    for tag in list(data.keys()):
+        try:
+            element = data[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _leave_out_unreadable(item)
+        except Exception:  # pydicom raises errors of many kinds for damaged values
+            del data[tag]
 
 
 def number_of(data: Dataset, keyword: str) -> float | None:
@@ -252,12 +288,18 @@ def frame_count(data: Dataset) -> int:
 
 def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
     """Item of a functional group that holds for a frame of an enhanced image: its own, or else the shared one."""
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    shared = header.get("SharedFunctionalGroupsSequence") or []
+    per_frame = sequence_of(header, "PerFrameFunctionalGroupsSequence")
+    shared = sequence_of(header, "SharedFunctionalGroupsSequence")
     for groups in (*per_frame[frame : frame + 1], *shared[:1]):
-        if items := groups.get(sequence):
+        if items := sequence_of(groups, sequence):
             return items[0]
     return None
+
+
+def sequence_of(data: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Items of a sequence, none when it is missing or no sequence."""
+    value = data.get(keyword)
+    return value if isinstance(value, DICOMSequence) else []
 
 
 def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:

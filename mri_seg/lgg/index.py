@@ -184,13 +184,13 @@ def _walk(folder: Path, tree: PatientTree, seen: set[tuple[str, str]]) -> bool:
     pattern = _slice_pattern(name)
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
-    if any(pattern.fullmatch(entry.name) and entry.is_file() for entry in entries):
+    if any(pattern.fullmatch(entry.name) and os.path.isfile(entry) for entry in entries):
         tree.patients.setdefault(name, []).append(folder)
         return True
     below = [
         _walk(folder / entry.name, tree, seen)
         for entry in entries
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+        if os.path.isdir(entry) and not entry.name.startswith(".") and entry.name != "__MACOSX"
     ]
     if not any(below) and _TCGA_PATIENT.fullmatch(name):
         tree.empty.append(folder)

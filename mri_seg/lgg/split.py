@@ -180,7 +180,7 @@ def _parse(text: bytes, source: str) -> dict[str, dict[str, int | None]]:
     """Turn a split file's content into slices by patient by section; ``source`` names the file in errors."""
     try:
         content = json.loads(text)
-    except ValueError as error:  # not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # not JSON, not even text, or brackets without end
         raise ValueError(f"{source}: not a JSON file ({error}), expected a split.") from error
     known = ", ".join(SECTIONS)
     if not isinstance(content, dict):

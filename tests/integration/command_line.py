@@ -1,0 +1,56 @@
+"""The command line in this process: what it prints, and the status it ends with, without seconds of imports."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"network_def#channels": "[2,4]", "flip": "false", "amp": "false"}
+"""Options that make inference quick."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def bundle(run_id: str, *config_files: str, **options: object) -> Ended:
+    """``python -m monai.bundle run``, as the interpreter does it: errors go to the hook that prints them."""
+    files = [str(ROOT / "bundle" / "configs" / name) for name in config_files]
+    words = ["run", run_id, "--config_file", str(files)]
+    for key, value in options.items():
+        words += [f"--{key}", str(value)]
+    return module("monai.bundle", *words)
+
+
+def module(name: str, *words: str) -> Ended:
+    """``python -m name words``."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        mock.patch.object(sys, "argv", [f"python -m {name}", *words]),
+        mock.patch.object(sys, "excepthook", sys.__excepthook__),
+    ):
+        try:
+            runpy.run_module(name, run_name="__main__")
+            status = 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException as error:
+            status = 1
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            root.handlers, root.level = handlers, level
+    return Ended(status, stdout.getvalue(), stderr.getvalue())
