@@ -284,6 +284,8 @@ class CaseWriter:
         if not is_first():
             return
         self.rows = {case: row for share in shares for case, row in share.items()}
+        for case in sorted(self.sources.keys() - self.rows.keys()):  # the thread that reads may have died
+            self.failed(case, "not reached. Start the same command again: it does what is missing.")
         self._write_tables()
         count = {status: sum(row["status"] == status for row in self.rows.values()) for status in ("done", "kept")}
         failed = [case for case, row in self.rows.items() if row["status"] == "failed"]

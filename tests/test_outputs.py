@@ -328,10 +328,11 @@ class TestFailures:
         with pytest.raises(SystemExit) as status:
             writer.finish()
         assert status.value.code == 1
-        assert "failed: 2." in capsys.readouterr().out
+        assert "failed: 4." in capsys.readouterr().out
         summary = table(tmp_path / "summary.csv")
         assert summary["bad"]["error"] == "in/bad.nii: cannot be read. Copy it again."
         assert summary["study"]["error"] == "no FLAIR"
+        assert summary["a"]["error"].startswith("not reached")  # read, and never written
         assert {row["status"] for row in summary.values()} == {"failed"}
 
     def test_in_writing_leave_the_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
