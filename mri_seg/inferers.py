@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_dst_type
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import avg_pool2d
 
 from mri_seg.options import flag
@@ -129,7 +129,7 @@ class HeadInferer(Inferer):
         if not self.enabled:
             return self.inferer(inputs, network, *args, **kwargs)
         results = []
-        for volume in torch.as_tensor(inputs).movedim(-1, 1):  # (D, C, H, W)
+        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1):  # (D, C, H, W)
             boxes = self._boxes(volume[:, volume.shape[1] // 2])
             if not boxes:
                 results.append(self.inferer(_volume(volume), network, *args, **kwargs)[0])

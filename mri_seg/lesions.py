@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 
-from mri_seg.measurements import label_lesions, slice_axis
+from mri_seg.measurements import bounding_box, label_lesions, slice_axis
 from mri_seg.options import flag
 
 __all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
@@ -109,10 +109,17 @@ class FillHolesInSlicesd(MapTransform):
 
 
 def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Apply a function of a boolean mask ``(H, W, D)`` to each channel, keeping type, device and metadata."""
+    """Apply a function of a boolean mask ``(H, W, D)`` to each channel, keeping type, device and metadata.
+
+    The function sees the box around the mask, and leaves what is outside it empty.
+    """
     if masks.ndim != 4:
         raise ValueError(f"the mask must be a volume (1, H, W, D), got shape {tuple(masks.shape)}.")
-    changed = np.stack([change(mask) for mask in convert_to_numpy(masks) > 0])
+    changed = convert_to_numpy(masks) > 0
+    for mask in changed:
+        if mask.any():
+            box = bounding_box(mask)
+            mask[box] = change(mask[box])
     return convert_to_dst_type(changed, masks)[0]
 
 

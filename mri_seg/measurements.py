@@ -11,7 +11,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-__all__ = ["Diameters", "diameters", "label_lesions", "measure", "slice_axis", "summary_row"]
+__all__ = ["Diameters", "bounding_box", "diameters", "label_lesions", "measure", "slice_axis", "summary_row"]
 
 UNCERTAIN = (0.3, 0.7)
 """Probabilities between which a voxel counts as uncertain: the lower included, the upper not."""
@@ -155,7 +155,7 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """
     mask = np.asarray(mask) > 0
     labels = np.zeros(mask.shape, dtype=np.int32)
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim), output=labels[box])
     return labels, int(count)
 
@@ -277,7 +277,7 @@ def _to_axial(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.nd
     return apply_orientation(volume, turn), inv_ornt_aff(turn, volume.shape)
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """Smallest box around a mask; an empty one where nothing is inside."""
     box = []
     for axis in range(mask.ndim):

@@ -217,9 +217,10 @@ class NeighbouringSlicesd(MapTransform):
         """Stack the neighbours of each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
-            if len(self.offsets) > 1:
-                slices = torch.arange(d[key].shape[-1])
-                d[key] = torch.cat([d[key][..., (slices + o).clamp(0, len(slices) - 1)] for o in self.offsets])
+            if (number := len(self.offsets)) > 1:
+                first, last = d[key][..., :1], d[key][..., -1:]
+                extended = torch.cat([first] * (number // 2) + [d[key]] + [last] * (number // 2), dim=-1)
+                d[key] = extended.unfold(-1, number, 1)[0].movedim(-1, 0)  # a view: no slice is copied
         return d
 
 
