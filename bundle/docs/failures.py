@@ -56,6 +56,7 @@ def draw(axes: Axes, case: ArchivedCase, index: int, kind: str) -> None:
 
 
 def main() -> None:
+    """Read the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path, help="output folder of an evaluation")
     parser.add_argument("output", type=Path, help="the picture")

@@ -47,6 +47,7 @@ def draw(curves: Curves, title: str) -> plt.Figure:
 
 
 def main() -> None:
+    """Read the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("output", type=Path, help="path of both files without their suffix")
