@@ -129,7 +129,7 @@ class HeadInferer(Inferer):
         if not self.enabled:
             return self.inferer(inputs, network, *args, **kwargs)
         results = []
-        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1):  # (D, C, H, W)
+        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1).contiguous():  # (D, C, H, W)
             boxes = self._boxes(volume[:, volume.shape[1] // 2])
             if not boxes:
                 results.append(self.inferer(_volume(volume), network, *args, **kwargs)[0])
@@ -139,10 +139,10 @@ class HeadInferer(Inferer):
                 crops = torch.stack([volume[number, :, rows, columns] for number, (rows, columns) in batch])
                 logits = self.inferer(_volume(crops), network, *args, **kwargs)[0]  # (C, h, w, slices)
                 if result is None:
-                    result = logits.new_full((len(logits), *volume.shape[-2:], len(volume)), _NO_HEAD)
+                    result = logits.new_full((len(volume), len(logits), *volume.shape[-2:]), _NO_HEAD)
                 for n, (number, (rows, columns)) in enumerate(batch):
-                    result[:, rows, columns, number] = logits[..., n]
-            results.append(result)
+                    result[number, :, rows, columns] = logits[..., n]
+            results.append(result.movedim(0, -1))
         return convert_to_dst_type(torch.stack(results), inputs)[0]
 
     def _boxes(self, slices: torch.Tensor) -> dict[int, tuple[slice, slice]]:

@@ -61,7 +61,7 @@ class RuntimeInferer(Inferer):
         self.inferer = inferer
         self.runtime = runtime
         self.checkpoints = list(_paths(checkpoints))
-        self._compiled: WeakKeyDictionary[torch.nn.Module, tuple[int, Compiled]] = WeakKeyDictionary()
+        self._compiled: WeakKeyDictionary[torch.nn.Module, _Known] = WeakKeyDictionary()
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -72,13 +72,22 @@ class RuntimeInferer(Inferer):
         return self.inferer(inputs, network, *args, **kwargs)
 
     def _compile(self, network: torch.nn.Module) -> Compiled:
-        version = sum(0 if weight.is_inference() else weight._version for weight in _tensors(network))
-        known, compiled = self._compiled.get(network, (None, None))
-        if known != version:
-            with torch.autocast("cpu", enabled=False):  # it would be converted as a part of the network
-                compiled = RUNTIMES[self.runtime].compile(network, self.checkpoints)
-            self._compiled[network] = version, compiled
-        return compiled
+        known = self._compiled.get(network)
+        if known and known.version == _version(known.weights):
+            return known.call
+        with torch.autocast("cpu", enabled=False):  # it would be converted as a part of the network
+            call = RUNTIMES[self.runtime].compile(network, self.checkpoints)
+        weights = [*network.parameters(), *network.buffers()]
+        self._compiled[network] = _Known(weights, _version(weights), call)
+        return call
+
+
+class _Known(NamedTuple):
+    """A compiled network, and the weights it was compiled with."""
+
+    weights: list[torch.Tensor]
+    version: int
+    call: Compiled
 
 
 class Runtime(NamedTuple):
@@ -203,9 +212,9 @@ def _paths(paths: PathLike | str | Sequence) -> Iterable[Path]:
             yield from _paths(path)
 
 
-def _tensors(network: torch.nn.Module) -> Iterable[torch.Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
+def _version(weights: Iterable[torch.Tensor]) -> int:
+    """A number that grows whenever weights are changed in place."""
+    return sum(0 if weight.is_inference() else weight._version for weight in weights)
 
 
 def _on_cpu(network: torch.nn.Module) -> torch.nn.Module:
