@@ -31,10 +31,13 @@ NAME = "flair_tumour_segmentation"
 LABEL = "monailabel==0.8.5"
 
 # What MONAI Label asks for, without sam2, which its monaibundle app does not need and which builds for GPUs only;
-# without monai, which the project brings; and without pydicom-seg, which asks for a NumPy of long ago.
+# without monai, which the project brings; and without two packages that ask for a NumPy before 2, but run with it.
+# Of PyTorch and NumPy, those that are there.
+OLD = ["pydicom-seg==0.4.1", "numpymaxflow"]
 REQUIREMENTS = """
-import importlib.metadata, re
-names = [line for line in importlib.metadata.requires("monailabel") if not re.match("sam2|monai|pydicom-seg", line)]
+import importlib.metadata as metadata, re
+names = [name for name in metadata.requires("monailabel") if not re.match("sam2|monai|pydicom-seg|numpymaxflow", name)]
+names += [f"{name}=={metadata.version(name).split('+')[0]}" for name in ("torch", "numpy")]
 print("\\n".join(names + ["setuptools", "scikit-image", "SimpleITK", "jsonschema", "torchvision"]))
 """
 
@@ -70,15 +73,9 @@ def install(folder: Path, torch: str | None) -> Path:
     if torch:
         pip(torch)
     pip("--editable", str(ROOT))
-    pip("--no-deps", LABEL, "pydicom-seg==0.4.1")
-    wanted = subprocess.run([python, "-c", REQUIREMENTS], check=True, capture_output=True, text=True).stdout.split("\n")
-    version = subprocess.run(
-        [python, "-c", "import torch; print(torch.__version__.split('+')[0])"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    pip(f"torch=={version}", *filter(None, wanted))  # the torch that is there, and a torchvision that fits
+    pip("--no-deps", LABEL, *OLD)
+    wanted = subprocess.run([python, "-c", REQUIREMENTS], check=True, capture_output=True, text=True).stdout
+    pip(*wanted.splitlines())
     if not has("torchvision"):
         # One built for GPUs does not load beside a torch built for CPUs; this is the last that loads all the same,
         # without the operators, which MONAI Label does not use.

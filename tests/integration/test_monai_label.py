@@ -15,6 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, LoadImaged
+from scipy.spatial.transform import Rotation
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -26,7 +27,8 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An oblique NIfTI volume whose pixels are not the network's, in an orientation of its own."""
     rng = np.random.default_rng(0)
     head = np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (36, 5, 44)), indexing="ij")), axis=0)
-    turned = np.array([[1.2, 0.1, 0, -20], [0, 0.5, 1.1, 5], [-0.1, 5.5, -0.1, 9], [0, 0, 0, 1]])
+    turned = np.diag([1.2, 5.5, 1.1, 1])[[0, 2, 1, 3]]  # the second axis upwards
+    turned[:3, :3] = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix() @ turned[:3, :3]
     image = nibabel.Nifti1Image((100 * (head < 0.9) + 10 * rng.random(head.shape)).astype(np.float32), turned)
     file = tmp_path_factory.mktemp("studies") / "head.nii.gz"
     nibabel.save(image, file)
