@@ -171,7 +171,8 @@ def stopped(phantom: Path, split: Path, tmp_path_factory: pytest.TempPathFactory
     ranks = train(2, phantom, split, folder)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints.json").exists():
-        assert ranks.processes[1].is_alive() and time.monotonic() < deadline, ranks.text()[-5000:]
+        assert ranks.processes[1].is_alive(), ranks.text()[-5000:]
+        assert time.monotonic() < deadline, ranks.text()[-5000:]
         time.sleep(0.01)
     os.kill(ranks.processes[1].pid, signal.SIGTERM)
     assert ranks.wait() == [128 + signal.SIGTERM] * 2, ranks.text()[-5000:]
