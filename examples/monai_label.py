@@ -38,7 +38,7 @@ REQUIREMENTS = """
 import importlib.metadata as metadata, re
 names = [name for name in metadata.requires("monailabel") if not re.match("sam2|monai|pydicom-seg|numpymaxflow", name)]
 names += [f"{name}=={metadata.version(name).split('+')[0]}" for name in ("torch", "numpy")]
-print("\\n".join(names + ["setuptools", "scikit-image", "SimpleITK", "jsonschema", "torchvision"]))
+print("\\n".join(names + ["setuptools", "psutil", "scikit-image", "SimpleITK", "jsonschema", "torchvision"]))
 """
 
 COMPARE = """
@@ -128,7 +128,7 @@ def wait_for(server: subprocess.Popen, url: str, seconds: float = 180) -> dict:
             return json.loads(ask(f"{url}/info/"))
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.5)
-    raise SystemExit("The server did not start.")
+    raise SystemExit("The server did not start: see what it says above, or in server.log.")
 
 
 def serve(folder: Path, python: Path, studies: Path, port: int) -> int:
