@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from mri_seg.inferers import bfloat16_is_fast
 from mri_seg.weights import check_sum
 
 __all__ = ["DIGEST", "RUNTIMES", "RuntimeInferer", "int8_file", "openvino", "openvino_model", "weights_digest"]
@@ -149,7 +150,7 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Comp
         model = openvino().Core().read_model(file)
         if model.has_rt_info(list(DIGEST)) and model.get_rt_info(list(DIGEST)).value == wanted:
             logger.info("Loaded the 8-bit weights %s", file)
-            return _openvino_callable(model)
+            return _openvino_callable(model, "bf16" if bfloat16_is_fast("cpu") else "f32")  # of layers kept in float
         found.append(f"{file}: made of other weights than those in use")
     raise ValueError(
         f"runtime openvino-int8: {'; '.join(found) or 'no checkpoint is given'}. "
@@ -157,9 +158,9 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Comp
     )
 
 
-def _openvino_callable(model: Any) -> Compiled:
+def _openvino_callable(model: Any, precision: str = "f32") -> Compiled:
     # Compiling takes a fraction of a second: a cache on disk would gain nothing.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     request = openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def call(slices: torch.Tensor) -> torch.Tensor:
