@@ -51,6 +51,9 @@ _HARMLESS = {
     "num_workers",
     "resume",
     "keep_checkpoints",
+    "save_execute_config",  # and the others of experiment tracking
+    "tracking_uri",
+    "experiment_name",
     "largest_volume",
     "imports",
     "device",

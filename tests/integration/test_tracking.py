@@ -29,10 +29,11 @@ def only_run(tracking_uri: str, name: str | None = None):
     return run.data, {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
-def test_mlflows_own_settings_log_loss_and_metrics(phantom: Path, tmp_path: Path) -> None:
+def test_monais_own_settings_log_loss_and_metrics(phantom: Path, tmp_path: Path) -> None:
     train(phantom, tmp_path / "run", tracking="mlflow")
     data, _ = only_run(f"sqlite:///{tmp_path}/run/mlruns.db")
     assert {"train_loss", *METRICS} <= set(data.metrics)
+    train(phantom, tmp_path / "run", tracking="mlflow")  # the run is complete: nothing to do, but nothing to refuse
 
 
 def test_the_bundles_settings_log_parameters_record_and_report_too(phantom: Path, tmp_path: Path) -> None:
