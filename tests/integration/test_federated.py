@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo, MonaiAlgoStats
-from monai.fl.utils.constants import FlStatistics
+from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from mri_seg.reader import LoadVolumed
@@ -110,7 +110,7 @@ class TestClient:
             workflow=ConfigWorkflow(config, logging_file=False, workflow_type="train", **own),
             data_stats_transform_list=[LoadVolumed(keys=["image", "label"])],
         )
-        client.initialize({"app_root": str(tmp_path)})
+        client.initialize({ExtraItems.APP_ROOT: str(tmp_path)})
         asked = {FlStatistics.HIST_BINS: [8], FlStatistics.HIST_RANGE: [[0, 256]]}
         found = client.get_data_stats(asked).statistics
         assert found["train"][FlStatistics.DATA_COUNT] == 5
