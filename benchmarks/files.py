@@ -92,6 +92,7 @@ def main() -> None:
         for repeat in range(args.repeats):
             for runtime, found in runs.items():
                 found.append(segment(args, data, Path(name, f"{runtime}-{repeat}"), runtime))
+                print(f"  {repeat + 1}: {runtime}, {found[-1]['seconds']:.1f} s", flush=True)
     reference = next(iter(runs.values()))
     print(f"slices a second | times {next(iter(runs))} | seconds in all | peak memory, GiB")
     for runtime, found in runs.items():
