@@ -12,25 +12,17 @@ see quantize.json.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import measuring
+from measuring import ROOT
 
 from mri_seg.studies import find_cases
 
-ROOT = Path(__file__).resolve().parent.parent
-
 SEGMENT = """
-import json, os, resource, time
 from collections import defaultdict
 from monai.bundle import ConfigParser
-options = json.loads(os.environ["OPTIONS"])
 parser = ConfigParser()
 parser.read_config(options.pop("config"))
 parser.update(options)
@@ -58,13 +50,12 @@ for name, output in mri_seg.outputs.OUTPUTS.items():
 began = time.perf_counter()
 evaluator.run()
 seconds = time.perf_counter() - began
-print(json.dumps({
+found = {
     "seconds": seconds,
     "in_all": time.time() - float(os.environ["BEGAN"]),
-    "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     "failed": sum(row["status"] == "failed" for row in parser.get_parsed_content("writer").rows.values()),
     "stages": stages,
-}))
+}
 """
 
 
@@ -109,23 +100,18 @@ def main() -> None:
 
 def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> dict:
     """Segment all cases in a process of its own."""
-    options = {
-        "config": str(ROOT / "bundle" / "configs" / "inference.json"),
-        "bundle_root": str(ROOT / "bundle"),
-        "dataset_dir": str(data),
-        "output_dir": str(out),
-        "checkpoint": str(args.checkpoint),
-        "outputs": "mask,measurements",
-        "runtime": runtime,
-        "flip": args.flip,
-        "device": "cpu",
-    }
-    environment = {**os.environ, "OPTIONS": json.dumps(options), "BEGAN": str(time.time()), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "-c", SEGMENT]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{runtime}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measuring.in_process(
+        SEGMENT,
+        config=ROOT / "bundle" / "configs" / "inference.json",
+        bundle_root=ROOT / "bundle",
+        dataset_dir=data,
+        output_dir=out,
+        checkpoint=args.checkpoint,
+        outputs="mask,measurements",
+        runtime=runtime,
+        flip=args.flip,
+        device="cpu",
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""What programs that measure inference share: the machine, its limits, repeats in turn, tables and JSON."""
+"""What programs that measure share: the machine, its limits, repeats in turn, parts, processes, tables and JSON."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,17 @@ import torch
 
 from mri_seg.record import versions
 from mri_seg.runtimes import openvino
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_CHILD = """
+import json, os, time
+options = json.loads(os.environ["OPTIONS"])
+{}
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+found["memory_gib"] = int(status["VmHWM"].split()[0]) / 2**20  # getrusage's begins with what the parent had
+print(json.dumps(found))
+"""
 
 
 def machine() -> dict[str, Any]:
@@ -34,6 +49,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load": os.getloadavg(),
         "versions": found,
     }
@@ -46,18 +62,97 @@ def in_turn(contestants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
         for name, run in contestants.items():
             began = time.perf_counter()
             run()
+            synchronise()
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
-def limits(repeats: int, size: int = 2048) -> dict[str, float]:
+def synchronise() -> None:
+    """Wait until the GPU has done all it was given, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Parts:
+    """Seconds by part of what runs: a part within another counts by itself, what is in none counts as the rest.
+
+    On a GPU, events among its kernels tell when parts begin and end, so that nothing waits for being timed.
+
+    Args:
+        rest: name of the rest.
+    """
+
+    def __init__(self, rest: str) -> None:
+        self.rest = rest
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all, and begin with the rest."""
+        self._open, self._marks = [self.rest], [("", self._now())]
+
+    def timed(self, name: str, function: Callable) -> Callable:
+        """The function, whose time counts as this part."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._mark()
+            self._open.append(name)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._mark()
+                self._open.pop()
+
+        return call
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each part since the beginning."""
+        self._mark()
+        synchronise()
+        found: dict[str, float] = defaultdict(float)
+        for (_, began), (name, ended) in itertools.pairwise(self._marks):
+            found[name] += ended - began if isinstance(ended, float) else began.elapsed_time(ended) / 1000
+        return dict(found)
+
+    def _mark(self) -> None:
+        self._marks.append((self._open[-1], self._now()))
+
+    @staticmethod
+    def _now() -> Any:
+        if not torch.cuda.is_available():
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def in_process(code: str, **options: Any) -> dict[str, Any]:
+    """Run code in a process of its own: it reads ``options`` and makes ``found``, to which its peak memory is added."""
+    environment = {
+        **os.environ,
+        "OPTIONS": json.dumps(options, default=str),
+        "BEGAN": str(time.time()),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", _CHILD.replace("{}", code, 1)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{options}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def limits(repeats: int) -> dict[str, float]:
     """What the machine gives at best: 10^9 operations a second of matrix products by type, GB/s of a copy.
 
-    Products are PyTorch's and, where it is installed, OpenVINO's; the faster counts.
+    Of the GPU, where there is one. Products are PyTorch's and, on a CPU where it is installed, OpenVINO's; the faster
+    counts.
     """
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    small, source = torch.randint(-100, 100, (size, size), dtype=torch.int8), torch.zeros(2**26)
+    gpu = torch.cuda.is_available()
+    device, size = ("cuda", 8192) if gpu else ("cpu", 2048)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions have it
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    small = torch.randint(-100, 100, (size, size), dtype=torch.int8, device=device)
+    source = torch.zeros(2**26, device=device)
     target, c, d = torch.empty_like(source), a.bfloat16(), b.bfloat16()
     work = {
         "float32": [lambda: a @ b],
@@ -66,10 +161,10 @@ def limits(repeats: int, size: int = 2048) -> dict[str, float]:
         "copy": [lambda: target.copy_(source)],
     }
     try:
-        ov = openvino()
+        ov = None if gpu else openvino()
     except ImportError:
-        pass
-    else:
+        ov = None
+    if ov is not None:
         work["float32"].append(_openvino_product(ov, a.numpy(), b.numpy(), quantised=False))
         work["int8"].append(_openvino_product(ov, a.numpy(), b.numpy(), quantised=True))
     units = {name: 2 * source.nbytes if name == "copy" else 2 * size**3 for name in work}
