@@ -63,8 +63,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    experiments = json.loads(args.list.read_text(encoding="utf-8"))["experiments"]
-    contestants = {name: Contestant(overrides, args.batch_size) for name, overrides in experiments.items()}
+    plan = json.loads(args.list.read_text(encoding="utf-8"))
+    contestants = {
+        name: Contestant({**plan["common"], **overrides}, args.batch_size)
+        for name, overrides in plan["experiments"].items()
+    }
     for contestant in contestants.values():
         contestant.step()
     steps = [{name: contestant.step() for name, contestant in contestants.items()} for _ in range(args.repeats)]

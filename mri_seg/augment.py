@@ -124,7 +124,7 @@ class RandomAugment:
 
     def _resample(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Crop, rotate, scale, flip and deform by one bilinear interpolation."""
-        batch, channels, *source = image.shape
+        batch, _, *source = image.shape
         one = image.new_ones(batch)
         angle = self._chosen(one, self._uniform(one, -self.rotation, self.rotation) * math.pi / 180, 0 * one)
         scales = [self._chosen(one, self._log_uniform(one, self.scale), one) for _ in range(2)]
@@ -142,25 +142,22 @@ class RandomAugment:
             ],
             dim=1,
         )  # (B, 2, h, w), x then y as grid_sample has it
-        grid = grid + self._displacement(image)
+        grid = self._on_some(grid, self._displace)
         half = grid.new_tensor([source[1] / 2, source[0] / 2])[:, None, None]
-        both = F.grid_sample(
-            torch.cat([image, label], dim=1),
-            (grid / half).movedim(1, -1),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
+        grid = (grid / half).movedim(1, -1)
+        image, label = (
+            F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+            for values in (image, label)
         )
-        return both[:, :channels].contiguous(), (both[:, channels:] > 0.5).to(label.dtype)
+        return image, (label > 0.5).to(label.dtype)
 
-    def _displacement(self, image: torch.Tensor) -> torch.Tensor:
-        """Smooth random displacement ``(B, 2, h, w)`` in pixels."""
+    def _displace(self, grid: torch.Tensor) -> torch.Tensor:
+        """Add a smooth random displacement to positions ``(B, 2, h, w)``, in pixels."""
         largest, distance = self.elastic
-        one = image.new_ones(len(image), 1, 1, 1)
-        strength = self._chosen(one, self._uniform(one, 0, largest), 0 * one)
+        strength = self._uniform(grid.new_ones(len(grid), 1, 1, 1), 0, largest)
         points = [max(round(n / distance), 1) + 2 for n in self.size]
-        field = torch.randn(len(image), 2, *points, device=image.device) * strength
-        return F.interpolate(field, size=self.size, mode="bicubic", align_corners=True)
+        field = torch.randn(len(grid), 2, *points, device=grid.device) * strength
+        return grid + F.interpolate(field, size=self.size, mode="bicubic", align_corners=True)
 
     def _on_some(self, image: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Change the slices that are drawn, and spend no time on the others."""

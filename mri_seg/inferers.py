@@ -111,7 +111,7 @@ class HeadInferer(Inferer):
         enabled: bool | str = True,
         slices_per_batch: int = 8,
         margin: int = 8,
-        multiple: int = 16,
+        multiple: int = 32,
         threshold: float = 0.12,
     ) -> None:
         super().__init__()

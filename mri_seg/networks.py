@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn as nn
-from monai.networks.blocks import Convolution
+from monai.networks.blocks import Convolution, ResidualUnit
 from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_act_layer
 
@@ -20,6 +21,7 @@ class DoubleConv(nn.Sequential):
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
         out_channels: channels after either convolution.
+        strides: stride of the first convolution.
         act: activation, in the form of MONAI's factories.
         norm: normalisation, in the form of MONAI's factories.
         dropout: probability of dropping a value after either convolution, 0 for none.
@@ -31,6 +33,7 @@ class DoubleConv(nn.Sequential):
         in_channels: int,
         out_channels: int,
         *,
+        strides: int = 1,
         act: str | tuple = "RELU",
         norm: str | tuple = "BATCH",
         dropout: float = 0.0,
@@ -41,13 +44,14 @@ class DoubleConv(nn.Sequential):
                     spatial_dims,
                     channels,
                     out_channels,
+                    strides=stride,
                     kernel_size=3,
                     act=act,
                     norm=norm,
                     dropout=dropout or None,
                     adn_ordering="NDA",
                 )
-                for channels in (in_channels, out_channels)
+                for channels, stride in ((in_channels, strides), (out_channels, 1))
             )
         )
 
@@ -101,13 +105,15 @@ class AttentionUNet(nn.Module):
 
     The encoder halves the sides by 2x2 max pooling, the decoder doubles them by 2x2 transposed convolution; the
     upsampled decoder feature is the gating signal of the skip it joins. With the defaults and ``spatial_dims=2`` the
-    network has 1,966,373 parameters.
+    network has 1,966,373 parameters. With a ``stem_stride`` of 2 it works at half the resolution from the first
+    convolution on, at a quarter of the cost, and interpolates the logits.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input: neighbouring slices or sequences.
         out_channels: channels of the logits.
-        channels: channels of each level, from the input's resolution to the coarsest; at least two levels.
+        channels: channels of each level, from the finest to the coarsest; at least two levels.
+        stem_stride: stride of the first convolution, by which the logits are magnified again.
         act: activation, in the form of MONAI's factories.
         norm: normalisation, in the form of MONAI's factories.
         dropout: probability of dropping a value after each 3x3 convolution, 0 for none.
@@ -129,6 +135,8 @@ class AttentionUNet(nn.Module):
         out_channels: int = 1,
         channels: Sequence[int] = (16, 32, 64, 128, 256),
         *,
+        stem_stride: int = 1,
+        residual: bool = False,
         act: str | tuple = "RELU",
         norm: str | tuple = "BATCH",
         dropout: float = 0.0,
@@ -136,12 +144,16 @@ class AttentionUNet(nn.Module):
         super().__init__()
         if len(channels) < 2:
             raise ValueError(f"channels must name at least two levels, got {tuple(channels)}.")
-        self.multiple = 2 ** (len(channels) - 1)
+        self.stem_stride = stem_stride
+        self.interpolation = {2: "bilinear", 3: "trilinear"}[spatial_dims]
+        self.multiple = stem_stride * 2 ** (len(channels) - 1)
         """Every side of the input must be a multiple of this."""
 
         options = {"act": act, "norm": norm, "dropout": dropout}
+        block = partial(ResidualUnit if residual else DoubleConv, spatial_dims, **options)
         self.encoders = nn.ModuleList(
-            DoubleConv(spatial_dims, i, o, **options) for i, o in zip((in_channels, *channels[:-1]), channels)
+            block(i, o, strides=stem_stride if level == 0 else 1)
+            for level, (i, o) in enumerate(zip((in_channels, *channels[:-1]), channels))
         )
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
 
@@ -152,7 +164,7 @@ class AttentionUNet(nn.Module):
         self.gates = nn.ModuleList(
             AttentionGate(spatial_dims, above, max(above // 2, 1), act=act, norm=norm) for _, above in steps
         )
-        self.decoders = nn.ModuleList(DoubleConv(spatial_dims, 2 * above, above, **options) for _, above in steps)
+        self.decoders = nn.ModuleList(block(2 * above, above) for _, above in steps)
         self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -206,4 +218,7 @@ class AttentionUNet(nn.Module):
             skip, coefficient = gate(x, features.pop())
             coefficients.append(coefficient)
             x = decoder(torch.cat([skip, x], dim=1))
-        return self.head(x), coefficients
+        logits = self.head(x)
+        if self.stem_stride > 1:
+            logits = nn.functional.interpolate(logits, scale_factor=float(self.stem_stride), mode=self.interpolation)
+        return logits, coefficients

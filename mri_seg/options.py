@@ -110,8 +110,8 @@ RULES = {
         'two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1))
     ),
     "crop_size": Rule(
-        'two multiples of 16, as in "[160,160]"',
-        lambda value: _are(2, value, lambda one: _is_whole(one, 16) and one % 16 == 0),
+        'two multiples of 32, as in "[160,160]"',
+        lambda value: _are(2, value, lambda one: _is_whole(one, 32) and one % 32 == 0),
     ),
     "pixel_size": Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds)),
     "spacing": Rule(

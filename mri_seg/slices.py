@@ -29,6 +29,7 @@ class SliceDataset(Dataset):
         neighbouring_slices: how many slices the network sees at once, an odd number; slices at the edge repeat.
         num_workers: threads that preprocess.
         progress: whether to show a progress bar.
+        device: where the slices are kept; on the device that trains no slice has to be copied to it.
 
     Raises:
         ValueError: when the volumes differ in H or W, or ``neighbouring_slices`` is not odd.
@@ -45,6 +46,7 @@ class SliceDataset(Dataset):
         neighbouring_slices: int = 1,
         num_workers: int | None = 1,
         progress: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(data, transform)
         if not len(data):
@@ -54,15 +56,15 @@ class SliceDataset(Dataset):
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): bring them to one size in the preprocessing.")
-        self.images = torch.cat([volume["image"] for volume in volumes])  # (slices, H, W)
-        self.labels = torch.cat([volume["label"] for volume in volumes])
+        self.images = torch.cat([volume["image"] for volume in volumes]).to(device)  # (slices, H, W)
+        self.labels = torch.cat([volume["label"] for volume in volumes]).to(device)
         neighbours, first = [], 0
         for volume in volumes:
             depth = len(volume["image"])
             slices = torch.arange(depth)[:, None] + offsets
             neighbours.append(first + slices.clamp(0, depth - 1))
             first += depth
-        self.neighbours = torch.cat(neighbours)  # (slices, neighbouring_slices), places in `images`
+        self.neighbours = torch.cat(neighbours).to(device)  # (slices, neighbouring_slices), places in `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class SliceDataset(Dataset):
         Raises:
             ValueError: when ``tumour_fraction`` is not between 0 and 1.
         """
-        tumour = (self.labels > 0).flatten(1).any(dim=1)
+        tumour = (self.labels > 0).flatten(1).any(dim=1).cpu()
         if tumour_fraction is None or tumour.all() or not tumour.any():
             return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
         if not 0 <= tumour_fraction <= 1:

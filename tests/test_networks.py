@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from monai.networks import convert_to_onnx
+from torch.utils.flop_counter import FlopCounterMode
 
 from mri_seg.networks import AttentionGate, AttentionUNet
 
 SMALL = (4, 8, 16)
+
+with_either_stem = pytest.mark.parametrize("network", [1, 2], indirect=True, ids="stride {}".format)
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
@@ -32,8 +35,8 @@ def randomised(network: AttentionUNet) -> AttentionUNet:
 
 
 @pytest.fixture
-def network() -> AttentionUNet:
-    return randomised(AttentionUNet(channels=SMALL))
+def network(request: pytest.FixtureRequest) -> AttentionUNet:
+    return randomised(AttentionUNet(channels=SMALL, stem_stride=getattr(request, "param", 1)))
 
 
 @pytest.fixture
@@ -74,9 +77,37 @@ class TestSides:
         with pytest.raises(ValueError, match="multiple of 16"):
             AttentionUNet()(torch.zeros(1, 1, 24, 32))
 
+    def test_the_multiple_grows_with_the_stride_of_the_stem(self) -> None:
+        network = AttentionUNet(channels=SMALL, stem_stride=2)
+        with pytest.raises(ValueError, match="multiple of 8"):
+            network(torch.zeros(1, 1, 12, 16))
+
     def test_holds_for_the_attention_maps_too(self, network: AttentionUNet) -> None:
         with pytest.raises(ValueError, match="multiple of 4"):
             network.forward_with_attention(torch.zeros(1, 1, 18, 16))
+
+
+class TestStem:
+    """A strided first convolution: the same network at a lower resolution, with logits of the input's size."""
+
+    @pytest.mark.parametrize(("spatial_dims", "shape"), [(2, (16, 24)), (3, (8, 16, 8))])
+    def test_keeps_the_shape(self, spatial_dims: int, shape: tuple[int, ...]) -> None:
+        network = AttentionUNet(spatial_dims, channels=SMALL, stem_stride=2)
+        assert network(torch.zeros(1, 1, *shape)).shape == (1, 1, *shape)
+
+    def test_has_the_same_weights_at_a_quarter_of_the_cost(self, image: torch.Tensor) -> None:
+        costs = []
+        for stride in (1, 2):
+            network = AttentionUNet(channels=SMALL, stem_stride=stride)
+            with FlopCounterMode(display=False) as counter:
+                network(image)
+            costs.append(counter.get_total_flops())
+        assert costs[0] == 4 * costs[1]
+        network.load_state_dict(AttentionUNet(channels=SMALL).state_dict())
+
+    def test_attention_maps_have_the_resolution_of_the_input(self, image: torch.Tensor) -> None:
+        _, maps = AttentionUNet(channels=SMALL, stem_stride=2).forward_with_attention(image)
+        assert [tuple(m.shape) for m in maps] == [(2, 1, 16, 24)] * 2
 
 
 class TestOptions:
@@ -183,6 +214,7 @@ class TestGate:
         assert torch.equal(network(image), before) is not matters
 
 
+@with_either_stem
 class TestScript:
     def test_equals_eager(self, network: AttentionUNet, image: torch.Tensor) -> None:
         scripted = torch.jit.script(network)
@@ -193,10 +225,11 @@ class TestScript:
         torch.testing.assert_close(torch.jit.load(tmp_path / "network.ts")(image), network(image), rtol=1e-5, atol=1e-5)
 
     def test_refuses_sides_too(self, network: AttentionUNet) -> None:
-        with pytest.raises(torch.jit.Error, match="multiple of 4"):
+        with pytest.raises(torch.jit.Error, match=r"multiple of [48]"):
             torch.jit.script(network)(torch.zeros(1, 1, 18, 16))
 
 
+@with_either_stem
 @needs_onnx
 class TestOnnx:
     def test_equals_eager(self, network: AttentionUNet, image: torch.Tensor, tmp_path: Path) -> None:
@@ -209,6 +242,7 @@ class TestOnnx:
         torch.testing.assert_close(torch.from_numpy(logits), network(image).detach(), rtol=1e-5, atol=1e-5)
 
 
+@with_either_stem
 class TestFastForms:
     def test_channels_last_gives_the_same(self, network: AttentionUNet, image: torch.Tensor) -> None:
         expected = network(image)
@@ -222,8 +256,8 @@ class TestFastForms:
         assert logits.dtype == torch.bfloat16
         torch.testing.assert_close(logits.float(), network(image), rtol=0.1, atol=0.1)
 
-    def test_bfloat16_autocast_trains(self, image: torch.Tensor) -> None:
-        network = AttentionUNet(channels=SMALL)
+    def test_bfloat16_autocast_trains(self, network: AttentionUNet, image: torch.Tensor) -> None:
+        network.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(image.to(memory_format=torch.channels_last))
         logits.float().square().mean().backward()

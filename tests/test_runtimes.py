@@ -204,7 +204,7 @@ class TestHeadInferer:
 
     def inferer(self, **options: object) -> HeadInferer:
         inner = SliceInferer(roi_size=(-1, -1), sw_batch_size=8, spatial_dim=2)
-        return HeadInferer(inner, **options)
+        return HeadInferer(inner, multiple=16, **options)
 
     def test_computes_the_box_of_the_head_alone(self, volume: torch.Tensor) -> None:
         network = self.Recorder()

@@ -21,14 +21,13 @@ import tifffile
 import torch
 from command_line import ROOT, SMALL, Ended, bundle, module
 from inputs import BAD, ODD, Input, slice_pixels
-
-from mri_seg.networks import AttentionUNet
+from monai.bundle import ConfigParser
 
 MOST_LINES = 4
 TRAINING = ("training", "train.json")
 EVALUATION = ("evaluation", "train.json", "evaluate.json")
 INFERENCE = ("inference", "inference.json")
-QUICK = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "plane_size": "[32,32]", "crop_size": "[16,16]"}
+QUICK = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "plane_size": "[32,32]", "crop_size": "[32,32]"}
 
 
 def says(ended: Ended, pattern: str) -> None:
@@ -44,12 +43,19 @@ def half_written(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.name.startswith((".part-", ".fetch-"))]
 
 
+def network(in_channels: int, channels: tuple[int, ...]) -> torch.nn.Module:
+    """The network of the configs, with so many channels."""
+    definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
+    parser = ConfigParser({"network": {**definition, "in_channels": in_channels, "channels": channels}})
+    return parser.get_parsed_content("network")
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the small network that the commands here are told to use."""
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(AttentionUNet(in_channels=3, channels=(2, 4)).state_dict(), file)
+    torch.save(network(3, (2, 4)).state_dict(), file)
     return file
 
 
@@ -143,8 +149,8 @@ COMMANDS = [
     Command("learning rate in words", TRAINING, {"learning_rate": "fast"}, "--learning_rate: 'fast', expected"),
     Command("all warmup", TRAINING, {"warmup_share": 2}, r"--warmup_share: 2, expected a number, 0 to 1"),
     Command("even neighbours", TRAINING, {"neighbouring_slices": 2}, "--neighbouring_slices: 2, expected a whole odd"),
-    Command("crop of one", TRAINING, {"crop_size": 160}, r"--crop_size: 160, expected two multiples of 16"),
-    Command("odd crop", TRAINING, {"crop_size": "[30,30]"}, r"--crop_size: \[30, 30\], expected two multiples of 16"),
+    Command("crop of one", TRAINING, {"crop_size": 160}, r"--crop_size: 160, expected two multiples of 32"),
+    Command("odd crop", TRAINING, {"crop_size": "[30,30]"}, r"--crop_size: \[30, 30\], expected two multiples of 32"),
     Command("crop over plane", TRAINING, {"crop_size": "[512,512]"}, "expected no more than --plane_size"),
     Command("fraction of 2", TRAINING, {"tumour_fraction": 2}, r"--tumour_fraction: 2, expected a number, 0 to 1"),
     Command("resume maybe", TRAINING, {"resume": "maybe"}, "--resume: 'maybe', expected true or false"),
@@ -216,7 +222,7 @@ def text(folder: Path) -> Path:
 
 
 def cut(folder: Path) -> Path:
-    file = save("cut.pt", AttentionUNet(in_channels=3, channels=(2, 4)).state_dict())(folder)
+    file = save("cut.pt", network(3, (2, 4)).state_dict())(folder)
     file.write_bytes(file.read_bytes()[:-3000])
     return file
 
@@ -232,12 +238,12 @@ CHECKPOINTS = [
     ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: is of another network"),
     (
         "other channels",
-        save("channels.pt", AttentionUNet(in_channels=3, channels=(4, 8)).state_dict()),
+        save("channels.pt", network(3, (4, 8)).state_dict()),
         r"channels\.pt: is of another size of network: .*expected \(2, 3, 3, 3\)",
     ),
     (
         "one input channel",
-        save("one.pt", AttentionUNet(in_channels=1, channels=(2, 4)).state_dict()),
+        save("one.pt", network(1, (2, 4)).state_dict()),
         r"one\.pt: is of another size of network: .*neighbouring_slices",
     ),
 ]

@@ -46,7 +46,7 @@ class TestProperties:
             split=str(phantom / "split.json"),
             output_dir=str(tmp_path),
             plane_size=[64, 64],
-            crop_size=[48, 48],
+            crop_size=[64, 64],
         )
         workflow.initialize()
         assert workflow.check_properties() == []
@@ -81,7 +81,7 @@ class TestNetwork:
             ckpt_file=str(checkpoint),
             bundle_root=str(BUNDLE),
         )
-        network, image = load(checkpoint), torch.randn(1, 3, 64, 48)
+        network, image = load(checkpoint), torch.randn(1, 3, 64, 96)
         with torch.no_grad():
             torch.testing.assert_close(torch.jit.load(exported)(image), network(image), rtol=0, atol=1e-5)
 

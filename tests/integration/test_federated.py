@@ -23,7 +23,7 @@ OPTIONS = {
     "slices_per_epoch": 96,
     "batch_size": 8,
     "plane_size": [64, 64],
-    "crop_size": [48, 48],
+    "crop_size": [64, 64],
     "learning_rate": 0.004,
     "num_workers": 1,
     "val_interval": 20,

@@ -34,7 +34,7 @@ TRAINING = {
     "slices_per_epoch": 40,
     "batch_size": 4,
     "plane_size": [64, 64],
-    "crop_size": [48, 48],
+    "crop_size": [64, 64],
     "learning_rate": 0.02,
     "averaging_momentum": 0.2,
     "checkpoint_interval": 100,

@@ -29,7 +29,7 @@ def start(phantom: Path, folder: Path, **overrides: object) -> subprocess.Popen[
         "slices_per_epoch": 32,
         "batch_size": 8,
         "plane_size": "[64,64]",
-        "crop_size": "[48,48]",
+        "crop_size": "[64,64]",
         "amp": "false",
         **overrides,
     }
