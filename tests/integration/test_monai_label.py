@@ -171,5 +171,5 @@ class TestTraining:
         )
         begun, trained = (torch.load(file, weights_only=True) for file in (weights, tmp_path / "run" / "model.pt"))
         torch.testing.assert_close(trained["head.weight"], begun["head.weight"])
-        mean = "encoders.0.0.adn.N.running_mean"  # what training changes without learning
+        mean = "encoders.0.conv.unit0.adn.N.running_mean"  # what training changes without learning
         assert not torch.equal(trained[mean], begun[mean])
