@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_net_in_out
+from monai.inferers import SimpleInferer
 
 from mri_seg.networks import AttentionUNet
+from mri_seg.runtimes import RuntimeInferer
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -104,6 +106,15 @@ class TestNetwork:
     @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights in bundle/models")
     def test_shipped_weights_fit_inference(self) -> None:
         assert load(SHIPPED)(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+
+    @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights in bundle/models")
+    def test_shipped_8_bit_weights_are_those_of_the_float_ones(self) -> None:
+        pytest.importorskip("openvino", reason="needs the extra `openvino`")
+        inferer = RuntimeInferer(SimpleInferer(), "openvino-int8", checkpoints=[SHIPPED])
+        network, image = load(SHIPPED), torch.randn(1, 3, 64, 64)
+        with torch.no_grad():  # the inferer refuses 8-bit weights made of others
+            found, expected = inferer(image, network).sigmoid(), network(image).sigmoid()
+        assert (found - expected).abs().mean() < 0.01
 
 
 def load(checkpoint: Path) -> torch.nn.Module:
