@@ -43,10 +43,12 @@ def bundle(run_id: str, configs: list[Path], log: Path, **overrides: object) -> 
 
 def run(folder: Path, overrides: dict, evaluation: dict, split: str, seed: int, dataset_dir: str) -> None:
     """Train and evaluate one experiment on one split, unless its figures are there."""
+    overlay = folder / "overrides.json"
+    if overlay.is_file() and json.loads(overlay.read_text(encoding="utf-8")) != overrides:
+        raise SystemExit(f"{folder} holds an experiment with other overrides: name another --output_dir.")
     if (folder / "evaluation" / "metrics.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    overlay = folder / "overrides.json"
     overlay.write_text(json.dumps(overrides, indent=4) + "\n", encoding="utf-8")
     common = {"bundle_root": ROOT / "bundle", "dataset_dir": dataset_dir, "split": split, "allow_missing": "true"}
     weights = folder / "model_final.pt"

@@ -1,8 +1,8 @@
 r"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not trained on.
 
     python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m --runs \
-        institution/FG="runs/experiments/stronger contrast/institution-FG-seed0/model_final.pt" \
-        institution/HT="runs/experiments/stronger contrast/institution-HT-seed0/model_final.pt"
+        institution/FG=runs/experiments/default/institution-FG-seed0/model_final.pt \
+        institution/HT=runs/experiments/default/institution-HT-seed0/model_final.pt
 
 Each run is a split and the weights trained on its training section; the figures are those of its validation section.
 The network runs once over each case, as `inference.json` has it, and once over its mirror image; all else is tried on

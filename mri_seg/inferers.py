@@ -100,7 +100,7 @@ class HeadInferer(Inferer):
         enabled: whether to crop; without it the inferer is called as it is.
         slices_per_batch: largest number of slices in a call.
         margin: pixels kept around the head.
-        multiple: sides and places of the boxes are multiples of this, as the network's max pooling has it.
+        multiple: sides and places of the boxes are multiples of this, as the network wants its sides.
         threshold: where the head begins, 0 to 1.
     """
 
