@@ -1,12 +1,13 @@
-"""Time the network's forward pass on the CPU: PyTorch in several ways, OpenVINO in float32 and 8 bits, ONNX Runtime.
+"""Time the forward pass on the CPU: PyTorch in several ways, OpenVINO in float32 and 8 bits, ONNX Runtime.
 
     python benchmarks/forward.py --dataset_dir data/kaggle_3m --json forward.json
 
-Contestants take turns on whole slices of 256 x 256; then those named after "with air skipped" on whole volumes, by the
-boxes of `mri_seg.inferers.HeadInferer`, counted in slices of the volumes. Ratios are to PyTorch's eager float32 in the
-same turn: of the published network, with random weights, and of the network of inference.json. The share is of the
-machine's rate of matrix products in the same type, measured in the same run, with the operations that
-`FlopCounterMode` counts on the whole slices; what skipped air saves counts as if it were computed.
+Contestants, the published network with random weights and the network of inference.json, take turns on whole slices of
+256 x 256, three batches a turn; then on whole volumes with air skipped, by the boxes of `mri_seg.inferers.HeadInferer`,
+counted in slices of the volumes. Ratios are to PyTorch's eager float32 in the same turn, of the published network and
+of the same network, with nothing skipped. The share is of the machine's rate of matrix products in the same type,
+measured in the same run, with the operations that `FlopCounterMode` counts on the whole slices; what skipped air saves
+counts as if it were computed.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import measuring
 import torch
 from monai.bundle import ConfigParser
-from monai.inferers import Inferer, SimpleInferer, SliceInferer
+from monai.inferers import Inferer, SimpleInferer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mri_seg.inferers import AutocastInferer, HeadInferer
@@ -34,8 +33,9 @@ from mri_seg.studies import find_cases
 from mri_seg.weights import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = "published network, torch, eager"
+PUBLISHED, DEFAULT = "published network", "default network"
 EAGER = "torch, eager"
+CALLS = 3
 
 
 def main() -> None:
@@ -53,70 +53,89 @@ def main() -> None:
     config.read_config(str(ROOT / "bundle" / "configs" / "inference.json"))
     network = config.get_parsed_content("network_def").eval()
     network.load_state_dict(read_weights(args.checkpoint))
+    published = AttentionUNet(in_channels=config["neighbouring_slices"]).eval()
     prepare = config.get_parsed_content("preprocessing")
     cases = find_cases(args.dataset_dir)
     cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
     volumes = [{"image": torch.as_tensor(prepare(case)["image"])} for case in cases]
+    networks = {PUBLISHED: (published, Path()), DEFAULT: (network, args.checkpoint)}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        checkpoint = args.checkpoint
-        if not int8_file(checkpoint).is_file():
-            checkpoint = Path(shutil.copy(checkpoint, folder))
-            quantize(copy.deepcopy(network), checkpoint, volumes, slices=30)  # enough to time it
-        measure(args, network, checkpoint, [volume["image"][None] for volume in volumes])
+        for number, (name, (member, checkpoint)) in enumerate(networks.items()):
+            if not int8_file(checkpoint).is_file():
+                checkpoint = Path(folder, f"{number}.pt")
+                torch.save(member.state_dict(), checkpoint)
+                quantize(copy.deepcopy(member), checkpoint, volumes, slices=30)  # enough to time it
+                networks[name] = member, checkpoint
+        measure(args, networks, [volume["image"][None] for volume in volumes])
 
 
-def measure(args: argparse.Namespace, network: torch.nn.Module, checkpoint: Path, volumes: list[torch.Tensor]) -> None:
+def measure(
+    args: argparse.Namespace, networks: dict[str, tuple[torch.nn.Module, Path]], volumes: list[torch.Tensor]
+) -> None:
     image = torch.randn(args.batch, volumes[0].shape[1], 256, 256)
-    last = copy.deepcopy(network).to(memory_format=torch.channels_last)
-    published = AttentionUNet(in_channels=image.shape[1]).eval()
-
-    def runtime(name: str, inferer: Inferer) -> RuntimeInferer:
-        return RuntimeInferer(inferer, name, checkpoints=[checkpoint])
-
-    def volumes_by(inferer: Inferer, member: torch.nn.Module, *, enabled: bool = True) -> Callable:
-        infer = HeadInferer(inferer, enabled=enabled, slices_per_batch=args.batch)
-        return lambda: [infer(volume, member) for volume in volumes]
-
-    slices = SliceInferer(roi_size=(-1, -1), sw_batch_size=args.batch, spatial_dim=2)
-    whole: dict[str, Callable] = {
-        PUBLISHED: lambda: published(image),
-        EAGER: lambda: network(image),
-        "torch, channels last": lambda: last(image),
-        "torch, channels last, bfloat16": lambda: AutocastInferer(SimpleInferer())(image, last),
-    }
-    if not args.no_compile:
-        compiled = torch.compile(last)
-        whole["torch.compile, channels last"] = lambda: compiled(image)
-    for name in ("openvino", "openvino-int8", "onnxruntime"):
-        whole[name] = partial(runtime(name, SimpleInferer()), image, network)
-    skipped = {
-        PUBLISHED: volumes_by(runtime("torch", slices), published, enabled=False),
-        EAGER: volumes_by(runtime("torch", slices), network, enabled=False),
-        "torch, channels last, bfloat16": volumes_by(AutocastInferer(runtime("torch", slices)), last),
-        "openvino": volumes_by(runtime("openvino", slices), network),
-        "openvino-int8": volumes_by(runtime("openvino-int8", slices), network),
-    }
-    operations = {PUBLISHED: gflop(published, image), EAGER: gflop(network, image)}
-    limits = measuring.limits(args.repeats)
     count = sum(volume.shape[-1] for volume in volumes)
+    whole: dict[tuple[str, str], Callable] = {}
+    skipped: dict[tuple[str, str], Callable] = {}
+
+    def repeated(inferer: Callable, network: torch.nn.Module) -> Callable:
+        return lambda: [inferer(image, network) for _ in range(CALLS)]
+
+    def of_volumes(inferer: Inferer, network: torch.nn.Module, *, enabled: bool = True) -> Callable:
+        infer = HeadInferer(inferer, enabled=enabled, slices_per_batch=args.batch)
+        return lambda: [infer(volume, network) for volume in volumes]
+
+    for name, (network, checkpoint) in networks.items():
+        last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+        slices, half = SimpleInferer(), AutocastInferer(SimpleInferer())
+        ways: dict[str, Callable] = {
+            EAGER: repeated(slices, network),
+            "torch, channels last": repeated(slices, last),
+            "torch, channels last, bfloat16": repeated(half, last),
+        }
+        if not args.no_compile:
+            ways["torch.compile, channels last"] = repeated(slices, torch.compile(last))
+        on_volumes = {
+            f"{EAGER}, nothing skipped": of_volumes(slices, network, enabled=False),
+            "torch, channels last, bfloat16": of_volumes(half, last),
+        }
+        for runtime in ("openvino", "openvino-int8", "onnxruntime"):
+            inferer = RuntimeInferer(slices, runtime, checkpoints=[checkpoint])
+            ways[runtime] = repeated(inferer, network)
+            on_volumes[runtime] = of_volumes(inferer, network)
+        whole |= {(name, way): run for way, run in ways.items()}
+        skipped |= {(name, way): run for way, run in on_volumes.items()}
+
+    operations = {name: gflop(network, image) for name, (network, _) in networks.items()}
+    limits = measuring.limits(args.repeats)
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads")
-    print(f"{operations[EAGER]:.2f} GFLOP a slice of 256 x 256, the published network {operations[PUBLISHED]:.2f}")
+    print("GFLOP a slice of 256 x 256: " + ", ".join(f"{name} {number:.2f}" for name, number in operations.items()))
     rates = ", ".join(f"{kind} {limits[kind]:.0f}" for kind in ("float32", "bfloat16", "int8"))
     print(f"matrix products, 10^9 operations a second: {rates}; copy {limits['copy']:.0f} GB/s")
     found = {"machine": measuring.machine(), "gflop_a_slice": operations, "limits": limits, "repeats": args.repeats}
-    for title, contestants, number in (("whole slices", whole, args.batch), ("with air skipped", skipped, count)):
-        print(f"\n| {title} | slices a second | times {PUBLISHED} | times {EAGER} | share of matrix products |")
-        print("|" + " --- |" * 5)
+    tables = (("whole slices", whole, CALLS * args.batch), ("air skipped", skipped, count))
+    for title, contestants, number in tables:
         seconds = measuring.in_turn(contestants, args.repeats)
         found[title] = {}
-        for name, times in seconds.items():
-            rates = [number / t for t in times]
-            ratios = {mark: [one / other for one, other in zip(seconds[mark], times)] for mark in (PUBLISHED, EAGER)}
-            limit = limits[next((kind for kind in ("bfloat16", "int8") if kind in name), "float32")]
-            shares = [100 * rate * operations.get(name, operations[EAGER]) / limit for rate in rates]
-            found[title][name] = {"slices_a_second": rates, "ratios": ratios, "share_of_limit_percent": shares}
-            cells = [measuring.spread(rates, 1), *map(measuring.spread, ratios.values())]
-            print(f"| {name} | {' | '.join(cells)} | {measuring.spread(shares, 0)} % |")
+        for name in networks:
+            print(f"\n| {name}, {title} | slices a second | times published, eager | times eager | share |")
+            print("|" + " --- |" * 5)
+            of_network = {way: times for (owner, way), times in seconds.items() if owner == name}
+            marks = [
+                next(times for (owner, _), times in seconds.items() if owner == mark) for mark in (PUBLISHED, name)
+            ]
+            for way, times in of_network.items():
+                rates = [number / t for t in times]
+                ratios = [[one / other for one, other in zip(mark, times)] for mark in marks]
+                limit = limits[next((kind for kind in ("bfloat16", "int8") if kind in way), "float32")]
+                shares = [100 * rate * operations[name] / limit for rate in rates]
+                found[title][f"{name}, {way}"] = {
+                    "slices_a_second": rates,
+                    "times_published_eager": ratios[0],
+                    "times_eager": ratios[1],
+                    "share_of_limit_percent": shares,
+                }
+                cells = [measuring.spread(rates, 1), *map(measuring.spread, ratios), measuring.spread(shares, 0)]
+                print(f"| {way} | {' | '.join(cells)} % |")
     measuring.write(args.json, found)
 
 

@@ -130,37 +130,34 @@ class RandomAugment:
         scales = [self._chosen(one, self._log_uniform(one, self.scale), one) for _ in range(2)]
         mirror = torch.where(torch.rand_like(one) < self.flip, -one, one)
 
-        # Pixel offsets from the centre of the crop, (h, w) each, become offsets from the centre of the source.
-        rows, columns = (torch.arange(n, device=image.device, dtype=image.dtype) - (n - 1) / 2 for n in self.size)
-        rows, columns = (rows[None, :, None] / scales[0][:, None, None], columns[None, None] / scales[1][:, None, None])
-        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-        slack = [max(n - m, 0) / 2 for n, m in zip(source, self.size)]
-        grid = torch.stack(
-            [
-                mirror[:, None, None] * (cos * columns - sin * rows) + self._uniform(cos, -slack[1], slack[1]),
-                sin * columns + cos * rows + self._uniform(cos, -slack[0], slack[0]),
-            ],
-            dim=1,
-        )  # (B, 2, h, w), x then y as grid_sample has it
-        grid = self._on_some(grid, self._displace)
-        half = grid.new_tensor([source[1] / 2, source[0] / 2])[:, None, None]
-        grid = (grid / half).movedim(1, -1)
+        # Places, x then y, are -1 to 1 from edge to edge of crop and source, as grid_sample has them.
+        size, whole = self.size[::-1], source[::-1]
+        cos, sin = angle.cos(), angle.sin()
+        turn = [mirror * cos / scales[1], -mirror * sin / scales[0], sin / scales[1], cos / scales[0]]
+        turn = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
+        slacks = [max(n - m, 0) / n for m, n in zip(size, whole)]
+        move = torch.stack([self._uniform(one, -slack, slack) for slack in slacks], 1)[..., None, None]
+        columns, rows = ((2 * torch.arange(m, device=image.device) + 1) / m - 1 for m in size)
+        across, down = turn[..., None, None].unbind(2)
+        grid = (across * columns + move) + down * rows[:, None]  # (B, 2, h, w)
+        half = grid.new_tensor(whole)[:, None, None] / 2
+        grid = self._on_some(grid, lambda grid: grid + self._displacement(grid) / half).movedim(1, -1)
         image, label = (
             F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
             for values in (image, label)
         )
         return image, (label > 0.5).to(label.dtype)
 
-    def _displace(self, grid: torch.Tensor) -> torch.Tensor:
-        """Add a smooth random displacement to positions ``(B, 2, h, w)``, in pixels."""
+    def _displacement(self, grid: torch.Tensor) -> torch.Tensor:
+        """Smooth random displacements for places ``(B, 2, h, w)``, in pixels."""
         largest, distance = self.elastic
         strength = self._uniform(grid.new_ones(len(grid), 1, 1, 1), 0, largest)
         points = [max(round(n / distance), 1) + 2 for n in self.size]
         field = torch.randn(len(grid), 2, *points, device=grid.device) * strength
-        return grid + F.interpolate(field, size=self.size, mode="bicubic", align_corners=True)
+        return _bicubic(field, self.size, align_corners=True)
 
     def _on_some(self, image: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Change the slices that are drawn, and spend no time on the others."""
+        """Change the slices that are drawn, in place if need be, and spend no time on the others."""
         chosen = torch.rand(len(image), device=image.device) < self.probability
         if chosen.any():
             image[chosen] = change(image[chosen])
@@ -177,20 +174,20 @@ class RandomAugment:
         """Raise intensities, as a share of the slice's range, to a power."""
         low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
         span = (high - low).clamp_min(1e-6)
-        share = ((image - low) / span).clamp_min(1e-6)
-        return share.pow(self._log_uniform(low, self.gamma)) * span + low
+        share = image.sub_(low).div_(span).clamp_min_(1e-6)
+        return share.pow_(self._log_uniform(low, self.gamma)).mul_(span).add_(low)
 
     def _add_bias_field(self, image: torch.Tensor) -> torch.Tensor:
         """Multiply by a smooth field around 1, counted from air, which no receiver coil brightens."""
         air = image.amin(dim=(1, 2, 3), keepdim=True)
         field = torch.empty(len(image), 1, 4, 4, device=image.device).uniform_(-1, 1)
-        field = F.interpolate(field * self._uniform(air, 0, self.bias), size=self.size, mode="bicubic")
-        return torch.addcmul(air, image - air, field.exp())
+        field = _bicubic(field * self._uniform(air, 0, self.bias), self.size)
+        return image.sub_(air).mul_(field.exp_()).add_(air)
 
     def _add_noise(self, image: torch.Tensor) -> torch.Tensor:
         """Add white noise."""
         strength = self._uniform(image.new_ones(len(image), 1, 1, 1), 0, self.noise)
-        return torch.addcmul(image, torch.randn_like(image), strength)
+        return torch.randn_like(image).mul_(strength).add_(image)
 
     def _chosen(self, like: torch.Tensor, drawn: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
         return torch.where(torch.rand_like(like) < self.probability, drawn, otherwise)
@@ -202,3 +199,14 @@ class RandomAugment:
     @classmethod
     def _log_uniform(cls, like: torch.Tensor, bounds: Range) -> torch.Tensor:
         return cls._uniform(like, *map(math.log, bounds)).exp()
+
+
+def _bicubic(field: torch.Tensor, size: Sequence[int], *, align_corners: bool = False) -> torch.Tensor:
+    """Interpolate a coarse field ``(B, C, h, w)`` bicubically, by products of matrices: faster than a kernel."""
+    rows, columns = (
+        F.interpolate(
+            torch.eye(n, device=field.device)[None, None], (m, n), mode="bicubic", align_corners=align_corners
+        )
+        for m, n in zip(size, field.shape[2:])
+    )
+    return rows @ field @ columns.mT

@@ -11,6 +11,7 @@ import ignite.handlers
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss", "WeightAveraging"]
 
@@ -115,6 +116,7 @@ class WeightAveraging(ignite.handlers.EMAHandler):
     """ignite's ``EMAHandler``, whose average begins at the network's weights of the moment whenever training starts.
 
     A federation sends other weights than the average was made with. A run that is resumed loads its average afterwards.
+    All weights are averaged by one call: a call for each takes several times as long.
     """
 
     def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]
@@ -125,6 +127,18 @@ class WeightAveraging(ignite.handlers.EMAHandler):
     def _begin(self) -> None:
         self.ema_model.load_state_dict(self.model.state_dict())
         self.momentum_scheduler.event_index = 0
+        models = ([*model.parameters(), *model.buffers()] for model in (self.ema_model, self.model))
+        self._pairs = list(zip(*models))
+
+    def _update_ema_model(self, engine: Engine, name: str) -> None:
+        if self.handle_buffers != "update":
+            super()._update_ema_model(engine, name)
+            return
+        averages, latest = zip(*(pair for pair in self._pairs if pair[0].is_floating_point()))
+        get_ema_multi_avg_fn(1 - getattr(engine.state, name))(averages, latest, None)
+        for average, value in self._pairs:
+            if not average.is_floating_point():  # counts
+                average.copy_(value)
 
 
 def _loss(output: dict | list[dict]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type, convert_to_tensor
@@ -18,6 +19,7 @@ from mri_seg.options import flag
 __all__ = ["AutocastInferer", "AveragingInferer", "HeadInferer", "bfloat16_is_fast"]
 
 _BLOCK = 4  # side of the blocks of pixels by which the head is found, so that single bright pixels in air do not count
+_COLUMNS = 3  # axis of columns, of slices and of volumes
 _NO_HEAD = -16.0  # logit of tumour where there is no head
 
 
@@ -49,7 +51,7 @@ class AveragingInferer(Inferer):
 
     Args:
         inferer: the inferer to call.
-        flip: whether to infer on the input mirrored left to right as well (its last but one axis: columns).
+        flip: whether to infer on the input mirrored left to right as well.
         checkpoints: weights of further networks of the same make, averaged with the one that is given; read when
             the inferer is first called.
     """
@@ -66,12 +68,12 @@ class AveragingInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Return logits for inputs ``(B, C, H, W, D)``."""
+        """Return logits for slices ``(B, C, H, W)`` or volumes ``(B, C, H, W, D)``."""
         if not self.flip and not self.checkpoints:
             return self.inferer(inputs, network, *args, **kwargs)
         total, count = 0, 0
         for member in [network, *self._load_others(network)]:
-            for columns in [(), (-2,)][: 2 if self.flip else 1]:
+            for columns in [(), (_COLUMNS,)][: 2 if self.flip else 1]:
                 logits = self.inferer(inputs.flip(columns) if columns else inputs, member, *args, **kwargs)
                 total, count = total + (logits.flip(columns) if columns else logits).sigmoid(), count + 1
         return torch.logit(total / count, eps=1e-6)
@@ -88,7 +90,7 @@ class AveragingInferer(Inferer):
 
 
 class HeadInferer(Inferer):
-    """Call another inferer on the head alone: air around it is cropped, slices without head are left out.
+    """Infer slice by slice on the head alone: air around it is cropped, slices without head are left out.
 
     The head is where the mean of a block of 4 x 4 pixels lies over ``threshold`` of the way from the volume's darkest
     to its brightest blocks, as in :py:class:`mri_seg.transforms.NormalizeForeground`. Each slice is cropped to the box
@@ -96,8 +98,8 @@ class HeadInferer(Inferer):
     of one value are not cropped.
 
     Args:
-        inferer: the inferer to call, on volumes ``(1, C, h, w, slices)`` of up to ``slices_per_batch`` slices.
-        enabled: whether to crop; without it the inferer is called as it is.
+        inferer: the inferer to call, on slices ``(B, C, h, w)``.
+        enabled: whether to crop; without it whole slices go through the network.
         slices_per_batch: largest number of slices in a call.
         margin: pixels kept around the head.
         multiple: sides and places of the boxes are multiples of this, as the network wants its sides.
@@ -126,44 +128,40 @@ class HeadInferer(Inferer):
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Return logits for volumes ``(B, C, H, W, D)``, whose slice is the middle channel."""
-        if not self.enabled:
-            return self.inferer(inputs, network, *args, **kwargs)
         results = []
-        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1).contiguous():  # (D, C, H, W)
-            boxes = self._boxes(volume[:, volume.shape[1] // 2])
-            if not boxes:
-                results.append(self.inferer(_volume(volume), network, *args, **kwargs)[0])
-                continue
+        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1):  # (D, C, H, W)
+            number, channels, *shape = volume.shape
+            buffer = volume.new_empty(min(number, self.slices_per_batch) * volume[0].numel())
+            boxes = self._boxes(volume[:, channels // 2]) if self.enabled else {}
+            boxes = boxes or dict.fromkeys(range(number), tuple(slice(0, side) for side in shape))
             result = None
-            for batch in _batches(boxes, volume.shape[-2:], self.slices_per_batch):
-                crops = torch.stack([volume[number, :, rows, columns] for number, (rows, columns) in batch])
-                logits = self.inferer(_volume(crops), network, *args, **kwargs)[0]  # (C, h, w, slices)
+            for batch in _batches(boxes, shape, self.slices_per_batch):
+                crops = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
+                crops = torch.stack(crops, out=buffer[: len(crops) * crops[0].numel()].view(-1, *crops[0].shape))
+                logits = self.inferer(crops, network, *args, **kwargs)
                 if result is None:
-                    result = logits.new_full((len(volume), len(logits), *volume.shape[-2:]), _NO_HEAD)
-                for n, (number, (rows, columns)) in enumerate(batch):
-                    result[number, :, rows, columns] = logits[..., n]
+                    result = logits.new_full((number, logits.shape[1], *shape), _NO_HEAD)
+                for (n, (rows, columns)), crop in zip(batch, logits):
+                    result[n, :, rows, columns] = crop
             results.append(result.movedim(0, -1))
         return convert_to_dst_type(torch.stack(results), inputs)[0]
 
     def _boxes(self, slices: torch.Tensor) -> dict[int, tuple[slice, slice]]:
         """Rows and columns of the head in each of the slices ``(D, H, W)`` that has one."""
-        means = avg_pool2d(slices[:, None].float(), _BLOCK, ceil_mode=True)[:, 0]
-        low, high = torch.quantile(means.flatten()[:: means.numel() // 10**7 + 1], means.new_tensor([0.005, 0.995]))
+        means = avg_pool2d(slices[:, None].float(), _BLOCK, ceil_mode=True)[:, 0].cpu().numpy()
+        low, high = np.percentile(means, (0.5, 99.5))  # torch.quantile would sort
         head = means > low + self.threshold * (high - low)
-        return {
-            number: (
-                self._extent(head[number].any(1), slices.shape[1]),
-                self._extent(head[number].any(0), slices.shape[2]),
-            )
-            for number in head.flatten(1).any(1).nonzero().flatten().tolist()
-        }
+        numbers = head.any((1, 2)).nonzero()[0].tolist()
+        sides = [self._extents(head[numbers].any(axis), size) for axis, size in zip((2, 1), slices.shape[1:])]
+        return dict(zip(numbers, zip(*sides)))
 
-    def _extent(self, blocks: torch.Tensor, size: int) -> slice:
-        """Pixels from the first to the last block of the head, with margin, in multiples."""
-        places = blocks.nonzero().flatten()
-        first, last = int(places[0]) * _BLOCK - self.margin, (int(places[-1]) + 1) * _BLOCK + self.margin
-        first, last = first // self.multiple * self.multiple, -(-last // self.multiple) * self.multiple
-        return slice(max(first, 0), min(last, size))
+    def _extents(self, blocks: np.ndarray, size: int) -> list[slice]:
+        """Pixels from the first to the last block of each head ``(heads, blocks)``, with margin, in multiples."""
+        first = blocks.argmax(1) * _BLOCK - self.margin
+        last = (blocks.shape[1] - blocks[:, ::-1].argmax(1)) * _BLOCK + self.margin
+        starts = (first // self.multiple * self.multiple).clip(0)
+        stops = (-(-last // self.multiple) * self.multiple).clip(max=size)
+        return list(map(slice, starts.tolist(), stops.tolist()))
 
 
 def bfloat16_is_fast(device: str | torch.device) -> bool:
@@ -207,8 +205,3 @@ def _batches(
 def _widened(side: slice, size: int, available: int) -> slice:
     start = min(side.start, available - size)
     return slice(start, start + size)
-
-
-def _volume(slices: torch.Tensor) -> torch.Tensor:
-    """Slices ``(D, C, H, W)`` as a volume ``(1, C, H, W, D)``."""
-    return slices.movedim(0, -1)[None]

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -36,6 +37,7 @@ __all__ = ["OUTPUTS", "CaseDataset", "CaseWriter", "Result"]
 logger = logging.getLogger(__name__)
 
 _DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
+_TABLES = 20  # of the time that the tables took, so long they are left as they are
 _SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
 _SUMMARY = ("case", "status", "source", "files", "folder", "lesion_count", "volume_ml", "volume_voxels", "error")
 
@@ -211,9 +213,9 @@ class CaseWriter:
 
     Each case gets a folder in ``output_dir``. Files that are there are kept, unless ``overwrite``; each file is whole
     or not there at all. ``summary.csv`` has a row for every case, with the error of those that failed, and
-    ``measurements.csv`` one for every case that was measured; both are written anew after each case and keep the rows
-    of cases that are not part of this run. Of several processes the first writes them: its own cases as they are done,
-    and all in the end.
+    ``measurements.csv`` one for every case that was measured; both are written anew as cases are done, in at most a
+    twentieth of the time, and in the end, and keep the rows of cases that are not part of this run. Of several
+    processes the first writes them: its own cases as they are done, and all in the end.
 
     Args:
         output_dir: folder that gets a folder for each case.
@@ -237,6 +239,7 @@ class CaseWriter:
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
         self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
+        self._write_again = 0.0  # when the tables may be written next, by time.monotonic
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
         """Outputs to write for a case: those that fit it and, without ``overwrite``, whose files are not all there.
@@ -339,8 +342,10 @@ class CaseWriter:
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
         with self._entering:
             self.rows[case] = row
-            if status != "kept":
+            if status != "kept" and (began := time.monotonic()) >= self._write_again:
                 self._write_tables()
+                ended = time.monotonic()
+                self._write_again = ended + _TABLES * (ended - began)
 
     def _write_tables(self) -> None:
         if not is_first():

@@ -198,7 +198,8 @@ class RequireAxiald(MapTransform):
 class NeighbouringSlicesd(MapTransform):
     """Give every slice its neighbours as channels: ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
 
-    The slice itself is the middle channel, lower slices come before it; slices at the edge repeat.
+    The slice itself is the middle channel, lower slices come before it; slices at the edge repeat. Channels share their
+    memory, slice after slice: do not write to them; :py:func:`mri_seg.collate.case_batch` keeps it so.
 
     Args:
         keys: keys of the volumes.
@@ -217,10 +218,9 @@ class NeighbouringSlicesd(MapTransform):
         """Stack the neighbours of each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
-            if (number := len(self.offsets)) > 1:
-                first, last = d[key][..., :1], d[key][..., -1:]
-                extended = torch.cat([first] * (number // 2) + [d[key]] + [last] * (number // 2), dim=-1)
-                d[key] = extended.unfold(-1, number, 1)[0].movedim(-1, 0)  # a view: no slice is copied
+            slices, ends = d[key][0].movedim(-1, 0), len(self.offsets) // 2
+            stack = torch.cat([slices[:1]] * ends + [slices] + [slices[-1:]] * ends)  # (D + 2 ends, H, W)
+            d[key] = stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)  # a view: each slice is kept once
         return d
 
 

@@ -203,8 +203,7 @@ class TestHeadInferer:
             return slices[:, 1:2]
 
     def inferer(self, **options: object) -> HeadInferer:
-        inner = SliceInferer(roi_size=(-1, -1), sw_batch_size=8, spatial_dim=2)
-        return HeadInferer(inner, multiple=16, **options)
+        return HeadInferer(SimpleInferer(), multiple=16, **options)
 
     def test_computes_the_box_of_the_head_alone(self, volume: torch.Tensor) -> None:
         network = self.Recorder()

@@ -198,7 +198,7 @@ class TestConfigsAgree:
 
     def test_evaluation_infers_and_postprocesses_as_inference_does(self) -> None:
         evaluation, inference = config("evaluate.json"), config("inference.json")
-        innermost(inference["inferer"])["sw_batch_size"] = inference["inferer"]["slices_per_batch"] = 8  # the default
+        inference["inferer"]["slices_per_batch"] = 8  # the default
         assert evaluation["validate#inferer"] == inference["inferer"]
         text = json.dumps(evaluation["validate#postprocessing"]).replace("@validate#preprocessing", "@preprocessing")
         assert json.loads(text) == inference["postprocessing"]
@@ -217,10 +217,10 @@ class TestConfigsAgree:
         assert train == image_part(config("inference.json")["preprocessing"]["transforms"])
         assert len(train) == 3
 
-    def test_both_infer_slice_by_slice(self) -> None:
-        train, inference = config("train.json"), config("inference.json")
-        validation, slices = (innermost(part["inferer"]) for part in (train["validate"], inference))
-        assert validation == {**slices, "sw_batch_size": validation["sw_batch_size"]}
+    def test_both_infer_slice_by_slice_on_the_head(self) -> None:
+        for inferer in (config("train.json")["validate"]["inferer"], config("inference.json")["inferer"]):
+            assert inferer["_target_"] == "mri_seg.inferers.HeadInferer"
+            assert innermost(inferer) == {"_target_": "SimpleInferer"}
 
     def test_every_top_level_number_is_described(self) -> None:
         described = (BUNDLE / "docs" / "README.md").read_text()
