@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import measuring
 import torch
@@ -58,10 +60,10 @@ def main() -> None:
     cases = find_cases(args.dataset_dir)
     cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
     volumes = [{"image": torch.as_tensor(prepare(case)["image"])} for case in cases]
-    networks = {PUBLISHED: (published, Path()), DEFAULT: (network, args.checkpoint)}
+    networks = {PUBLISHED: (published, None), DEFAULT: (network, args.checkpoint)}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for number, (name, (member, checkpoint)) in enumerate(networks.items()):
-            if not int8_file(checkpoint).is_file():
+            if checkpoint is None or not int8_file(checkpoint).is_file():
                 checkpoint = Path(folder, f"{number}.pt")
                 torch.save(member.state_dict(), checkpoint)
                 quantize(copy.deepcopy(member), checkpoint, volumes, slices=30)  # enough to time it
@@ -80,9 +82,15 @@ def measure(
     def repeated(inferer: Callable, network: torch.nn.Module) -> Callable:
         return lambda: [inferer(image, network) for _ in range(CALLS)]
 
-    def of_volumes(inferer: Inferer, network: torch.nn.Module, *, enabled: bool = True) -> Callable:
-        infer = HeadInferer(inferer, enabled=enabled, slices_per_batch=args.batch)
+    def of_volumes(inferer: Inferer, network: torch.nn.Module, **options: Any) -> Callable:
+        infer = HeadInferer(inferer, slices_per_batch=args.batch, **options)
         return lambda: [infer(volume, network) for volume in volumes]
+
+    stack = torch.cat([volume[0].movedim(-1, 0) for volume in volumes])
+
+    def in_batches(network: torch.nn.Module) -> None:
+        for batch in stack.split(args.batch):
+            network(batch)
 
     for name, (network, checkpoint) in networks.items():
         last = copy.deepcopy(network).to(memory_format=torch.channels_last)
@@ -95,13 +103,13 @@ def measure(
         if not args.no_compile:
             ways["torch.compile, channels last"] = repeated(slices, torch.compile(last))
         on_volumes = {
-            f"{EAGER}, nothing skipped": of_volumes(slices, network, enabled=False),
+            f"{EAGER}, nothing skipped": functools.partial(in_batches, network),
             "torch, channels last, bfloat16": of_volumes(half, last),
         }
         for runtime in ("openvino", "openvino-int8", "onnxruntime"):
             inferer = RuntimeInferer(slices, runtime, checkpoints=[checkpoint])
             ways[runtime] = repeated(inferer, network)
-            on_volumes[runtime] = of_volumes(inferer, network)
+            on_volumes[runtime] = of_volumes(inferer, network, threads=1)  # as inference.json has it
         whole |= {(name, way): run for way, run in ways.items()}
         skipped |= {(name, way): run for way, run in on_volumes.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,6 +105,8 @@ class HeadInferer(Inferer):
         margin: pixels kept around the head.
         multiple: sides and places of the boxes are multiples of this, as the network wants its sides.
         threshold: where the head begins, 0 to 1.
+        threads: how many threads PyTorch takes meanwhile, None for as many as it has. One where another runtime than
+            PyTorch computes: PyTorch's own would wait busily after each operation and take the cores from it.
     """
 
     def __init__(
@@ -115,9 +118,11 @@ class HeadInferer(Inferer):
         margin: int = 8,
         multiple: int = 32,
         threshold: float = 0.12,
+        threads: int | None = None,
     ) -> None:
         super().__init__()
         self.inferer = inferer
+        self.threads = threads
         self.enabled = flag(enabled, "skip_air")
         self.slices_per_batch = slices_per_batch
         self.margin = margin
@@ -128,23 +133,27 @@ class HeadInferer(Inferer):
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Return logits for volumes ``(B, C, H, W, D)``, whose slice is the middle channel."""
-        results = []
-        for volume in convert_to_tensor(inputs, track_meta=False).movedim(-1, 1):  # (D, C, H, W)
-            number, channels, *shape = volume.shape
-            buffer = volume.new_empty(min(number, self.slices_per_batch) * volume[0].numel())
-            boxes = self._boxes(volume[:, channels // 2]) if self.enabled else {}
-            boxes = boxes or dict.fromkeys(range(number), tuple(slice(0, side) for side in shape))
-            result = None
-            for batch in _batches(boxes, shape, self.slices_per_batch):
-                crops = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
-                crops = torch.stack(crops, out=buffer[: len(crops) * crops[0].numel()].view(-1, *crops[0].shape))
-                logits = self.inferer(crops, network, *args, **kwargs)
-                if result is None:
-                    result = logits.new_full((number, logits.shape[1], *shape), _NO_HEAD)
-                for (n, (rows, columns)), crop in zip(batch, logits):
-                    result[n, :, rows, columns] = crop
-            results.append(result.movedim(0, -1))
-        return convert_to_dst_type(torch.stack(results), inputs)[0]
+        with _threads(self.threads):
+            volumes = convert_to_tensor(inputs, track_meta=False)
+            results = torch.stack([self._infer(volume, network, *args, **kwargs) for volume in volumes])
+            return convert_to_dst_type(results, inputs)[0]
+
+    def _infer(self, volume: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        volume = volume.movedim(-1, 0)  # (D, C, H, W)
+        number, channels, *shape = volume.shape
+        boxes = self._boxes(volume[:, channels // 2]) if self.enabled else {}
+        boxes = boxes or dict.fromkeys(range(number), tuple(slice(0, side) for side in shape))
+        buffer = volume.new_empty(min(number, self.slices_per_batch) * volume[0].numel())
+        result = None
+        for batch in _batches(boxes, shape, self.slices_per_batch):
+            crops = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
+            crops = torch.stack(crops, out=buffer[: len(crops) * crops[0].numel()].view(-1, *crops[0].shape))
+            logits = self.inferer(crops, network, *args, **kwargs)
+            if result is None:
+                result = logits.new_full((number, logits.shape[1], *shape), _NO_HEAD)
+            for (n, (rows, columns)), crop in zip(batch, logits):
+                result[n, :, rows, columns] = crop
+        return result.movedim(0, -1)
 
     def _boxes(self, slices: torch.Tensor) -> dict[int, tuple[slice, slice]]:
         """Rows and columns of the head in each of the slices ``(D, H, W)`` that has one."""
@@ -183,6 +192,17 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """PyTorch with so many threads, in the thread that calls."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(

@@ -38,8 +38,8 @@ Compiled = Callable[[torch.Tensor], torch.Tensor]
 class RuntimeInferer(Inferer):
     """Call another inferer with the network compiled for a runtime; the network's weights and results stay PyTorch's.
 
-    Other runtimes than ``torch`` compute on the CPU, with as many threads as PyTorch has. A network is compiled when it
-    is first called and whenever its weights were changed since.
+    Other runtimes than ``torch`` compute on the CPU, with as many threads as PyTorch has when this is made. A network
+    is compiled when it is first called and whenever its weights were changed since.
 
     Args:
         inferer: the inferer to call; it calls the network on slices ``(B, C, H, W)``.
@@ -62,6 +62,7 @@ class RuntimeInferer(Inferer):
         self.inferer = inferer
         self.runtime = runtime
         self.checkpoints = list(_paths(checkpoints))
+        self.threads = torch.get_num_threads()
         self._compiled: WeakKeyDictionary[torch.nn.Module, _Known] = WeakKeyDictionary()
 
     def __call__(
@@ -77,7 +78,7 @@ class RuntimeInferer(Inferer):
         if known and known.version == _version(known.weights):
             return known.call
         with torch.autocast("cpu", enabled=False):  # it would be converted as a part of the network
-            call = RUNTIMES[self.runtime].compile(network, self.checkpoints)
+            call = RUNTIMES[self.runtime].compile(network, self.checkpoints, self.threads)
         weights = [*network.parameters(), *network.buffers()]
         self._compiled[network] = _Known(weights, _version(weights), call)
         return call
@@ -92,9 +93,9 @@ class _Known(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """A runtime: what makes a function of slices of a network, the package it needs, and the extra that brings it."""
+    """A runtime: what makes a function of slices of a network, for so many threads; its package; the extra with it."""
 
-    compile: Callable[[torch.nn.Module, Sequence[Path]], Compiled]
+    compile: Callable[[torch.nn.Module, Sequence[Path], int], Compiled]
     package: str
     extra: str
 
@@ -135,11 +136,11 @@ def openvino_model(network: torch.nn.Module) -> Any:
     return openvino().convert_model(_traced(network), input=[(-1, _channels(network), -1, -1)])
 
 
-def _compile_openvino(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Compiled:
-    return _openvino_callable(openvino_model(network))
+def _compile_openvino(network: torch.nn.Module, checkpoints: Sequence[Path], threads: int) -> Compiled:
+    return _openvino_callable(openvino_model(network), threads)
 
 
-def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Compiled:
+def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path], threads: int) -> Compiled:
     wanted, found = weights_digest(network.state_dict()), []
     for file in map(int8_file, checkpoints):
         if not file.is_file():
@@ -150,7 +151,8 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Comp
         model = openvino().Core().read_model(file)
         if model.has_rt_info(list(DIGEST)) and model.get_rt_info(list(DIGEST)).value == wanted:
             logger.info("Loaded the 8-bit weights %s", file)
-            return _openvino_callable(model, "bf16" if bfloat16_is_fast("cpu") else "f32")  # of layers kept in float
+            precision = "bf16" if bfloat16_is_fast("cpu") else "f32"  # of layers kept in float
+            return _openvino_callable(model, threads, precision)
         found.append(f"{file}: made of other weights than those in use")
     raise ValueError(
         f"runtime openvino-int8: {'; '.join(found) or 'no checkpoint is given'}. "
@@ -158,9 +160,9 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Comp
     )
 
 
-def _openvino_callable(model: Any, precision: str = "f32") -> Compiled:
+def _openvino_callable(model: Any, threads: int, precision: str = "f32") -> Compiled:
     # Compiling takes a fraction of a second: a cache on disk would gain nothing.
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
     request = openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def call(slices: torch.Tensor) -> torch.Tensor:
@@ -170,7 +172,7 @@ def _openvino_callable(model: Any, precision: str = "f32") -> Compiled:
     return call
 
 
-def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path]) -> Compiled:
+def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path], threads: int) -> Compiled:
     import onnxruntime
 
     sizes = {0: "batch", 2: "rows", 3: "columns"}
@@ -180,7 +182,7 @@ def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path]) 
         warnings.simplefilter("ignore")  # PyTorch's newer exporter gives the same model, but takes a minute
         torch.onnx.export(_on_cpu(network), _example(network), model, dynamo=False, **names)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
 
     def call(slices: torch.Tensor) -> torch.Tensor:
@@ -191,7 +193,7 @@ def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path]) 
 
 
 RUNTIMES = {
-    "torch": Runtime(lambda network, checkpoints: network, "torch", ""),
+    "torch": Runtime(lambda network, checkpoints, threads: network, "torch", ""),
     "openvino": Runtime(_compile_openvino, "openvino", "openvino"),
     "openvino-int8": Runtime(_compile_int8, "openvino", "openvino"),
     "onnxruntime": Runtime(_compile_onnxruntime, "onnxruntime", "export"),

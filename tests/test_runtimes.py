@@ -249,3 +249,13 @@ class TestHeadInferer:
         found = self.inferer()(volumes, self.Recorder())
         assert found.meta["case"] == "x"
         assert torch.equal(found[0].as_tensor(), found[1].flip(-1).as_tensor())
+
+    def test_leaves_pytorch_as_many_threads_as_it_had(self, volume: torch.Tensor) -> None:
+        def failing(slices: torch.Tensor) -> torch.Tensor:
+            assert torch.get_num_threads() == 3
+            raise RuntimeError("network")
+
+        before = torch.get_num_threads()
+        with pytest.raises(RuntimeError, match="network"):
+            self.inferer(threads=3)(volume, failing)
+        assert torch.get_num_threads() == before
