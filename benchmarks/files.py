@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--runtimes", default="torch,openvino,openvino-int8")
     parser.add_argument("--cases", type=int, default=0, help="how many cases, evenly from all; 0 for all")
     parser.add_argument("--flip", default="true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -110,7 +111,7 @@ def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> di
         outputs="mask,measurements",
         runtime=runtime,
         flip=args.flip,
-        device="cpu",
+        device=args.device,
     )
 
 

@@ -126,6 +126,27 @@ class Parts:
         return event
 
 
+def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
+    """Bytes that no fusion saves: each convolution reads its input and weights once and writes its output once.
+
+    Args:
+        network: the network.
+        image: a batch ``(B, C, H, W)``.
+        size: bytes of a number.
+    """
+    counted = []
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        counted.append(inputs[0].numel() + output.numel() + module.weight.numel())
+
+    kinds = (torch.nn.modules.conv._ConvNd,)
+    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, kinds)]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    return float(sum(counted) * size)
+
+
 def in_process(code: str, **options: Any) -> dict[str, Any]:
     """Run code in a process of its own: it reads ``options`` and makes ``found``, to which its peak memory is added."""
     environment = {

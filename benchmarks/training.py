@@ -18,8 +18,9 @@ network are drawing slices, copying, augmentation, averaging of weights and hand
 machine's rate of matrix products in the type of the network's convolutions, with the operations that `FlopCounterMode`
 counts on forward and backward pass. `--profile` shows the parts of a step of the default recipe.
 
-The same program runs on a GPU, where there is one: the bundle as `train.json` has it there, the others with each batch
-copied to it, nnU-Net's in float16; parts are then as long as the GPU takes for them. It has not been run on one yet.
+The same program runs on a GPU, where there is one: the bundle as `train.json` has it there, with `--compile` by
+torch.compile as well, the others with each batch copied to it, nnU-Net's in float16; parts are then as long as the GPU
+takes for them. It has not been run on one yet; gpu.py compares with the GPU's floor.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class EngineTraining(Training):
     """A MONAI trainer, every part of whose steps is timed."""
 
     def __init__(self, trainer: SupervisedTrainer, kind: str = "float32") -> None:
-        super().__init__(trainer.network, kind)
+        super().__init__(getattr(trainer.network, "_orig_mod", trainer.network), kind)  # of a compiled one
         self.trainer = trainer
         trainer.state.max_epochs = 0
         timed, prepare = self.parts.timed, trainer.prepare_batch
@@ -316,6 +317,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant, after one not counted")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the plain loop and the scripts")
+    parser.add_argument("--compile", action="store_true", help="compile the bundle's network by torch.compile")
     parser.add_argument("--only", default="", help="only contestants whose names hold this, and the plain loop")
     parser.add_argument("--profile", action="store_true", help="show the parts of a step of the default recipe")
     parser.add_argument("--json", type=Path)
@@ -377,13 +379,16 @@ def make(args: argparse.Namespace, runs: str) -> dict[str, Training]:
             batch_size=args.batch,
             epochs=args.repeats + 1,
             slices_per_epoch=slices,
-            **overrides,
+            **{"compile": args.compile, **overrides},
         )
 
     makers: dict[str, Callable[[], Training]] = {
         PLAIN: lambda: PlainLoop(args, cases),
         "bundle, published recipe, float32": lambda: bundle(
             "published_recipe.json", **whole, **{"train#sampler#num_samples": slices}
+        ),
+        "bundle, published recipe, float32, compiled": lambda: bundle(
+            "published_recipe.json", **whole, compile=True, **{"train#sampler#num_samples": slices}
         ),
         "bundle, default recipe, float32": lambda: bundle(**whole, amp=False),
         "bundle, default recipe": lambda: bundle(**whole),

@@ -100,7 +100,7 @@ RULES = {
     **dict.fromkeys(("learning_rate", "gradient_norm", "largest_volume"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "smallest_lesion", "surface_tolerance"), _NOT_NEGATIVE),
     **dict.fromkeys(("warmup_share", "averaging_momentum", "threshold"), _SHARE),
-    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "overwrite", "report"), _SWITCH),
+    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "compile", "overwrite", "report"), _SWITCH),
     **dict.fromkeys(("allow_non_axial", "fill_holes", "flip", "skip_air"), _SWITCH),
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split"), _PATH),
     **dict.fromkeys(("run_name", "section"), _TEXT),
