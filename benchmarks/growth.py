@@ -84,6 +84,13 @@ def main() -> None:
     parser.add_argument("--volumes", default="128x20,256x20,512x20,256x155,512x155", help="side x slices, rising")
     parser.add_argument("--operations", default="check,prepare,training step,evaluate,infer")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--also",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="JSON of other runs, whose rows go to tables and figure as well",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path, help="PNG or SVG file to draw the table to")
     args = parser.parse_args()
@@ -93,11 +100,13 @@ def main() -> None:
         by_cases = case_jobs(folder, args) if args.cases else {}
         by_size = volume_jobs(folder, args.volumes.split(",")) if args.volumes else {}
         runs = measure({**by_cases, **by_size}, args.repeats)
-    tables = {
-        what: table(what, {job: runs[job] for job in jobs})
-        for what, jobs in (("cases", by_cases), ("voxels", by_size))
-        if jobs
-    }
+    tables = {}
+    for what, jobs in (("cases", by_cases), ("voxels", by_size)):
+        rows = {job: runs[job] for job in jobs}
+        for file in args.also:
+            rows |= earlier(json.loads(file.read_text())["growth"].get(what, {}))
+        if rows:
+            tables[what] = table(what, rows)
     if args.figure:
         draw(tables, args.figure)
     protocol = {key: value for key, value in vars(args).items() if key not in ("json", "figure")}
@@ -188,6 +197,15 @@ def measure(jobs: dict[tuple[str, int], Job], repeats: int) -> dict[tuple[str, i
     return runs
 
 
+def earlier(growth: dict[str, dict]) -> dict[tuple[str, int], list[dict[str, float]]]:
+    """Runs of a table as it is in JSON."""
+    return {
+        (operation, int(number)): [dict(zip(row, values)) for values in zip(*row.values())]
+        for operation, entry in growth.items()
+        for number, row in entry["rows"].items()
+    }
+
+
 def table(what: str, runs: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, dict]:
     """Print seconds and memory by number of cases or voxels; return them with their exponents."""
     found: dict[str, dict] = defaultdict(dict)
@@ -196,7 +214,7 @@ def table(what: str, runs: dict[tuple[str, int], list[dict[str, float]]]) -> dic
     unit, each = ("case", 1) if what == "cases" else ("million voxels", 1e6)
     for operation, rows in found.items():
         print(f"\n| {operation}: {what} | seconds | ms a {unit} | peak memory, GiB |\n| --- | --- | --- | --- |")
-        for number, row in rows.items():
+        for number, row in sorted(rows.items()):
             share = 1000 * statistics.median(row["seconds"]) / number * each
             share = "-" if operation == "training step" else f"{share:.1f}"
             print(f"| {number} | {spread(row['seconds'])} | {share} | {spread(row['memory_gib'])} |")

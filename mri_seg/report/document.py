@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import heapq
 import json
 import logging
 import math
@@ -96,7 +97,7 @@ class _View:
     false: list[dict[str, Any]]
     missed: list[dict[str, Any]]
     first_slice: int
-    packed: str  # what the viewer's script reads, as JSON
+    packed: str  # what the viewer's script reads, as JSON; empty where there is no room for it
     roles: list[str] = field(default_factory=list)
     links: list[tuple[int, str]] = field(default_factory=list)
     poster: str = ""
@@ -136,13 +137,13 @@ def write_report(
     output = evaluation.folder / "report.html" if output is None else Path(output)
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder. Name the HTML file to write.")
-    views, probabilities = _read_cases(evaluation)
+    limit = int(largest_megabytes * 1e6)
+    views, probabilities = _read_cases(evaluation, limit)
     _choose_gallery(evaluation, views)
     facts = _facts(evaluation, Path(folder), views, probabilities)
     facts["comparison"] = None if other is None else _comparison(evaluation, read_evaluation(other))
 
     environment = _environment()
-    limit = int(largest_megabytes * 1e6)
     bare = len(_render(environment, views, facts).encode())
     _choose_shown(views, limit - bare)
     content = _render(environment, views, facts).encode()
@@ -155,28 +156,39 @@ def write_report(
     return output
 
 
-def _read_cases(evaluation: Evaluation) -> tuple[list[_View], np.ndarray]:
-    """Look at one case after the other, since volumes are large; adds up voxels by probability."""
+def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndarray]:
+    """Look at one case after the other, since volumes are large; adds up voxels by probability.
+
+    Of what viewers read no more is kept than there is room for: that of the cases with most false pixels.
+    """
     views, probabilities = [], np.zeros((2, 256), dtype=np.int64)
+    kept: list[tuple[int, int]] = []  # false pixels and number of each case that is, a heap
     for number, patient in enumerate(evaluation.patients, start=1):
-        rows = evaluation.slices[patient["case"]]
         case = _load(evaluation, patient["case"])
         probabilities += probability_counts(case)
-        packed = pack_case(case, classify(case), rows)
-        views.append(
-            _View(
-                id=f"viewer-{number}",
-                case=case.case,
-                patient={**patient, "voxel_volume": _voxel_volume(case)},
-                counts=count(case),
-                false=false_lesions(case),
-                missed=missed_lesions(case),
-                first_slice=telling_slice(rows),
-                packed=_json(packed),
-            )
+        view = _View(
+            id=f"viewer-{number}",
+            case=case.case,
+            patient={**patient, "voxel_volume": _voxel_volume(case)},
+            counts=count(case),
+            false=false_lesions(case),
+            missed=missed_lesions(case),
+            first_slice=telling_slice(evaluation.slices[case.case]),
+            packed=_packed(evaluation, case),
         )
-        views[-1].links = _links(views[-1])
+        view.links = _links(view)
+        views.append(view)
+        heapq.heappush(kept, (view.false_pixels, number))
+        room -= len(view.packed)
+        while room < 0:
+            least = views[heapq.heappop(kept)[1] - 1]
+            room += len(least.packed)
+            least.packed = ""
     return views, probabilities
+
+
+def _packed(evaluation: Evaluation, case: ArchivedCase) -> str:
+    return _json(pack_case(case, classify(case), evaluation.slices[case.case]))
 
 
 def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
@@ -217,7 +229,9 @@ def _choose_gallery(evaluation: Evaluation, views: Sequence[_View]) -> None:
         view.first_slice = view.false[0]["slice"]
     for view in views:
         if view.roles:
-            view.poster = poster(_load(evaluation, view.case), view.first_slice)
+            case = _load(evaluation, view.case)
+            view.poster = poster(case, view.first_slice)
+            view.packed = view.packed or _packed(evaluation, case)
 
 
 def _choose_shown(views: Sequence[_View], room: int) -> None:
@@ -225,7 +239,7 @@ def _choose_shown(views: Sequence[_View], room: int) -> None:
     for view in sorted(views, key=lambda view: (not view.roles, -view.false_pixels)):
         # A page without the viewer says that it is left out, which is about as long as the tags around it.
         size = len(view.packed) + 500
-        view.shown = size <= room
+        view.shown = bool(view.packed) and size <= room
         if view.shown:
             room -= size
 
