@@ -77,10 +77,7 @@ def main() -> None:
     print(f"{len(cases)} cases, {slices} slices, flip {args.flip}")
     runs: dict[str, list[dict]] = {runtime: [] for runtime in args.runtimes.split(",")}
     with tempfile.TemporaryDirectory() as name:
-        data = Path(name, "data")
-        data.mkdir()
-        for case in cases:
-            (data / case["case"]).symlink_to(Path(case["image"][0]).parent.resolve())
+        data = linked(cases, Path(name, "data"))
         for repeat in range(args.repeats):
             for runtime, found in runs.items():
                 found.append(segment(args, data, Path(name, f"{runtime}-{repeat}"), runtime))
@@ -97,6 +94,14 @@ def main() -> None:
         for stage, seconds in sorted(found[-1]["stages"].items(), key=lambda item: -item[1]):
             print(f"  {stage:24} {1000 * seconds / slices:.2f}")
     measuring.write(args.json, {"machine": measuring.machine(), "slices": slices, "flip": args.flip, "runs": runs})
+
+
+def linked(cases: list[dict], folder: Path) -> Path:
+    """A folder of links to the folders of the cases."""
+    folder.mkdir()
+    for case in cases:
+        (folder / case["case"]).symlink_to(Path(case["image"][0]).parent.resolve())
+    return folder
 
 
 def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> dict:

@@ -35,6 +35,7 @@ from mri_seg.studies import find_cases
 from mri_seg.weights import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "bundle" / "models" / "model.pt"
 PUBLISHED, DEFAULT = "published network", "default network"
 EAGER = "torch, eager"
 CALLS = 3
@@ -43,7 +44,7 @@ CALLS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "bundle" / "models" / "model.pt")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--cases", type=int, default=4, help="volumes of the runs with air skipped")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
@@ -51,10 +52,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    config = ConfigParser()
-    config.read_config(str(ROOT / "bundle" / "configs" / "inference.json"))
-    network = config.get_parsed_content("network_def").eval()
-    network.load_state_dict(read_weights(args.checkpoint))
+    config, network = shipped_network(args.checkpoint)
     published = AttentionUNet(in_channels=config["neighbouring_slices"]).eval()
     prepare = config.get_parsed_content("preprocessing")
     cases = find_cases(args.dataset_dir)
@@ -145,6 +143,15 @@ def measure(
                 cells = [measuring.spread(rates, 1), *map(measuring.spread, ratios), measuring.spread(shares, 0)]
                 print(f"| {way} | {' | '.join(cells)} % |")
     measuring.write(args.json, found)
+
+
+def shipped_network(checkpoint: Path) -> tuple[ConfigParser, torch.nn.Module]:
+    """inference.json, and its network with weights."""
+    config = ConfigParser()
+    config.read_config(str(ROOT / "bundle" / "configs" / "inference.json"))
+    network = config.get_parsed_content("network_def").eval()
+    network.load_state_dict(read_weights(checkpoint))
+    return config, network
 
 
 def gflop(network: torch.nn.Module, image: torch.Tensor) -> float:

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu.py --dataset_dir data/kaggle_3m --json gpu.json
 
-It has not been run on a GPU yet. Without one it rehearses on the CPU (`--batch 4 --steps 1 --repeats 1 --cases 2`).
+It has not been run on a GPU yet. Without one it rehearses on the CPU (`--batch 4 --steps 1 --repeats 1 --cases 2`), and
+compiles nothing.
 
 The bundle trains as `train.json` has it on a GPU: slices kept on it, batches augmented on it, bfloat16, channels last;
 here compiled as well, and in larger batches. The published loop is the plain one of training.py, at its own batch of
@@ -26,18 +27,20 @@ import files
 import measuring
 import torch
 import training
-from forward import gflop
-from measuring import ROOT, spread
-from monai.bundle import ConfigParser
+from forward import CHECKPOINT, gflop, shipped_network
+from measuring import spread
 from monai.inferers import SimpleInferer
 
 from mri_seg.inferers import AutocastInferer
 from mri_seg.networks import AttentionUNet
 from mri_seg.studies import find_cases
-from mri_seg.weights import read_weights
 
 BFLOAT16 = 2  # bytes
 DEVICE = training.DEVICE
+LIMITS = """
+import measuring
+found = measuring.limits(options["repeats"])
+"""
 
 
 def main() -> None:
@@ -56,7 +59,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     print(torch.cuda.get_device_name() if DEVICE.type == "cuda" else "no GPU: a rehearsal on the CPU")
     work = {"training": train(args), "inference from memory": infer(args)}
-    limits = measuring.limits(args.repeats)
+    limits = measuring.in_process(LIMITS, repeats=args.repeats)
     print(f"bfloat16 {limits['bfloat16']:.0f} GFLOP/s, copy {limits['copy']:.0f} GB/s")
     found = {title: table(title, contestants, limits) for title, contestants in work.items()}
     found["from files"] = from_files(args)
@@ -86,10 +89,7 @@ def train(args: argparse.Namespace) -> dict[str, tuple]:
 @torch.no_grad()
 def infer(args: argparse.Namespace) -> dict[str, tuple]:
     """Forward passes over slices that are on the device."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "bundle" / "configs" / "inference.json"))
-    network = config.get_parsed_content("network_def").eval()
-    network.load_state_dict(read_weights(ROOT / "bundle" / "models" / "model.pt"))
+    config, network = shipped_network(CHECKPOINT)
     network = network.to(DEVICE, memory_format=torch.channels_last)
     published = AttentionUNet(in_channels=config["neighbouring_slices"]).eval().to(DEVICE)
     image = torch.randn(args.batch, config["neighbouring_slices"], 256, 256, device=DEVICE)
@@ -120,12 +120,9 @@ def from_files(args: argparse.Namespace) -> dict[str, list[float]]:
     """Files to files, every run in a process of its own."""
     cases = find_cases(args.dataset_dir)[: args.cases or None]
     slices, rates = sum(len(case["image"]) for case in cases), []
-    options = argparse.Namespace(checkpoint=ROOT / "bundle" / "models" / "model.pt", flip="true", device=str(DEVICE))
+    options = argparse.Namespace(checkpoint=CHECKPOINT, flip="true", device=str(DEVICE))
     with tempfile.TemporaryDirectory() as name:
-        data = Path(name, "data")
-        data.mkdir()
-        for case in cases:
-            (data / case["case"]).symlink_to(Path(case["image"][0]).parent.resolve())
+        data = files.linked(cases, Path(name, "data"))
         for repeat in range(args.repeats):
             run = files.segment(options, data, Path(name, str(repeat)), "torch")
             rates.append(slices / run["seconds"])
