@@ -196,9 +196,12 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
 
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """PyTorch with so many threads, in the thread that calls."""
+    """PyTorch with so many threads, None for as many as it has, in the thread that calls."""
+    if number is None:  # setting the number anew would clear what oneDNN keeps
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
