@@ -180,12 +180,10 @@ def recorded(client: MonaiAlgo, started: list, ended: list) -> None:
 
 
 def weighted_mean(weights: list[dict[str, torch.Tensor]], shares: list[int]) -> dict[str, torch.Tensor]:
-    return {
-        name: torch.from_numpy(
-            np.average(np.stack([own[name].numpy() for own in weights]).astype(np.float64), axis=0, weights=shares)
-        ).to(value.dtype)
-        for name, value in weights[0].items()
-    }
+    """As NumPy has it, in float64."""
+    stacked = {name: np.stack([own[name].numpy() for own in weights]).astype(float) for name in weights[0]}
+    means = {name: np.average(values, axis=0, weights=shares) for name, values in stacked.items()}
+    return {name: torch.as_tensor(mean).to(weights[0][name].dtype) for name, mean in means.items()}
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
