@@ -133,7 +133,9 @@ class TestFederation:
     def test_each_round_starts_everywhere_from_the_mean_of_the_round_before(
         self, hospitals: dict[str, dict[str, object]], tmp_path: Path
     ) -> None:
-        clients = [federated.hospital(name, tmp_path, rounds=2, **cases, **OPTIONS) for name, cases in hospitals.items()]
+        clients = [
+            federated.hospital(name, tmp_path, rounds=2, **cases, **OPTIONS) for name, cases in hospitals.items()
+        ]
         slices = [len(client.train_workflow.train_dataset) for client in clients]
         assert len(set(slices)) == 2  # a plain mean would be another
         started, ended = [], []
