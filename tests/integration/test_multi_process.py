@@ -276,6 +276,7 @@ class TestEvaluation:
         (metric,) = re.findall(r"new best metric of patient_dice: (.*)", ranks.text())
         assert re.search(r"new best metric of patient_dice: (.*)", (alone / "log.txt").read_text())[1] == metric
 
+    @pytest.mark.slow
     def test_by_torchrun(self, phantom: Path, split: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
         files = [str(CONFIGS / name) for name in ("train.json", "evaluate.json", "multi_gpu_evaluate.json")]
         command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
