@@ -48,7 +48,8 @@ def hospital(name: str, folder: Path, rounds: int, local_epochs: int = 1, **opti
 def train(clients: Sequence[MonaiAlgo], rounds: int) -> dict[str, torch.Tensor]:
     """Train in rounds; returns the common weights. With one client nothing but its own training happens."""
     slices = [len(client.train_workflow.train_dataset) for client in clients]
-    weights = clients[0].get_weights().weights
+    # A client hands out its network's own tensors, which its training changes.
+    weights = {name: value.clone() for name, value in clients[0].get_weights().weights.items()}
     for _ in range(rounds):
         for client in clients:
             client.train(ExchangeObject(weights=weights))
@@ -59,7 +60,7 @@ def train(clients: Sequence[MonaiAlgo], rounds: int) -> dict[str, torch.Tensor]:
 def average(weights: Sequence[Mapping[str, torch.Tensor]], shares: Sequence[float]) -> dict[str, torch.Tensor]:
     """Weighted mean of each tensor, in its own type."""
     return {
-        name: sum(share / sum(shares) * own[name].double() for share, own in zip(shares, weights)).to(first.dtype)
+        name: (sum(share * own[name].double() for share, own in zip(shares, weights)) / sum(shares)).to(first.dtype)
         for name, first in weights[0].items()
     }
 

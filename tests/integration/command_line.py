@@ -42,6 +42,8 @@ def module(name: str, *words: str) -> Ended:
         contextlib.redirect_stderr(io.StringIO()) as stderr,
         mock.patch.object(sys, "argv", [f"python -m {name}", *words]),
         mock.patch.object(sys, "excepthook", sys.__excepthook__),
+        # MONAI sets up the log by fileConfig, which closes all handlers that there are: here, those of other tests too.
+        mock.patch.object(logging, "_handlerList", []),
     ):
         try:
             runpy.run_module(name, run_name="__main__")

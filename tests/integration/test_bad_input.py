@@ -399,9 +399,7 @@ class TestProcess:
         assert not list(tmp_path.iterdir())
 
     def test_shows_where_with_debug(self, tmp_path: Path) -> None:
-        config = ROOT / "bundle" / "configs" / "inference.json"
-        words = ["monai.bundle", "run", "inference", "--config_file", config, "--dataset_dir", "nowhere"]
-        ended = self.run(*words, "--debug", "true", cwd=tmp_path)
+        ended = bundle(*INFERENCE, dataset_dir="nowhere", output_dir=tmp_path / "out", debug="true")
         assert ended.status == 1
         assert "Traceback" in ended.stderr
         assert "nowhere: no such folder or file" in ended.stderr

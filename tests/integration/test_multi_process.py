@@ -1,7 +1,6 @@
 """Several processes give what one gives: figures, files and weights; and what one of them leaves, others finish.
 
-Python and torch take seconds to start, so that most processes here are forks of one that has imported everything. They
-join as torchrun's do, by the environment; one test starts torchrun itself.
+They join as torchrun's do, by the environment; one test starts torchrun itself.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ import socket
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import ROOT
+from forked import CONFIGS, Forked, pause_in_second_epoch
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "bundle" / "configs"
 TINY = {"bundle_root": str(ROOT / "bundle"), "network_def#channels": [4, 8], "amp": False, "smallest_lesion": 0}
 TRAINING = {
     **{key: TINY[key] for key in ("network_def#channels", "amp")},
@@ -35,78 +35,64 @@ TRAINING = {
     "batch_size": 4,
     "plane_size": [64, 64],
     "crop_size": [64, 64],
-    "learning_rate": 0.02,
+    "learning_rate": 0.001,
     "averaging_momentum": 0.2,
     "checkpoint_interval": 100,
 }
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
-context = get_context("forkserver")
-context.set_forkserver_preload(["monai.bundle", "torch.utils.tensorboard", "mri_seg.tensorboard", "mri_seg.report"])
-
 
 class Ranks:
     """Processes that run a workflow of the bundle together."""
 
-    def __init__(self, number: int, folder: Path, run_id: str, *configs: str, **options: object) -> None:
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        run_id: str,
+        *configs: str,
+        prepare_last: Callable[[], None] | None = None,
+        **options: object,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        folder.mkdir(parents=True, exist_ok=True)
-        die_at = options.pop("die_at", None)  # rank 1 kills itself before it writes this case of its own
-        self.logs = [folder / f"log-{number}-{time.monotonic_ns()}-{rank}.txt" for rank in range(number)]
-        options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+            environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        environment |= {"WORLD_SIZE": str(number)}
+        name = f"log-{number}-{time.monotonic_ns()}"
         self.processes = [
-            context.Process(
-                target=_rank,
-                args=(rank, number, port, self.logs[rank], run_id, configs, options, die_at if rank == 1 else None),
+            Forked(
+                folder / f"{name}-{rank}.txt",
+                run_id,
+                *configs,
+                environment={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                prepare=prepare_last if rank == number - 1 else None,
+                **options,
             )
             for rank in range(number)
         ]
-        for process in self.processes:
-            process.start()
 
     def wait(self) -> list[int]:
         """Exit status of each."""
-        for process in self.processes:
-            process.join(120)
-            if process.exitcode is None:
-                process.kill()
-        return [process.exitcode for process in self.processes]
+        return [process.wait(120) for process in self.processes]
 
     def text(self) -> str:
-        return "\n".join(log.read_text() for log in self.logs)
+        return "\n".join(process.log.read_text() for process in self.processes)
 
 
-def _rank(
-    rank: int, number: int, port: int, log: Path, run_id: str, configs: tuple, options: dict, die_at: int | None
-) -> None:
-    import monai.bundle
-
+def die_at(number: int) -> None:
+    """A process kills itself before it writes its so manieth case."""
     from mri_seg.outputs import CaseWriter
 
-    stream = log.open("w")
-    os.dup2(stream.fileno(), 1)
-    os.dup2(stream.fileno(), 2)
-    os.chdir(ROOT)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     write, written = CaseWriter._write_cases, []
 
     def write_or_die(writer: CaseWriter, engine: object) -> None:
         written.append(engine)
-        if len(written) == die_at:
+        if len(written) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         write(writer, engine)
 
     CaseWriter._write_cases = write_or_die
-    try:
-        monai.bundle.run(run_id=run_id, config_file=[str(CONFIGS / name) for name in configs], **options)
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        sys.exit(1)
 
 
 def run(number: int, folder: Path, run_id: str, *configs: str, **options: object) -> Ranks:
@@ -115,10 +101,10 @@ def run(number: int, folder: Path, run_id: str, *configs: str, **options: object
     return ranks
 
 
-def train(number: int, phantom: Path, split: Path, folder: Path, **options: object) -> Ranks:
+def train(number: int, data: dict[str, Path], folder: Path, **options: object) -> Ranks:
     configs = ["train.json", "multi_gpu_train.json"][: 1 if number == 1 else 2]
-    data = {"dataset_dir": phantom, "split": split, "bundle_root": folder.parent / "bundle"}
-    return Ranks(number, folder.parent, "training", *configs, output_dir=folder, **TRAINING, **data, **options)
+    own = {"output_dir": folder, "bundle_root": folder.parent / "bundle"}
+    return Ranks(number, folder.parent, "training", *configs, **own, **TRAINING, **data, **options)
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:
@@ -156,25 +142,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(phantom: Path, split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(phantom: Path, split: Path, checkpoint: Path) -> dict[str, Path]:
+    """What training begins with: weights that call some of the pixels tumour, and still do after steps so small."""
+    return {"dataset_dir": phantom, "split": split, "initial_weights": checkpoint}
+
+
+@pytest.fixture(scope="module")
+def trained(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that nothing stopped."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    ranks = train(2, phantom, split, folder)
+    ranks = train(2, data, folder)
     assert ranks.wait() == [0, 0], ranks.text()[-5000:]
     return folder
 
 
 @pytest.fixture(scope="module")
-def stopped(phantom: Path, split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, the second of its processes told to stop after the first epoch."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    ranks = train(2, phantom, split, folder)
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoints.json").exists():
-        assert ranks.processes[1].is_alive(), ranks.text()[-5000:]
-        assert time.monotonic() < deadline, ranks.text()[-5000:]
-        time.sleep(0.01)
-    os.kill(ranks.processes[1].pid, signal.SIGTERM)
+    go_on = folder.parent / "go_on"
+    ranks = train(2, data, folder, prepare_last=pause_in_second_epoch(go_on))
+    ranks.processes[0].wait_for(folder / "checkpoints.json")
+    ranks.processes[1].send(signal.SIGTERM)
+    go_on.touch()
     assert ranks.wait() == [128 + signal.SIGTERM] * 2, ranks.text()[-5000:]
     assert ranks.text().count("Stopped. The same command goes on") == 1
     return folder
@@ -214,10 +204,10 @@ class TestTraining:
             assert scalars.Scalars(f"validation/{name}")[-1].value == pytest.approx(value, abs=1e-6)
 
     def test_that_was_stopped_goes_on_to_the_same_weights(
-        self, trained: Path, stopped: Path, phantom: Path, split: Path, tmp_path: Path
+        self, trained: Path, stopped: Path, data: dict[str, Path], tmp_path: Path
     ) -> None:
         folder = shutil.copytree(stopped, tmp_path / "run")
-        ranks = train(2, phantom, split, folder)
+        ranks = train(2, data, folder)
         assert ranks.wait() == [0, 0], ranks.text()[-5000:]
         assert "Resuming from" in ranks.text()
         assert same(folder / "model_final.pt", trained / "model_final.pt")
@@ -225,10 +215,10 @@ class TestTraining:
 
     @pytest.mark.parametrize(("number", "steps"), [(1, 10), (3, 3)])
     def test_goes_on_with_another_number_of_processes(
-        self, stopped: Path, phantom: Path, split: Path, tmp_path: Path, number: int, steps: int
+        self, stopped: Path, data: dict[str, Path], tmp_path: Path, number: int, steps: int
     ) -> None:
         folder = shutil.copytree(stopped, tmp_path / "run")
-        ranks = train(number, phantom, split, folder)
+        ranks = train(number, data, folder)
         assert ranks.wait() == [0] * number, ranks.text()[-5000:]
         assert "after 1 epochs" in ranks.text()
         assert json.loads((folder / "checkpoints.json").read_text())[-1]["iteration"] == 3 * steps
@@ -236,8 +226,8 @@ class TestTraining:
 
 
 class TestErrors:
-    def test_are_told_once(self, phantom: Path, split: Path, tmp_path: Path) -> None:
-        ranks = train(2, phantom, split, tmp_path / "run", sync_batchnorm=True)
+    def test_are_told_once(self, data: dict[str, Path], tmp_path: Path) -> None:
+        ranks = train(2, data, tmp_path / "run", sync_batchnorm=True)
         assert all(ranks.wait())
         assert ranks.text().count("error: ") == 1, ranks.text()
         assert "--sync_batchnorm: PyTorch has it on GPUs only" in ranks.text()
@@ -286,6 +276,7 @@ class TestEvaluation:
         (metric,) = re.findall(r"new best metric of patient_dice: (.*)", ranks.text())
         assert re.search(r"new best metric of patient_dice: (.*)", (alone / "log.txt").read_text())[1] == metric
 
+    @pytest.mark.slow
     def test_by_torchrun(self, phantom: Path, split: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
         files = [str(CONFIGS / name) for name in ("train.json", "evaluate.json", "multi_gpu_evaluate.json")]
         command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -324,7 +315,7 @@ class TestInference:
         folder = tmp_path / "out"
         configs = ("inference.json", "multi_gpu_inference.json")
         options = self.options(phantom, folder, checkpoint)
-        broken = Ranks(2, tmp_path, "inference", *configs, **options, die_at=2)
+        broken = Ranks(2, tmp_path, "inference", *configs, **options, prepare_last=partial(die_at, 2))
         status = broken.wait()
         assert status[1] == -signal.SIGKILL
         assert status[0] not in (0, None)

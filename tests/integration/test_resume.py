@@ -6,21 +6,22 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import bundle
+from forked import Forked, pause_in_second_epoch
 
-ROOT = Path(__file__).resolve().parents[2]
 MOMENTS = int(os.environ.get("MRI_SEG_KILLS", "2"))
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
-def start(phantom: Path, folder: Path, **overrides: object) -> subprocess.Popen[str]:
-    """Start a short training on one thread."""
-    options = {
+
+def options(phantom: Path, folder: Path) -> dict[str, object]:
+    """Of a short training."""
+    return {
         "dataset_dir": phantom,
         "split": phantom / "split.json",
         "output_dir": folder,
@@ -28,25 +29,22 @@ def start(phantom: Path, folder: Path, **overrides: object) -> subprocess.Popen[
         "epochs": 4,
         "slices_per_epoch": 32,
         "batch_size": 8,
-        "plane_size": "[64,64]",
-        "crop_size": "[64,64]",
-        "amp": "false",
-        **overrides,
+        "plane_size": [64, 64],
+        "crop_size": [64, 64],
+        "amp": False,
+        "network_def#channels": [8, 16],
     }
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(ROOT / "bundle" / "configs" / "train.json")]
-    for key, value in options.items():
-        command += [f"--{key}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
-def train(phantom: Path, folder: Path, **overrides: object) -> tuple[int, str]:
-    process = start(phantom, folder, **overrides)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+def start(phantom: Path, folder: Path, **others: object) -> Forked:
+    log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.txt")
+    return Forked(log, "training", "train.json", **options(phantom, folder), **others)
+
+
+def train(phantom: Path, folder: Path, **others: object) -> str:
+    process = start(phantom, folder, **others)
+    assert process.wait() == 0, process.text()
+    return process.text()
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -63,17 +61,10 @@ def unstopped(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A run that nothing stopped, and how long it took from its first checkpoint to its end, in seconds."""
     folder = tmp_path_factory.mktemp("unstopped") / "run"
     process = start(phantom, folder)
-    first = wait_for_checkpoint(folder, process)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
+    process.wait_for(folder / "checkpoints.json")
+    first = time.monotonic()
+    assert process.wait() == 0, process.text()
     return folder, time.monotonic() - first
-
-
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> float:
-    while not (folder / "checkpoints.json").exists():
-        assert process.poll() is None, process.communicate()[0][-3000:]
-        time.sleep(0.01)
-    return time.monotonic()
 
 
 class TestKilled:
@@ -83,12 +74,11 @@ class TestKilled:
     ) -> None:
         folder = tmp_path / "run"
         process = start(phantom, folder)
-        wait_for_checkpoint(folder, process)
+        process.wait_for(folder / "checkpoints.json")
         time.sleep(random.Random(moment).uniform(0, unstopped[1]))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        status, output = train(phantom, folder)
-        assert status == 0, output[-3000:]
+        process.send(signal.SIGKILL)
+        process.wait()
+        output = train(phantom, folder)
         assert "Resuming from" in output or "is complete" in output
         assert same(folder, unstopped[0])
         best = [torch.load(run / "model.pt", weights_only=True) for run in (folder, unstopped[0])]
@@ -100,28 +90,27 @@ class TestToldToStop:
         self, phantom: Path, unstopped: tuple[Path, float], tmp_path: Path
     ) -> None:
         folder = tmp_path / "run"
-        process = start(phantom, folder)
-        wait_for_checkpoint(folder, process)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=100)
-        assert process.returncode == 128 + signal.SIGTERM, output[-3000:]
+        process = start(phantom, folder, prepare=pause_in_second_epoch(tmp_path / "go_on"))
+        process.wait_for(folder / "checkpoints.json")
+        process.send(signal.SIGTERM)
+        (tmp_path / "go_on").touch()
+        assert process.wait() == 128 + signal.SIGTERM, process.text()
         assert not (folder / "model_final.pt").exists()
-        assert train(phantom, folder)[0] == 0
+        train(phantom, folder)
         assert same(folder, unstopped[0])
 
 
 class TestTheSameFolder:
     def test_with_another_config_is_refused(self, phantom: Path, unstopped: tuple[Path, float]) -> None:
         before = (unstopped[0] / "config.json").read_bytes()
-        status, output = train(phantom, unstopped[0], learning_rate=0.5)
-        assert status == 1
-        assert "learning_rate was 0.002, now 0.5" in output
-        assert "Traceback" not in output
+        ended = bundle("training", "train.json", **{**options(phantom, unstopped[0]), "learning_rate": 0.5})
+        assert ended.status == 1
+        assert "learning_rate was 0.002, now 0.5" in ended.stderr
+        assert "Traceback" not in ended.stdout + ended.stderr
         assert (unstopped[0] / "config.json").read_bytes() == before
 
     def test_starts_anew_beside_it_when_asked(self, phantom: Path, unstopped: tuple[Path, float]) -> None:
-        status, output = train(phantom, unstopped[0], resume="false")
-        assert status == 0, output[-3000:]
+        train(phantom, unstopped[0], resume=False)
         beside = unstopped[0].with_name("run-2")
         assert json.loads((beside / "run.json").read_text())["seed"] == 0
         assert same(beside, unstopped[0])  # the same seed gives the same weights
@@ -129,8 +118,8 @@ class TestTheSameFolder:
 
 class TestOptions:
     def test_that_are_misspelt_are_refused_with_the_nearest(self, phantom: Path, tmp_path: Path) -> None:
-        status, output = train(phantom, tmp_path / "run", lerning_rate=0.1)
-        assert status == 1
-        assert "--lerning_rate: no such option. Did you mean --learning_rate?" in output
-        assert "Traceback" not in output
+        ended = bundle("training", "train.json", **options(phantom, tmp_path / "run"), lerning_rate=0.1)
+        assert ended.status == 1
+        assert "--lerning_rate: no such option. Did you mean --learning_rate?" in ended.stderr
+        assert "Traceback" not in ended.stdout + ended.stderr
         assert not (tmp_path / "run").exists()

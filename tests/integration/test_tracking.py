@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_workflows import ROOT, bundle
+from command_line import ROOT, bundle
 
 mlflow = pytest.importorskip("mlflow", reason="needs the extra `tracking`")
 
@@ -17,7 +17,7 @@ def train(phantom: Path, folder: Path, **options: object) -> None:
     own = {"dataset_dir": phantom, "split": phantom / "split.json", "epochs": 1, "slices_per_epoch": 40}
     size = {"batch_size": 4, "plane_size": "[64,64]", "crop_size": "[64,64]"}
     result = bundle("training", "train.json", output_dir=folder, **own, **size, **TINY, **options)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.status == 0, result.stderr[-3000:]
 
 
 def only_run(tracking_uri: str, name: str | None = None):
@@ -59,7 +59,7 @@ def test_the_bundles_settings_log_parameters_record_and_report_too(phantom: Path
         **TINY,
         **tracking,
     )
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.status == 0, result.stderr[-3000:]
     data, files = only_run(tracking["tracking_uri"], str(tmp_path / "evaluation"))
     assert set(data.metrics) >= METRICS
     assert data.params["section"] == "validation"
