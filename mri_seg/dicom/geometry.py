@@ -58,7 +58,7 @@ _DIMENSIONS = {
     "FrameAcquisitionNumber": "FrameContentSequence",
     "ContrastBolusAgent": None,
 }
-# Siemens mosaics: the creator and tag of the attribute that counts their slices, and of the header that does so in text.
+# Siemens mosaics: creator and tags of the attribute that counts their slices, and of the header that does so in text.
 _SIEMENS_NUMBER = ("SIEMENS MR HEADER", 0x00190010, 0x0019100A)
 _SIEMENS_CSA = ("SIEMENS CSA HEADER", 0x00290010, 0x00291010)
 _CSA_NUMBER = b"NumberOfImagesInMosaic\0"
@@ -213,8 +213,9 @@ def _refuse_mosaics(headers: Mapping[Path, Dataset]) -> None:
     for path, header in headers.items():
         count = _private(header, *_SIEMENS_NUMBER)
         count = count if isinstance(count, int) else None
-        if count is None and path == next(iter(headers)):  # long, and a series has images of one kind
-            count = _csa_count(_private(read_header(path, _SIEMENS_CSA[1:]), *_SIEMENS_CSA))
+        if count is None and path == next(iter(headers)) and frame_count(header) == 1:
+            csa = read_header(path, _SIEMENS_CSA[1:])  # of the first alone: it is long, and the others are of its kind
+            count = _csa_count(_private(csa, *_SIEMENS_CSA))
         types = value_of(header, "ImageType") or ()
         if (count or 0) > 1 or "MOSAIC" in str(types).upper():
             raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import pydicom
 from pydicom import uid
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial, read_preamble, read_sequence_item
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DICOMSequence
@@ -127,11 +127,16 @@ def read_dataset(path: Path, tags: Sequence[str | int]) -> Dataset:
         path: the file.
         tags: keywords or tags of the attributes to read.
 
+    Returns:
+        the attributes; without pixels where the file ends within compressed ones.
+
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when the file cannot be read as DICOM.
     """
-    return _read(path, tags, pixels=True, first_frame=False)
+    data = _read(path, tags, pixels=True, first_frame=False)
+    # pydicom gives nothing at all where a value of unknown length has no end.
+    return data if len(data) else _read(path, tags, pixels=False, first_frame=False)
 
 
 def source_headers(paths: Sequence[Path]) -> list[Dataset]:
@@ -164,7 +169,7 @@ def _source_header(path: Path) -> Dataset:
 
 
 def _leave_out(data: Dataset, unwanted: Callable[[BaseTag], bool]) -> None:
-    for tag in [tag for tag in data.keys() if unwanted(tag)]:
+    for tag in filter(unwanted, list(data.keys())):
         del data[tag]
 
 
@@ -191,8 +196,7 @@ def _read(
         raise ValueError(
             f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
         ) from error
-    if bare:
-        _name_syntax(data)
+    _name_syntax(data)
     if clean:
         _leave_out_unreadable(data, sequences=tags is None)
     return data
@@ -255,16 +259,15 @@ def _bare_sop_class(beginning: bytes) -> str | None:
 
 
 def _name_syntax(data: Dataset) -> None:
-    """Name the transfer syntax that was guessed, where the file does not; pixels in pieces are compressed somehow."""
-    meta = getattr(data, "file_meta", None) or FileMetaDataset()
-    data.file_meta = meta
+    """Name the transfer syntax by which the file was read, where it names none and its pixels are not compressed."""
     pixels = data.get_item("PixelData") if "PixelData" in data else None
-    if "TransferSyntaxUID" not in meta and (pixels is None or pixels.length != 0xFFFFFFFF):
-        meta.TransferSyntaxUID = {
-            (True, True): uid.ImplicitVRLittleEndian,
-            (False, True): uid.ExplicitVRLittleEndian,
-            (False, False): uid.ExplicitVRBigEndian,
-        }[data.original_encoding]
+    if data.file_meta.get("TransferSyntaxUID") or (pixels is not None and pixels.length == 0xFFFFFFFF):
+        return
+    data.file_meta.TransferSyntaxUID = {
+        (True, True): uid.ImplicitVRLittleEndian,
+        (False, True): uid.ExplicitVRLittleEndian,
+        (False, False): uid.ExplicitVRBigEndian,
+    }[data.original_encoding]
 
 
 def _is_deflated(file: BinaryIO, bare: bool) -> bool:

@@ -15,6 +15,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from mri_seg.dicom.geometry import Frame
 from mri_seg.dicom.headers import source_headers
+from mri_seg.dicom.quiet import quiet_pydicom
 
 __all__ = ["import_highdicom", "is_multiframe", "refusals_name", "source_images"]
 
@@ -100,7 +101,7 @@ def refusals_name(path: PathLike | str, what: str) -> Iterator[None]:
         what: what was to be written.
     """
     try:
-        with warnings.catch_warnings():
+        with quiet_pydicom(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values of the source that are copied as they are
             yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
