@@ -6,7 +6,8 @@
 Files are made by the program: an enhanced MR file of 240 frames of 64 x 64, with sequences of unknown length and the
 functional groups of each frame in full, as Philips has them, private ones too; a study of 94 such files, of which the
 one of 240 frames is FLAIR and the others have 60 frames each; and a series of 100 single images of 256 x 256. Every
-repeat is a process of its own; trees take turns. Importing is not counted.
+repeat is a process of its own; trees take turns. Times are the process's own on the CPU, so that a busy machine changes
+them little; importing is not counted.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ pydicom.sr.codedict.codes.SCT.Brain  # its tables are read once
 out, found = Path(options["out"]), {}
 
 def timed(name, run):
-    began = time.perf_counter()
+    began = time.process_time()
     result = run()
-    found[name] = time.perf_counter() - began
+    found[name] = time.process_time() - began
     return result
 
 files = sorted(Path(options["data"]).iterdir())
@@ -80,8 +81,8 @@ def main() -> None:
 
 
 def show(name: str, runs: dict[str, list[dict]]) -> None:
-    """Milliseconds of each step, as a multiple of pydicom's headers, and of the earlier tree's."""
-    print(f"{name}: step | ms | times pydicom's headers" + (" | times before" if "before" in runs else ""))
+    """CPU milliseconds of each step, as a multiple of pydicom's headers, and of the earlier tree's."""
+    print(f"{name}: step | CPU ms | times pydicom's headers" + (" | times before" if "before" in runs else ""))
     for step in STEPS:
         for tree, repeats in runs.items():
             ms = measuring.spread([1000 * run[step] for run in repeats], 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from mri_seg.dicom.headers import frame_count, functional_group, read_header, value_of
 
@@ -78,7 +79,17 @@ def _difference(first: Path, second: Path) -> str:
     return "" if np.array_equal(read_values(first), read_values(second)) else "its values"
 
 
-def _place(header: Dataset, keyword: str) -> list[Any]:
-    """Values of an attribute of place, of all frames."""
-    items = [functional_group(header, _PLACE[keyword], number) or header for number in range(frame_count(header))]
-    return [[str(value) if value is None else float(value) for value in value_of(i, keyword) or ()] for i in items]
+def _place(header: Dataset, keyword: str) -> list[list[Any]]:
+    """Values of an attribute of place, a list a frame."""
+    frames = range(frame_count(header))
+    items = [functional_group(header, _PLACE[keyword], number) or header for number in frames]
+    values = [value_of(item, keyword) for item in items]
+    return [[_comparable(one) for one in (value if isinstance(value, MultiValue) else [value])] for value in values]
+
+
+def _comparable(value: Any) -> Any:
+    """A number, however it is written, or else text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)

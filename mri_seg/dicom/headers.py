@@ -72,6 +72,9 @@ class FileCache(Generic[_T]):
         self.largest = largest
         self._kept: dict[Hashable, _T] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def get(self, files: Iterable[Path], make: Callable[[], _T]) -> _T:
         """What was put for these files, in this order, or else what ``make`` gives."""
         key = self._key(files)
