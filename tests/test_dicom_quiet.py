@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from dicom_series import ramp, write_multiframe, write_series
-from pydicom.misc import warn_and_log
+from pydicom.valuerep import validate_value
 
 from mri_seg.dicom import find_series, order_frames
 from mri_seg.dicom.quiet import quiet_pydicom
@@ -35,55 +36,63 @@ def with_long_values(files: list[Path]) -> list[Path]:
     return files
 
 
+class Heard:
+    """What came through, as warnings and in the log."""
+
+    def __init__(self, warned: list[warnings.WarningMessage], caplog: pytest.LogCaptureFixture) -> None:
+        self.warned, self.caplog = warned, caplog
+
+    def clear(self) -> None:
+        self.warned.clear()
+        self.caplog.clear()
+
+    def of_pydicom(self) -> list[str]:
+        logged = [record for record in self.caplog.records if record.levelno >= logging.WARNING]
+        return [str(one.message) for one in self.warned if "pydicom" in one.filename] + [
+            record.getMessage() for record in logged if record.name.startswith("pydicom")
+        ]
+
+
 @pytest.fixture
-def heard(caplog: pytest.LogCaptureFixture) -> list:
-    """What comes through as warnings or in the log of pydicom."""
-    caplog.set_level(logging.INFO, logger="pydicom")
-    with warnings.catch_warnings(record=True) as found:
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[Heard]:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
-        yield [found, caplog.records]
+        yield Heard(warned, caplog)
 
 
-def pydicom_words(heard: list) -> list[str]:
-    found, records = heard
-    return [str(one.message) for one in found if "pydicom" in one.filename] + [
-        record.getMessage()
-        for record in records
-        if record.name.startswith("pydicom") and record.levelno >= logging.WARNING
-    ]
+def let_pydicom_warn(length: int) -> None:
+    validate_value("SH", "A" * length, pydicom.config.WARN)
 
 
 class TestNoWordOfPydicom:
     @pytest.mark.parametrize("multiframe", [False, True])
-    def test_on_reading_long_values(self, tmp_path: Path, heard: list, multiframe: bool) -> None:
+    def test_on_reading_long_values(self, tmp_path: Path, heard: Heard, multiframe: bool) -> None:
         made = [write_multiframe(tmp_path / "a.dcm", IMAGE)] if multiframe else write_series(tmp_path, IMAGE)
         files = with_long_values(made)
         str(pydicom.dcmread(files[0]))
-        assert pydicom_words(heard)  # it speaks, when nobody asks it not to
-        for words in heard:
-            words.clear()
+        assert heard.of_pydicom()  # it speaks, when nobody asks it not to
+        heard.clear()
         (series,) = find_series(files)
         order_frames(series.files)
         DICOMReader().read(series.files)
-        assert pydicom_words(heard) == []
+        assert heard.of_pydicom() == []
 
-    def test_on_writing_a_seg_and_a_report(self, tmp_path: Path, heard: list) -> None:
+    def test_on_writing_a_seg_and_a_report(self, tmp_path: Path, heard: Heard) -> None:
         pytest.importorskip("highdicom")
         from mri_seg.dicom.report import write_report
         from mri_seg.dicom.segmentation import write_segmentation
         from mri_seg.measurements import measure
 
         files = with_long_values(write_series(tmp_path, IMAGE))
-        for words in heard:
-            words.clear()
+        heard.clear()
         mask = np.zeros(IMAGE.shape, bool)
         mask[2:5, 2:5, 1] = True
         write_segmentation(tmp_path / "seg.dcm", mask, files, algorithm_version="1")
         measured = measure(mask, order_frames(files).affine)
         write_report(tmp_path / "sr.dcm", measured, tmp_path / "seg.dcm", files, algorithm_version="1")
-        assert pydicom_words(heard) == []
+        assert heard.of_pydicom() == []
 
-    def test_of_numbers_that_are_too_long(self, tmp_path: Path, heard: list) -> None:
+    def test_of_numbers_that_are_too_long(self, tmp_path: Path, heard: Heard) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             files = write_series(tmp_path, IMAGE)
@@ -91,11 +100,10 @@ class TestNoWordOfPydicom:
                 content = file.read_bytes()
                 at = content.index(b"\x18\x00\x80\x00DS")  # RepetitionTime: as many bytes as before, none a number
                 file.write_bytes(content[: at + 8] + b"9x0y" + content[at + 12 :])
-        for words in heard:
-            words.clear()
+        heard.clear()
         find_series(files)
         DICOMReader().read(files)
-        assert pydicom_words(heard) == []
+        assert heard.of_pydicom() == []
 
 
 class TestTheHostProcess:
@@ -110,29 +118,28 @@ class TestTheHostProcess:
         assert (list(warnings.filters), list(logger.filters), warnings.showwarning) == before
         assert vars(pydicom.config.settings) == settings
 
-    def test_still_hears_pydicom_in_other_threads(self, heard: list) -> None:
+    def test_still_hears_pydicom_in_other_threads(self, heard: Heard) -> None:
         inside, done = threading.Event(), threading.Event()
 
         def read() -> None:
             with quiet_pydicom():
-                warn_and_log("of the reader")
+                let_pydicom_warn(30)
                 inside.set()
                 done.wait(10)
 
         thread = threading.Thread(target=read)
         thread.start()
         assert inside.wait(10)
-        warn_and_log("of the host")
+        let_pydicom_warn(40)
         done.set()
         thread.join()
-        found, records = heard
-        assert [str(one.message) for one in found] == ["of the host"]
-        assert [record.getMessage() for record in records] == ["of the host"]
+        assert len(heard.of_pydicom()) == 2  # a warning, and a line in the log
+        assert all("length (40)" in words for words in heard.of_pydicom())
 
-    def test_hears_other_warnings_meanwhile(self, heard: list) -> None:
+    def test_hears_other_warnings_meanwhile(self, heard: Heard) -> None:
         with quiet_pydicom():
             warnings.warn("of the host", stacklevel=1)
-        assert [str(one.message) for one in heard[0]] == ["of the host"]
+        assert [str(one.message) for one in heard.warned] == ["of the host"]
 
     def test_that_leaves_its_own_filters_meanwhile_is_no_error(self) -> None:
         before = list(warnings.filters)
@@ -142,11 +149,11 @@ class TestTheHostProcess:
         quiet.__exit__(None, None, None)
         assert list(warnings.filters) == before
 
-    def test_may_nest_it(self, heard: list) -> None:
+    def test_may_nest_it(self, heard: Heard) -> None:
         with quiet_pydicom():
             with quiet_pydicom():
                 pass
-            warn_and_log("of the reader")
-        assert pydicom_words(heard) == []
-        warn_and_log("of the host")
-        assert "of the host" in [record.getMessage() for record in heard[1]]
+            let_pydicom_warn(30)
+        assert heard.of_pydicom() == []
+        let_pydicom_warn(40)
+        assert len(heard.of_pydicom()) == 2
