@@ -263,8 +263,9 @@ def _bare_sop_class(beginning: bytes) -> str | None:
 
 def _name_syntax(data: Dataset) -> None:
     """Name the transfer syntax by which the file was read, where it names none and its pixels are not compressed."""
-    pixels = data.get_item("PixelData") if "PixelData" in data else None
-    if data.file_meta.get("TransferSyntaxUID") or (pixels is not None and pixels.length == 0xFFFFFFFF):
+    if data.file_meta.get("TransferSyntaxUID"):
+        return
+    if "PixelData" in data and data.get_item("PixelData", keep_deferred=True).length == 0xFFFFFFFF:
         return
     data.file_meta.TransferSyntaxUID = {
         (True, True): uid.ImplicitVRLittleEndian,
