@@ -124,7 +124,7 @@ def read_header(path: Path, tags: Sequence[str | int] | None = None, *, first_fr
 
 
 def read_dataset(path: Path, tags: Sequence[str | int]) -> Dataset:
-    """Read attributes of a DICOM file, pixels included, which stay in the file until they are asked for.
+    """Read attributes of a DICOM file with its pixels, which stay in the file until asked for, unless it is deflated.
 
     Args:
         path: the file.
@@ -199,6 +199,7 @@ def _read(
         raise ValueError(
             f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
         ) from error
+    data.buffer = None  # of a deflated file, all that was unpacked
     _name_syntax(data)
     if clean:
         _leave_out_unreadable(data, sequences=tags is None)

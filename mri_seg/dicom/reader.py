@@ -125,7 +125,7 @@ class DICOMReader(ImageReader):
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
         limit = SizeLimit(self.largest_volume)
-        headers = {file: read_dataset(file, _TAGS) for file in files}
+        headers = {file: _without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
         grid = arrange_frames(headers, limit)
         paths = dict.fromkeys(frame.path for frame in grid.frames)
         with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
@@ -149,6 +149,17 @@ class DICOMReader(ImageReader):
             "spacing_known": grid.spacing_known,
             "slice_spacing_known": grid.slice_spacing_known,
         }
+
+
+def _without_deflated_pixels(data: Dataset) -> Dataset:
+    """Let go of pixels that had to be read with the header, so that those of a whole series are not held at once."""
+    if _is_deflated(data):
+        data.pop("PixelData", None)
+    return data
+
+
+def _is_deflated(data: Dataset) -> bool:
+    return data.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -203,6 +214,8 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def _image(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> _Image:
+    if _is_deflated(data):
+        data = read_dataset(path, _TAGS)
     if "PixelData" not in data:
         raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
     count = frame_count(data)
