@@ -37,6 +37,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}  # TIFF 6.0, tag ResolutionUnit: inch, centimetre
+_CIFTI_INTENTS = range(3000, 3100)  # NIfTI's codes of connectivity
 _VOXEL_SIZES = (0.01, 100.0)  # mm; beyond, a file has another unit than mm or is damaged
 _LARGEST_RATIO = 200.0  # of the sides of a voxel
 _LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
@@ -358,6 +359,7 @@ class LoadVolumed(MapTransform):
             return self._loader(files, reader or own)
         if not Path(files[0]).is_file():
             raise FileNotFoundError(f"{files[0]}: no such file.")
+        _refuse_cifti(files[0])
         try:
             _check_size(files, SizeLimit(self.largest_volume))
             other = next(other for other in self.other_readers if other.verify_suffix(files))
@@ -448,6 +450,21 @@ def _nifti_header(file: str) -> nibabel.Nifti1Header | nibabel.Nifti2Header:
     if int(header["datatype"]) not in nibabel.nifti1.data_type_codes.code:
         raise ValueError(f"its datatype is {int(header['datatype'])}, which NIfTI does not know")
     return header
+
+
+def _refuse_cifti(file: str) -> None:
+    """Refuse CIFTI-2, which has NIfTI's name and header, but holds values of surfaces and no image."""
+    if not file.lower().endswith((".nii", ".nii.gz")):
+        return
+    try:
+        intent = int(_nifti_header(file)["intent_code"])
+    except Exception:  # what is wrong with it is told on reading
+        return
+    if intent in _CIFTI_INTENTS:
+        raise ValueError(
+            f"{file}: is CIFTI (intent code {intent}), values on the brain's surface and its connections, expected a "
+            "volume of voxels. Give the FLAIR image as volumetric NIfTI, as the scanner's series gives it by dcm2niix."
+        )
 
 
 def _check_voxel_size(volume: MetaTensor, file: str) -> None:

@@ -141,7 +141,7 @@ def _may_be_dicom(file: Path) -> bool:
 
 def _cases_of_dicom(files: list[Path], series_uid: str | None, series_description: str | None) -> Iterator[dict]:
     all_series, errors = _readable_series(files)
-    for file, error in errors.items():
+    for file, error in _one_a_folder(errors).items():
         yield {"case": file.name, "image": [str(file)], "source": "dicom", "error": error}
     if series_uid is not None and files and series_uid not in {series.uid for series in all_series}:
         listed = "".join(f"\n  {series}" for series in all_series)
@@ -181,6 +181,18 @@ def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
             except ValueError as error:
                 errors[of_series[0]] = str(error)
         return readable, errors
+
+
+def _one_a_folder(errors: dict[Path, str]) -> dict[Path, str]:
+    """Errors of files, where those of one kind in one folder become one: a folder may hold hundreds of them."""
+    kinds: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for file, error in errors.items():
+        kinds[file.parent, error.replace(str(file), "")].append(file)
+    told = {}
+    for (folder, _), files in kinds.items():
+        others = f" The same holds for {len(files) - 1} more files in {folder}." if len(files) > 1 else ""
+        told[files[0]] = errors[files[0]] + others
+    return told
 
 
 def _group(folder: Path, images: list[Path]) -> Iterator[tuple[str, list[Path], str | None]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pydicom
 import pytest
 from dicom_series import AXIAL, OBLIQUE, ramp, write_multiframe, write_series
 
 from mri_seg.dicom import FrameGrid, order_frames
+from mri_seg.dicom.reader import DICOMReader
 
 IMAGE = ramp(8, 6, 5)
 
@@ -128,12 +133,24 @@ class TestPositionsThatOccurTwice:
         with pytest.raises(ValueError, match=r"same place as .*They differ in EchoTime \(20.*100.*of one EchoTime"):
             order_frames(files)
 
-    def test_are_told_of_copies(self, tmp_path: Path) -> None:
-        files = write_series(tmp_path, IMAGE)
-        copy = tmp_path / "copy.dcm"
-        copy.write_bytes(files[1].read_bytes())
-        with pytest.raises(ValueError, match=r"copy\.dcm: lies at the same place as .*IM0001\.dcm.*copies of one"):
-            order_frames([*files, copy])
+    @pytest.mark.parametrize("timing", [{"echo_time": 30.0}, {"inversion_time": 900.0}])
+    def test_name_what_frames_of_enhanced_files_differ_in(self, tmp_path: Path, timing: dict) -> None:
+        files = [
+            write_multiframe(tmp_path / "a.dcm", IMAGE, series_uid="1.2"),
+            write_multiframe(tmp_path / "b.dcm", IMAGE, series_uid="1.2", **timing),
+        ]
+        name = "EffectiveEchoTime" if "echo_time" in timing else "InversionTimes"
+        with pytest.raises(ValueError, match=rf"same place as .*They differ in {name} \(.* of one {name}"):
+            order_frames(files)
+
+    def test_in_one_file_name_what_the_frames_differ_in(self, tmp_path: Path) -> None:
+        file = write_multiframe(tmp_path / "a.dcm", IMAGE, frame_order=[0, 1, 2, 0, 1, 2])
+        data = pydicom.dcmread(file)
+        for number, groups in enumerate(data.PerFrameFunctionalGroupsSequence):
+            groups.FrameContentSequence[0].TemporalPositionIndex = 1 + number // 3
+        data.save_as(file)
+        with pytest.raises(ValueError, match=r"differ in TemporalPositionIndex \(1 and 2\): the file holds several"):
+            order_frames([file])
 
     def test_may_differ_in_nothing_known(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, names="a{}.dcm", series_uid="1.2")
@@ -147,6 +164,80 @@ class TestPositionsThatOccurTwice:
             ValueError, match=r"a\.dcm \(frame 4\): lies .*; 2 of 4 frames share .*The file may hold several volumes"
         ):
             order_frames([file])
+
+
+def csa(count: int | None) -> bytes:
+    """A CSA header of Siemens with one entry: how many slices a mosaic has, empty in other images."""
+    text = b"" if count is None else str(count).encode().ljust(8) + b"\0\0\0\0"
+    entry = b"NumberOfImagesInMosaic".ljust(64, b"\0") + struct.pack("<i4s3i", 1, b"US", 6, 6, 77)
+    items = [struct.pack("<4i", len(text), len(text), 77, len(text)) + text, *[struct.pack("<4i", 0, 0, 77, 0)] * 5]
+    return b"SV10\4\3\2\1" + struct.pack("<2I", 1, 77) + entry + b"".join(items)
+
+
+def with_private(files: list[Path], group: int, creator: str, element: int, vr: str, value: object) -> list[Path]:
+    for file in files:
+        data = pydicom.dcmread(file)
+        data.private_block(group, creator, create=True).add_new(element, vr, value)
+        data.save_as(file)
+    return files
+
+
+class TestMosaics:
+    message = r"IM0000\.dcm: is a Siemens mosaic, {} slices side by side in one picture.*dcm2niix"
+
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_named_in_image_type_are_refused(self, tmp_path: Path, count: int) -> None:
+        files = write_series(tmp_path, IMAGE[..., :count], ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+        with pytest.raises(ValueError, match=self.message.format("many")):
+            order_frames(files)
+
+    @pytest.mark.parametrize("vr", ["US", "UN"])
+    def test_counted_in_a_private_attribute_are_refused(self, tmp_path: Path, vr: str) -> None:
+        value = 36 if vr == "US" else struct.pack("<H", 36)
+        files = with_private(write_series(tmp_path, IMAGE), 0x0019, "SIEMENS MR HEADER", 0x0A, vr, value)
+        with pytest.raises(ValueError, match=self.message.format("36")):
+            order_frames(files)
+
+    def test_counted_in_a_csa_header_are_refused(self, tmp_path: Path) -> None:
+        files = with_private(write_series(tmp_path, IMAGE), 0x0029, "SIEMENS CSA HEADER", 0x10, "OB", csa(25))
+        with pytest.raises(ValueError, match=self.message.format("25")):
+            order_frames(files)
+
+    def test_are_refused_by_the_reader(self, tmp_path: Path) -> None:
+        files = write_series(tmp_path, IMAGE, ImageType=["DERIVED", "SECONDARY", "MOSAIC"])
+        with pytest.raises(ValueError, match="is a Siemens mosaic"):
+            DICOMReader().read(files)
+
+    @pytest.mark.parametrize(
+        ("group", "creator", "element", "vr", "value"),
+        [
+            (0x0019, "SIEMENS MR HEADER", 0x0A, "US", 1),
+            (0x0019, "GEMS_ACQU_01", 0x0A, "US", 36),
+            (0x0029, "SIEMENS CSA HEADER", 0x10, "OB", csa(None)),
+            (0x0029, "SIEMENS CSA HEADER", 0x10, "OB", csa(25)[:100]),
+            (0x0029, "OTHER", 0x10, "OB", csa(25)),
+        ],
+        ids=["one", "of another vendor", "empty", "cut short", "of another creator"],
+    )
+    def test_are_not_seen_in_ordinary_slices(
+        self, tmp_path: Path, group: int, creator: str, element: int, vr: str, value: object
+    ) -> None:
+        files = with_private(write_series(tmp_path, IMAGE), group, creator, element, vr, value)
+        assert order_frames(files).shape == (8, 6, 5)
+
+    def test_of_a_scanner_are_refused(self, tmp_path: Path) -> None:
+        shipped = Path(nibabel.__file__).parent / "nicom" / "tests" / "data" / "siemens_dwi_0.dcm.gz"
+        if not shipped.exists():
+            pytest.skip("nibabel does not ship it here")
+        (tmp_path / "a.dcm").write_bytes(gzip.decompress(shipped.read_bytes()))
+        with pytest.raises(ValueError, match="is a Siemens mosaic, 48 slices"):
+            order_frames([tmp_path / "a.dcm"])
+        data = pydicom.dcmread(tmp_path / "a.dcm")
+        data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+        del data[0x0019, 0x100A]
+        data.save_as(tmp_path / "a.dcm")
+        with pytest.raises(ValueError, match="is a Siemens mosaic, 48 slices"):  # by its CSA header
+            order_frames([tmp_path / "a.dcm"])
 
 
 class TestFramesThatDiffer:

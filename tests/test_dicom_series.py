@@ -97,7 +97,7 @@ class TestFindSeries:
     def test_refuses_a_deflated_file_that_would_fill_the_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mri_seg.dicom.series._LARGEST_DEFLATED", 100_000)
+        monkeypatch.setattr("mri_seg.dicom.headers._LARGEST_DEFLATED", 100_000)
         files = write_series(tmp_path, ramp(300, 300, 1), transfer_syntax=DeflatedExplicitVRLittleEndian)
         with pytest.raises(ValueError, match=r"IM0000\.dcm: .*deflated, of more than"):
             find_series(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -495,3 +496,17 @@ class TestLoadVolumed:
     def test_refuses_missing_keys_otherwise(self, tmp_path: Path) -> None:
         with pytest.raises(KeyError, match="label"):
             LoadVolumed(["image", "label"])({"image": write_slices(tmp_path)})
+
+
+class TestCifti:
+    @pytest.mark.parametrize("name", ["a.dscalar.nii", "a.dtseries.nii", "renamed.nii.gz"])
+    def test_is_refused_by_what_it_is(self, tmp_path: Path, name: str) -> None:
+        from nibabel import cifti2
+
+        brain = cifti2.BrainModelAxis.from_mask(np.ones((2, 2, 2)), affine=np.eye(4), name="thalamus_left")
+        rows = cifti2.SeriesAxis(0, 1, 3) if "dtseries" in name else cifti2.ScalarAxis(["a", "b", "c"])
+        cifti2.Cifti2Image(np.zeros((3, 8), np.float32), (rows, brain)).to_filename(tmp_path / "a.nii")
+        content = (tmp_path / "a.nii").read_bytes()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        with pytest.raises(ValueError, match=rf"{name}: is CIFTI .*expected a volume of voxels\. Give the FLAIR image"):
+            LoadVolumed("image")({"image": tmp_path / name})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,10 +12,20 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from mri_seg.dicom.series import frame_count, functional_group, number_of, read_header, sequence_of
+from mri_seg.dicom.copies import without_copies
+from mri_seg.dicom.headers import (
+    FileCache,
+    frame_count,
+    functional_group,
+    number_of,
+    read_header,
+    sequence_of,
+    value_of,
+)
+from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.limits import SizeLimit
 
-__all__ = ["Frame", "FrameGrid", "order_frames"]
+__all__ = ["GEOMETRY_TAGS", "Frame", "FrameGrid", "arrange_frames", "order_frames"]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME_POSITION = 0.01  # mm
@@ -25,18 +36,33 @@ _COSINE_TOLERANCE = 1e-3  # directions rounded to three digits; a quarter of a m
 _SPACING_TOLERANCE = 1e-3  # relative; a quarter of a pixel over 256
 _SHEAR_TOLERANCE = 0.01  # mm sideways for each mm along the normal, 0.6 degrees
 
-# What may tell apart frames at one position, in the order in which it is looked for.
-_DIMENSIONS = (
-    "EchoTime",
-    "EchoNumbers",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "ImageType",
-    "TriggerTime",
-    "AcquisitionNumber",
-    "ContrastBolusAgent",
-)
-_TAGS = [
+# What may tell apart frames at one position, in the order in which it is looked for, and the functional group that
+# holds it in an enhanced image.
+_DIMENSIONS = {
+    "EchoTime": None,
+    "EffectiveEchoTime": "MREchoSequence",
+    "EchoNumbers": None,
+    "InversionTime": None,
+    "InversionTimes": "MRModifierSequence",
+    "TemporalPositionIdentifier": None,
+    "TemporalPositionIndex": "FrameContentSequence",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "ImageType": None,
+    "FrameType": "MRImageFrameTypeSequence",
+    "TriggerTime": None,
+    "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
+    "FlipAngle": "MRTimingAndRelatedParametersSequence",
+    "RepetitionTime": "MRTimingAndRelatedParametersSequence",
+    "StackID": "FrameContentSequence",
+    "AcquisitionNumber": None,
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "ContrastBolusAgent": None,
+}
+# Siemens mosaics: creator and tags of the attribute that counts their slices, and of the header that does so in text.
+_SIEMENS_NUMBER = ("SIEMENS MR HEADER", 0x00190010, 0x0019100A)
+_SIEMENS_CSA = ("SIEMENS CSA HEADER", 0x00290010, 0x00291010)
+_CSA_NUMBER = b"NumberOfImagesInMosaic\0"
+GEOMETRY_TAGS: tuple[str | int, ...] = (
     "SeriesInstanceUID",
     "SOPInstanceUID",
     "Rows",
@@ -50,7 +76,11 @@ _TAGS = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     *_DIMENSIONS,
-]
+    *_SIEMENS_NUMBER[1:],
+)
+"""What to read of a header for :func:`arrange_frames`."""
+
+_KEPT_GRIDS = 8  # series; a few hundred frames each
 
 
 @dataclass(frozen=True)
@@ -105,10 +135,12 @@ class _Plane:
         return f"{self.frame.path}" + (f" (frame {self.frame.number + 1})" if several else "")
 
 
+@quiet_pydicom()
 def order_frames(files: Iterable[PathLike | str], limit: SizeLimit | None = None) -> FrameGrid:
     """Order the frames of a series by their positions in space.
 
-    Names of files and instance numbers play no part.
+    Names of files and instance numbers play no part. Copies of an image count once. The last few grids are kept: where
+    the files are those of one of them, and unchanged, they are not read again.
 
     Args:
         files: the files of one series, single-frame or multi-frame, in any order.
@@ -119,13 +151,41 @@ def order_frames(files: Iterable[PathLike | str], limit: SizeLimit | None = None
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when a file is not DICOM or does not say where its frames lie; when the frames differ in series,
-            orientation, size or pixel spacing; when a slice is missing or there twice; and when slices are not
-            equally far apart or not stacked along their normal.
+        ValueError: when a file is not DICOM or does not say where its frames lie; when it is a mosaic of slices; when
+            the frames differ in series, orientation, size or pixel spacing; when a slice is missing or there twice;
+            when files of one SOPInstanceUID differ; and when slices are not equally far apart or not stacked along
+            their normal.
     """
-    planes = [plane for path in files for plane in _planes(Path(path), limit)]
-    if not planes:
+    paths = [Path(file) for file in files]
+
+    def arrange() -> FrameGrid:
+        return arrange_frames({path: read_header(path, GEOMETRY_TAGS) for path in paths}, limit)
+
+    return arrange() if limit is not None else _grids.get(paths, arrange)
+
+
+_grids: FileCache[FrameGrid] = FileCache(_KEPT_GRIDS)
+
+
+@quiet_pydicom()
+def arrange_frames(headers: Mapping[Path, Dataset], limit: SizeLimit | None = None) -> FrameGrid:
+    """Order the frames of files whose headers are read already; see :func:`order_frames`, which then has the grid.
+
+    Args:
+        headers: of each file the attributes :data:`GEOMETRY_TAGS`.
+        limit: adds up what the headers declare, and refuses too much.
+
+    Returns:
+        the frames in order, and the grid they make.
+
+    Raises:
+        ValueError: as :func:`order_frames`.
+    """
+    if not headers:
         raise ValueError("No DICOM file to read: the list of files is empty.")
+    _refuse_mosaics(headers)
+    members = without_copies([*headers.items()])
+    planes = [plane for path, header in members for plane in _planes(path, header, limit)]
     for plane in planes[1:]:
         _check_same(plane, planes[0])
     row, column = planes[0].orientation
@@ -136,17 +196,53 @@ def order_frames(files: Iterable[PathLike | str], limit: SizeLimit | None = None
     affine = np.eye(4)
     first = np.array(planes[0].frame.position)
     affine[:3] = _LPS_TO_RAS @ np.column_stack([column * row_spacing, row * column_spacing, step, first])
-    return FrameGrid(
+    affine.flags.writeable = False  # all who ask for the grid share it
+    grid = FrameGrid(
         frames=tuple(plane.frame for plane in planes),
         affine=affine,
         shape=(*planes[0].shape, len(planes)),
         spacing_known=planes[0].spacing is not None,
         slice_spacing_known=slice_spacing_known,
     )
+    _grids.put(headers, grid)
+    return grid
 
 
-def _planes(path: Path, limit: SizeLimit | None) -> list[_Plane]:
-    header = read_header(path, _TAGS)
+def _refuse_mosaics(headers: Mapping[Path, Dataset]) -> None:
+    """Refuse Siemens mosaics: pictures of many slices side by side, whose position is not that of any slice."""
+    for path, header in headers.items():
+        count = _private(header, *_SIEMENS_NUMBER)
+        count = count if isinstance(count, int) else None
+        if count is None and path == next(iter(headers)) and frame_count(header) == 1:
+            csa = read_header(path, _SIEMENS_CSA[1:])  # of the first alone: it is long, and the others are of its kind
+            count = _csa_count(_private(csa, *_SIEMENS_CSA))
+        types = value_of(header, "ImageType") or ()
+        if (count or 0) > 1 or "MOSAIC" in str(types).upper():
+            raise ValueError(
+                f"{path}: is a Siemens mosaic, {f'{count:g}' if count else 'many'} slices side by side in one picture, "
+                "expected one slice. Convert the series to NIfTI with dcm2niix and give that, or export it from the "
+                "scanner without mosaics."
+            )
+
+
+def _private(header: Dataset, creator: str, creator_tag: int, tag: int) -> Any:
+    """Value of a private attribute; None where it is missing or of another creator."""
+    if creator_tag not in header or tag not in header or str(header[creator_tag].value).strip() != creator:
+        return None
+    return header[tag].value
+
+
+def _csa_count(csa: Any) -> int | None:
+    """Slices of a mosaic by Siemens's CSA header, of the second kind: see nibabel.nicom.csareader for its layout."""
+    place = csa.find(_CSA_NUMBER) if isinstance(csa, bytes) and csa.startswith(b"SV10") else -1
+    if place < 0 or len(csa) < place + 100:
+        return None
+    items, _, _, length = struct.unpack_from("<4i", csa, place + 76)
+    text = csa[place + 100 : place + 100 + length].partition(b"\0")[0].strip() if items > 0 and length > 0 else b""
+    return int(text) if text.isdigit() else None
+
+
+def _planes(path: Path, header: Dataset, limit: SizeLimit | None) -> list[_Plane]:
     count = frame_count(header)
     if limit is not None:
         limit.add(path, (count, _size(path, header, "Rows"), _size(path, header, "Columns")))
@@ -170,7 +266,7 @@ def _plane(path: Path, header: Dataset, number: int, count: int) -> _Plane:
     orientation = functional_group(header, "PlaneOrientationSequence", number) or header
     return _Plane(
         frame=Frame(path, number, (position[0], position[1], position[2])),
-        series_uid=str(header.get("SeriesInstanceUID", "")),
+        series_uid=str(value_of(header, "SeriesInstanceUID") or ""),
         orientation=_directions(path, _numbers(path, orientation, "ImageOrientationPatient", 6)),
         shape=(_size(path, header, "Rows"), _size(path, header, "Columns")),
         spacing=_spacing(path, measures),
@@ -180,7 +276,7 @@ def _plane(path: Path, header: Dataset, number: int, count: int) -> _Plane:
 
 
 def _numbers(path: Path, data: Dataset, keyword: str, count: int) -> list[float]:
-    value = data.get(keyword)
+    value = value_of(data, keyword)
     try:
         numbers = [float(one) for one in value or []]
     except (TypeError, ValueError):
@@ -213,7 +309,7 @@ def _size(path: Path, header: Dataset, keyword: str) -> int:
 
 
 def _spacing(path: Path, measures: Dataset) -> tuple[float, float] | None:
-    if not measures.get("PixelSpacing"):
+    if not value_of(measures, "PixelSpacing"):
         return None
     rows, columns = _numbers(path, measures, "PixelSpacing", 2)
     if rows <= 0 or columns <= 0:
@@ -275,24 +371,27 @@ def _check_no_position_twice(planes: Sequence[_Plane], distances: np.ndarray) ->
 
 
 def _why_twice(first: _Plane, second: _Plane) -> str:
-    if first.frame.path == second.frame.path:
-        return (
-            "The file may hold several volumes (echoes, time points, contrasts): export them as series of their own, "
-            "or choose another series."
-        )
-    if first.header.get("SOPInstanceUID") == second.header.get("SOPInstanceUID"):
-        return "They are copies of one image (SOPInstanceUID): keep one of them."
-    for keyword in _DIMENSIONS:
-        values = first.header.get(keyword), second.header.get(keyword)
+    one_file = first.frame.path == second.frame.path
+    for keyword, group in _DIMENSIONS.items():
+        values = [_dimension(plane, keyword, group) for plane in (first, second)]
         if values[0] != values[1]:
-            return (
-                f"They differ in {keyword} ({values[0]} and {values[1]}): the series holds several volumes. "
-                f"Put the files of one {keyword} in a folder of their own, or choose another series."
+            return f"They differ in {keyword} ({values[0]} and {values[1]}): " + (
+                "the file holds several volumes. Export them as series of their own, or choose another series."
+                if one_file
+                else f"the series holds several volumes. Put the files of one {keyword} in a folder of their own, or "
+                "choose another series."
             )
-    return (
-        "The series may hold several volumes (echoes, time points, contrasts): put the files of one in a folder of "
-        "their own, or choose another series."
+    return f"The {'file' if one_file else 'series'} may hold several volumes (echoes, time points, contrasts): " + (
+        "export them as series of their own, or choose another series."
+        if one_file
+        else "put the files of one in a folder of their own, or choose another series."
     )
+
+
+def _dimension(plane: _Plane, keyword: str, group: str | None) -> Any:
+    """Value of what may tell frames apart."""
+    data = plane.header if group is None else functional_group(plane.header, group, plane.frame.number)
+    return None if data is None else value_of(data, keyword)
 
 
 def _check_equal(planes: Sequence[_Plane], distances: np.ndarray) -> None:

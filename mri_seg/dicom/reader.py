@@ -17,11 +17,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_fragments
 from pydicom.pixels import pixel_array
 
-from mri_seg.dicom.geometry import FrameGrid, order_frames
-from mri_seg.dicom.series import find_series, frame_count, functional_group, is_dicom, number_of, read_dataset
+from mri_seg.dicom.geometry import GEOMETRY_TAGS, FrameGrid, arrange_frames
+from mri_seg.dicom.headers import frame_count, functional_group, number_of, read_dataset
+from mri_seg.dicom.quiet import quiet_pydicom
+from mri_seg.dicom.series import find_series, is_dicom
 from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
 
-__all__ = ["DICOMReader"]
+__all__ = ["DICOMReader", "read_values"]
 
 _BY_PYDICOM = (  # uncompressed, or simple enough for pydicom to decode by itself
     uid.ImplicitVRLittleEndian,
@@ -50,6 +52,16 @@ _IMAGE_PIXEL_MODULE = (
     "PixelRepresentation",
     "NumberOfFrames",
     "PixelData",
+)
+_TAGS = (
+    *GEOMETRY_TAGS,
+    *_IMAGE_PIXEL_MODULE,
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "RescaleSlope",
+    "RescaleIntercept",
 )
 
 
@@ -97,6 +109,7 @@ class DICOMReader(ImageReader):
         names = [Path(name) for name in ensure_tuple(filename)]
         return all(bool(_files_in(name)) if name.is_dir() else is_dicom(name) for name in names)
 
+    @quiet_pydicom()
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: Any) -> _Stack:
         """Read a series.
 
@@ -112,10 +125,11 @@ class DICOMReader(ImageReader):
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
         limit = SizeLimit(self.largest_volume)
-        grid = order_frames(files, limit)
+        headers = {file: _without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
+        grid = arrange_frames(headers, limit)
+        paths = dict.fromkeys(frame.path for frame in grid.frames)
         with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
-            paths = dict.fromkeys(frame.path for frame in grid.frames)
-            images = {path: _read_image(path, Path(scratch), limit.largest) for path in paths}
+            images = {path: _image(path, headers.pop(path), Path(scratch), limit.largest) for path in paths}
         return _Stack(_volume(grid, images), grid)
 
     def get_data(self, img: _Stack) -> tuple[np.ndarray, dict]:
@@ -135,6 +149,17 @@ class DICOMReader(ImageReader):
             "spacing_known": grid.spacing_known,
             "slice_spacing_known": grid.slice_spacing_known,
         }
+
+
+def _without_deflated_pixels(data: Dataset) -> Dataset:
+    """Let go of pixels that had to be read with the header, so that those of a whole series are not held at once."""
+    if _is_deflated(data):
+        data.pop("PixelData", None)
+    return data
+
+
+def _is_deflated(data: Dataset) -> bool:
+    return data.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -172,8 +197,25 @@ def _volume(grid: FrameGrid, images: dict[Path, _Image]) -> np.ndarray:
     return volume
 
 
-def _read_image(path: Path, scratch: Path, largest_volume: int) -> _Image:
-    data = read_dataset(path)
+def read_values(path: Path) -> np.ndarray:
+    """Read the values of an image after rescaling, ``(frames, H, W)``, as its file has them.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it cannot be read or decoded, or declares more than LARGEST_VOLUME.
+    """
+    data = read_dataset(path, _TAGS)
+    size = [int(number_of(data, keyword) or 0) for keyword in ("Rows", "Columns")]
+    SizeLimit().add(path, (frame_count(data), *size))
+    with tempfile.TemporaryDirectory() as scratch:
+        image = _image(path, data, Path(scratch), LARGEST_VOLUME)
+    slope, intercept = np.array(image.rescale).T[..., None, None]
+    return image.stored * slope + intercept
+
+
+def _image(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> _Image:
+    if _is_deflated(data):
+        data = read_dataset(path, _TAGS)
     if "PixelData" not in data:
         raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
     count = frame_count(data)

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage, generate_uid
 
 from mri_seg.dicom.geometry import FrameGrid, order_frames
-from mri_seg.dicom.series import read_header
+from mri_seg.dicom.headers import read_header
 from mri_seg.dicom.writing import import_highdicom, is_multiframe, refusals_name, source_images
 from mri_seg.files import whole_file
 

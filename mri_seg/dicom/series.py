@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,18 +11,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_preamble
-from pydicom.sequence import Sequence as DICOMSequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from mri_seg.dicom.copies import without_copies
+from mri_seg.dicom.headers import bare_sop_class, frame_count, functional_group, number_of, read_header
+from mri_seg.dicom.quiet import quiet_pydicom
 
 __all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
 
 _log = logging.getLogger(__name__)
 
-_LARGEST_DEFLATED = 2**30  # bytes
-_PIECE = 2**20
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _MR_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
@@ -33,6 +29,7 @@ _MR_IMAGES = {
 }
 _TAGS = [
     "SOPClassUID",
+    "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "PatientID",
@@ -131,9 +128,10 @@ class Series:
 
 
 def is_dicom(path: PathLike | str) -> bool:
-    """Tell whether a file is DICOM, by its name (``.dcm``, ``.dicom``, ``.ima``) or the mark "DICM" at byte 128.
+    """Tell whether a file is DICOM, by its name (``.dcm``, ``.dicom``, ``.ima``) or by the mark "DICM" at byte 128.
 
-    A DICOMDIR, which lists the files of a disc, is not an image.
+    A file without that mark is DICOM where it begins with a data set of a storage class that the standard knows. A
+    DICOMDIR, which lists the files of a disc, is not an image.
     """
     path = Path(path)
     if path.name.upper() == "DICOMDIR":
@@ -142,16 +140,17 @@ def is_dicom(path: PathLike | str) -> bool:
         return not path.is_dir()
     try:
         with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return file.read(132)[128:] == b"DICM" or bare_sop_class(path) is not None
     except OSError:  # a folder, or no such file
         return False
 
 
+@quiet_pydicom()
 def find_series(files: Iterable[PathLike | str]) -> list[Series]:
     """Gather DICOM files into MR series.
 
     Files that are not DICOM, and DICOM files that are not MR images (segmentations, reports, presentation states,
-    screenshots), are passed over.
+    screenshots), are passed over. Copies of an image count once.
 
     Args:
         files: any files, in any order.
@@ -161,13 +160,13 @@ def find_series(files: Iterable[PathLike | str]) -> list[Series]:
 
     Raises:
         ValueError: when a file that should be DICOM cannot be read, has no SeriesInstanceUID, or when the files of one
-            series belong to several patients or studies.
+            series belong to several patients or studies, or share a SOPInstanceUID and differ.
     """
     found: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for path in map(Path, files):
         if not is_dicom(path):
             continue
-        header = read_header(path, _TAGS)
+        header = read_header(path, _TAGS, first_frame=True)
         if _text(header, "SOPClassUID") in _MR_IMAGES:
             found[_uid(path, header)].append((path, header))
     series = [_series(uid, members) for uid, members in found.items()]
@@ -213,95 +212,6 @@ def choose_flair(
     return chosen
 
 
-def read_header(path: Path, tags: list[str] | None = None) -> Dataset:
-    """Read the header of a DICOM file.
-
-    Args:
-        path: the file.
-        tags: keywords of the attributes to read; all by default.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file cannot be read as DICOM.
-    """
-    return read_dataset(path, specific_tags=tags, stop_before_pixels=True)
-
-
-def read_dataset(path: Path, **options: Any) -> Dataset:
-    """Read a DICOM file with :func:`pydicom.dcmread`; raises as :func:`read_header`."""
-    try:
-        _check_deflated(path)
-        data = pydicom.dcmread(path, **options)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file.") from None
-    except Exception as error:  # pydicom raises errors of many kinds for damaged files
-        raise ValueError(
-            f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
-        ) from error
-    _leave_out_unreadable(data)
-    return data
-
-
-def _check_deflated(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory, where pydicom unpacks it whole."""
-    with path.open("rb") as file:
-        read_preamble(file, force=False)
-        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        packed = file.read(_PIECE)
-        while packed and size <= _LARGEST_DEFLATED:
-            size += len(unpacker.decompress(packed, _PIECE))
-            packed = unpacker.unconsumed_tail or file.read(_PIECE)
-    if size > _LARGEST_DEFLATED:
-        raise ValueError(f"deflated, of more than {_LARGEST_DEFLATED // 2**20} MiB; dcmconv can unpack it")
-
-
-def _leave_out_unreadable(data: Dataset) -> None:
-    """Remove attributes whose values cannot be read: pydicom reads them when they are first asked for."""
-    for tag in list(data.keys()):
-        try:
-            element = data[tag]
-            for item in element.value if element.VR == "SQ" else ():
-                _leave_out_unreadable(item)
-        except Exception:  # pydicom raises errors of many kinds for damaged values
-            del data[tag]
-
-
-def number_of(data: Dataset, keyword: str) -> float | None:
-    """Value of an attribute that holds numbers, the first of several; None when missing, empty or not a number."""
-    try:
-        value = data.get(keyword)
-        if isinstance(value, (list, pydicom.multival.MultiValue)):
-            value = value[0] if len(value) else None
-        number = None if value in (None, "") else float(value)
-        return number if number is not None and math.isfinite(number) else None
-    except (TypeError, ValueError):
-        return None
-
-
-def frame_count(data: Dataset) -> int:
-    """Frames that a file declares."""
-    return max(int(number_of(data, "NumberOfFrames") or 1), 1)
-
-
-def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
-    """Item of a functional group that holds for a frame of an enhanced image: its own, or else the shared one."""
-    per_frame = sequence_of(header, "PerFrameFunctionalGroupsSequence")
-    shared = sequence_of(header, "SharedFunctionalGroupsSequence")
-    for groups in (*per_frame[frame : frame + 1], *shared[:1]):
-        if items := sequence_of(groups, sequence):
-            return items[0]
-    return None
-
-
-def sequence_of(data: Dataset, keyword: str) -> Sequence[Dataset]:
-    """Items of a sequence, none when it is missing or no sequence."""
-    value = data.get(keyword)
-    return value if isinstance(value, DICOMSequence) else []
-
-
 def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
     path, header = members[0]
     for keyword in ("PatientID", "StudyInstanceUID"):
@@ -312,6 +222,7 @@ def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
                     f'{other_path}: {keyword} is "{found}", but "{expected}" in {path}, of the same series {uid}. '
                     "A series is of one patient and study: put the files of each in a folder of their own."
                 )
+    members = without_copies(members)
     number = number_of(header, "SeriesNumber")
     names = ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
     return Series(

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from mri_seg.dicom.geometry import Frame
-from mri_seg.dicom.series import read_header
+from mri_seg.dicom.headers import source_headers
+from mri_seg.dicom.quiet import quiet_pydicom
 
 __all__ = ["import_highdicom", "is_multiframe", "refusals_name", "source_images"]
 
@@ -66,7 +67,7 @@ def source_images(frames: Sequence[Frame]) -> list[Dataset]:
             DICOM file that refers to them needs: PixelSpacing and FrameOfReferenceUID.
     """
     paths = list(dict.fromkeys(frame.path for frame in frames))
-    images = [read_header(path) for path in paths]
+    images = source_headers(paths)
     several = [path for path, image in zip(paths, images) if is_multiframe(image)]
     if several and len(paths) > 1:
         raise ValueError(
@@ -100,7 +101,7 @@ def refusals_name(path: PathLike | str, what: str) -> Iterator[None]:
         what: what was to be written.
     """
     try:
-        with warnings.catch_warnings():
+        with quiet_pydicom(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values of the source that are copied as they are
             yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,352 @@
+"""Read the headers of DICOM files: no more of them than is asked for, and damaged values as missing ones."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+import pydicom
+from pydicom import uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial, read_preamble, read_sequence_item
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as DICOMSequence
+from pydicom.tag import BaseTag, Tag
+
+from mri_seg.dicom.quiet import quiet_pydicom
+
+__all__ = [
+    "FileCache",
+    "bare_sop_class",
+    "frame_count",
+    "functional_group",
+    "number_of",
+    "read_dataset",
+    "read_header",
+    "sequence_of",
+    "source_headers",
+    "value_of",
+]
+
+_MARK = b"DICM"  # after a preamble of 128 bytes
+_BEGINNING = 4096  # bytes; the SOP class is among the first elements of a data set
+_LARGEST_DEFLATED = 2**30  # bytes
+_PIECE = 2**20
+_DEFERRED = 2**16  # bytes; longer values, such as pixels, stay in the file until they are asked for
+_PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
+_PIXELS = 0x7FE0  # group
+_KEPT_SOURCES = 1  # series
+
+# The functional groups that a SEG or a report takes from the images it refers to.
+_SOURCE_GROUPS = frozenset(
+    Tag(keyword)
+    for keyword in (
+        "FrameContentSequence",
+        "PixelMeasuresSequence",
+        "PlaneOrientationSequence",
+        "PlanePositionSequence",
+    )
+)
+
+_T = TypeVar("_T")
+
+
+class FileCache(Generic[_T]):
+    """What was made of files, kept while they stay as they are; a few of them, the oldest goes first.
+
+    Threads share it without a lock, so that a process that is forked meanwhile does not wait for one: each step is a
+    single operation on a dictionary, and at worst two threads make the same.
+
+    Args:
+        largest: how many are kept.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self._kept: dict[Hashable, _T] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, files: Iterable[Path], make: Callable[[], _T]) -> _T:
+        """What was put for these files, in this order, or else what ``make`` gives."""
+        key = self._key(files)
+        found = None if key is None else self._kept.get(key)
+        if found is None:
+            found = make()
+            self._put(key, found)
+        return found
+
+    def put(self, files: Iterable[Path], made: _T) -> None:
+        """Keep what was made of files."""
+        self._put(self._key(files), made)
+
+    def _put(self, key: Hashable | None, made: _T) -> None:
+        if key is None:
+            return
+        self._kept[key] = made
+        for oldest in list(self._kept)[: -self.largest]:
+            self._kept.pop(oldest, None)
+
+    @staticmethod
+    def _key(files: Iterable[Path]) -> Hashable | None:
+        """Names of the files and what changes with their content; None where one is not there."""
+        try:
+            stats = [(str(file), os.stat(file)) for file in files]
+        except OSError:
+            return None
+        return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def read_header(path: Path, tags: Sequence[str | int] | None = None, *, first_frame: bool = False) -> Dataset:
+    """Read the header of a DICOM file.
+
+    Args:
+        path: the file.
+        tags: keywords or tags of the attributes to read; all by default. What is read in part holds its sequences as
+            they are in the file: :func:`value_of`, :func:`functional_group` and the others here pass over damaged
+            values in them.
+        first_frame: whether to read the functional groups of the first frame alone, as if there were no other: most of
+            the header of an enhanced image tells of its frames.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file cannot be read as DICOM.
+    """
+    return _read(path, tags, pixels=False, first_frame=first_frame)
+
+
+def read_dataset(path: Path, tags: Sequence[str | int]) -> Dataset:
+    """Read attributes of a DICOM file with its pixels, which stay in the file until asked for, unless it is deflated.
+
+    Args:
+        path: the file.
+        tags: keywords or tags of the attributes to read.
+
+    Returns:
+        the attributes; without pixels where the file ends within compressed ones.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file cannot be read as DICOM.
+    """
+    data = _read(path, tags, pixels=True, first_frame=False)
+    # pydicom gives nothing at all where a value of unknown length has no end.
+    return data if len(data) else _read(path, tags, pixels=False, first_frame=False)
+
+
+def source_headers(paths: Sequence[Path]) -> list[Dataset]:
+    """Headers of images that a DICOM file to be written refers to.
+
+    Without private attributes, and of each frame's functional groups without those that no reference needs. Those of
+    the last series are kept for the next file that refers to it: changes to them stay.
+
+    Args:
+        paths: the files of a series.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when a file cannot be read as DICOM.
+    """
+    return _sources.get(paths, lambda: [_source_header(path) for path in paths])
+
+
+_sources: FileCache[list[Dataset]] = FileCache(_KEPT_SOURCES)
+
+
+@quiet_pydicom()
+def _source_header(path: Path) -> Dataset:
+    data = _read(path, None, pixels=False, first_frame=False, clean=False)
+    _leave_out(data, lambda tag: tag.is_private)
+    for groups in sequence_of(data, "PerFrameFunctionalGroupsSequence"):
+        _leave_out(groups, lambda tag: tag not in _SOURCE_GROUPS)
+    _leave_out_unreadable(data)
+    return data
+
+
+def _leave_out(data: Dataset, unwanted: Callable[[BaseTag], bool]) -> None:
+    for tag in filter(unwanted, list(data.keys())):
+        del data[tag]
+
+
+@quiet_pydicom()
+def _read(
+    path: Path, tags: Sequence[str | int] | None, *, pixels: bool, first_frame: bool, clean: bool = True
+) -> Dataset:
+    try:
+        with path.open("rb") as file:
+            bare = _is_bare(file)
+            deflated = _is_deflated(file, bare)
+            data = read_partial(
+                file,
+                _stop(pixels, first_frame and not deflated),
+                defer_size=None if deflated else _DEFERRED,
+                force=bare,
+                specific_tags=None if tags is None else [Tag(tag) for tag in tags],
+            )
+            if first_frame and not deflated:
+                _read_first_frame(file, data)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file.") from None
+    except Exception as error:  # pydicom raises errors of many kinds for damaged files
+        raise ValueError(
+            f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
+        ) from error
+    data.buffer = None  # of a deflated file, all that was unpacked
+    _name_syntax(data)
+    if clean:
+        _leave_out_unreadable(data, sequences=tags is None)
+    return data
+
+
+def _stop(pixels: bool, first_frame: bool) -> Callable[[BaseTag, str | None, int], bool] | None:
+    """Where to stop reading: before the frames, before the pixels, or nowhere."""
+    if first_frame:
+        return lambda tag, vr, length: tag >= _PER_FRAME
+    return None if pixels else lambda tag, vr, length: tag.group >= _PIXELS
+
+
+def _read_first_frame(file: BinaryIO, data: Dataset) -> None:
+    """Read the first item of the functional groups of frames, before which the file stands if it has any."""
+    implicit, little = data.original_encoding
+    head = file.read(8 if implicit else 12)
+    if len(head) < 8 or struct.unpack("<HH" if little else ">HH", head[:4]) != (_PER_FRAME.group, _PER_FRAME.element):
+        return
+    if head[-4:] == bytes(4):  # of length 0
+        return
+    groups = read_sequence_item(file, implicit, little, data.original_character_set)
+    if groups is not None:
+        data.PerFrameFunctionalGroupsSequence = [groups]
+
+
+def bare_sop_class(path: Path) -> str | None:
+    """SOP class of a file that begins with its data set or file meta, without the preamble and its mark.
+
+    Returns:
+        the UID of a storage class that the standard knows; None where the file is anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _bare_sop_class(file.read(_BEGINNING))
+    except OSError:  # a folder, or no such file
+        return None
+
+
+def _is_bare(file: BinaryIO) -> bool:
+    """Tell whether a file is DICOM without a preamble."""
+    beginning = file.read(_BEGINNING)
+    file.seek(0)
+    return _bare_sop_class(beginning) is not None
+
+
+@quiet_pydicom()
+def _bare_sop_class(beginning: bytes) -> str | None:
+    # Any file parses in some way, so look at the first group (of the meta information, or of identification) before.
+    if beginning[128:132] == _MARK or beginning[:2] not in (b"\x02\0", b"\x08\0", b"\0\x08"):
+        return None
+    try:
+        data = read_partial(
+            io.BytesIO(beginning), lambda tag, vr, length: tag > 0x00080016, force=True, specific_tags=[Tag(0x00080016)]
+        )
+        name = data.get("SOPClassUID")
+    except Exception:  # pydicom raises errors of many kinds for what is not DICOM
+        return None
+    known = isinstance(name, uid.UID) and name.type == "SOP Class" and "Storage" in name.name
+    return str(name) if known else None
+
+
+def _name_syntax(data: Dataset) -> None:
+    """Name the transfer syntax by which the file was read, where it names none and its pixels are not compressed."""
+    if data.file_meta.get("TransferSyntaxUID"):
+        return
+    if "PixelData" in data and data.get_item("PixelData", keep_deferred=True).length == 0xFFFFFFFF:
+        return
+    data.file_meta.TransferSyntaxUID = {
+        (True, True): uid.ImplicitVRLittleEndian,
+        (False, True): uid.ExplicitVRLittleEndian,
+        (False, False): uid.ExplicitVRBigEndian,
+    }[data.original_encoding]
+
+
+def _is_deflated(file: BinaryIO, bare: bool) -> bool:
+    """Tell whether a file is deflated, and refuse one that would fill the memory, where pydicom unpacks it whole."""
+    read_preamble(file, force=bare)
+    meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
+        file.seek(0)
+        return False
+    unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    packed = file.read(_PIECE)
+    while packed and size <= _LARGEST_DEFLATED:
+        size += len(unpacker.decompress(packed, _PIECE))
+        packed = unpacker.unconsumed_tail or file.read(_PIECE)
+    if size > _LARGEST_DEFLATED:
+        raise ValueError(f"deflated, of more than {_LARGEST_DEFLATED // 2**20} MiB; dcmconv can unpack it")
+    file.seek(0)
+    return True
+
+
+def _leave_out_unreadable(data: Dataset, *, sequences: bool = True) -> None:
+    """Remove attributes whose values cannot be read: pydicom reads them when they are first asked for.
+
+    Args:
+        data: a data set; its pixels stay unread.
+        sequences: whether to look into its sequences.
+    """
+    for tag in list(data.keys()):
+        if tag.group == _PIXELS:
+            continue
+        try:
+            element = data[tag]
+            for item in element.value if sequences and element.VR == "SQ" else ():
+                _leave_out_unreadable(item)
+        except Exception:  # pydicom raises errors of many kinds for damaged values
+            del data[tag]
+
+
+def value_of(data: Dataset, keyword: str) -> Any:
+    """Value of an attribute; None when it is missing or cannot be read."""
+    tag = tag_for_keyword(keyword)
+    try:
+        return data[tag].value if tag in data else None
+    except Exception:  # pydicom raises errors of many kinds for damaged values
+        return None
+
+
+def number_of(data: Dataset, keyword: str) -> float | None:
+    """Value of an attribute that holds numbers, the first of several; None when missing, empty or not a number."""
+    try:
+        value = value_of(data, keyword)
+        if isinstance(value, (list, MultiValue)):
+            value = value[0] if len(value) else None
+        number = None if value in (None, "") else float(value)
+        return number if number is not None and math.isfinite(number) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def frame_count(data: Dataset) -> int:
+    """Frames that a file declares."""
+    return max(int(number_of(data, "NumberOfFrames") or 1), 1)
+
+
+def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
+    """Item of a functional group that holds for a frame of an enhanced image: its own, or else the shared one."""
+    for keyword, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        groups = sequence_of(header, keyword)
+        if number < len(groups) and (items := sequence_of(groups[number], sequence)):
+            return items[0]
+    return None
+
+
+def sequence_of(data: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Items of a sequence, none when it is missing or no sequence."""
+    value = value_of(data, keyword)
+    return value if isinstance(value, DICOMSequence) else []
