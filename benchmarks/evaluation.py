@@ -31,13 +31,12 @@ SIDE = 256
 PARTS = {
     "slice_rows": "slice protocol",
     "compute_dice": "Dice",
-    "compute_hausdorff_distance": "95th Hausdorff percentile",
-    "compute_surface_dice": "surface Dice",
+    "surface_scores": "95th Hausdorff percentile and surface Dice",
     "summarise": "means and bootstrap",
     "_write_csv": "files",
     "write_json": "files",
 }
-READING, REST = "reading the masks", "all else (boxes, counts)"
+READING, REST = "reading the masks", "all else (counts)"
 
 
 def main() -> None:

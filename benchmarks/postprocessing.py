@@ -33,7 +33,13 @@ GRID = {
     "smallest_lesion": (0, 200, 400, 800, 1600),
     "fill_holes": (False, True),
 }
-NO_DISTANCES = {"hd95": math.nan, "surface_dice": math.nan, "distance_unit": "pixel"}
+NO_DISTANCES = {
+    "hd95": math.nan,
+    "surface_dice": math.nan,
+    "distance_unit": "pixel",
+    "label_voxels": 0,
+    "pred_voxels": 0,
+}
 
 
 def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[dict]:

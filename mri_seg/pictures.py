@@ -20,6 +20,7 @@ __all__ = [
     "contact_sheet",
     "contours",
     "draw_contours",
+    "finite_percentiles",
     "grey_levels",
     "head_box",
     "panel",
@@ -41,19 +42,34 @@ _PANEL_PREDICTION: Colour = (255, 255, 0)
 _GAP = 4  # pixels between slices
 
 
+def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Percentiles of the finite values of a volume: NaN often marks what lies outside a brain, and has no grey level.
+
+    Args:
+        volume: intensities of any shape.
+        percentiles: the two percentiles wanted, 0 to 100.
+
+    Returns:
+        both values; 0 and 0 if no value is finite.
+    """
+    finite = volume[np.isfinite(volume)]
+    low, high = np.percentile(finite, percentiles) if finite.size else (0.0, 0.0)
+    return float(low), float(high)
+
+
 def grey_levels(volume: np.ndarray, percentiles: tuple[float, float] = (1.0, 99.7)) -> np.ndarray:
     """Map intensities to grey levels, the same for every slice of a volume.
 
     Args:
         volume: intensities of any unit and shape.
-        percentiles: percentiles of the volume shown as black and white.
+        percentiles: percentiles of the volume's finite values shown as black and white.
 
     Returns:
-        grey levels 0 to 255 of the same shape, uint8.
+        grey levels 0 to 255 of the same shape, uint8; NaN is black, as is minus infinity, and infinity is white.
     """
-    low, high = np.percentile(volume, percentiles)
+    low, high = finite_percentiles(volume, percentiles)
     share = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
-    return (share.clip(0, 1) * 255).astype(np.uint8)
+    return (np.nan_to_num(share.clip(0, 1)) * 255).astype(np.uint8)
 
 
 def contours(masks: np.ndarray) -> np.ndarray:
@@ -97,7 +113,8 @@ def attention_overlay(grey: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     Returns:
         picture ``(H, W, 3)``, uint8.
     """
-    share = (coefficients - coefficients.min()) / max(float(np.ptp(coefficients)), 1e-6)
+    low, high = finite_percentiles(coefficients, (0, 100))
+    share = np.nan_to_num(((coefficients - low) / max(high - low, 1e-6)).clip(0, 1))
     # Between the ends of the cividis colour map, which reads the same for colour-blind people.
     weak, strong = np.array([0, 34, 78]), np.array([254, 232, 56])
     heat = weak + share[..., None] * (strong - weak)

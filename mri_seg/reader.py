@@ -114,7 +114,7 @@ class SliceReader(ImageReader):
 
         Returns:
             array ``(H, W, D)`` of the files' type, and metadata with ``affine`` (mm), ``spatial_shape``, ``space``,
-            ``original_channel_dim``, ``spacing_known`` and ``slice_spacing_known``.
+            ``original_channel_dim``, ``spacing_known``, ``slice_spacing_known`` and ``has_geometry``.
 
         Raises:
             ValueError: when the slices differ in shape or in spacing.
@@ -145,6 +145,7 @@ class SliceReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # MONAI's mark for "no channel"
             "spacing_known": self.spacing is not None or first.spacing is not None,
             "slice_spacing_known": self.spacing is not None,
+            "has_geometry": False,  # none of the formats says where slices lie
         }
 
     def _read_file(self, path: Path, limit: SizeLimit) -> list[_Slice]:
@@ -296,7 +297,8 @@ class LoadVolumed(MapTransform):
 
     Args:
         keys: keys of file names or lists of file names.
-        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume.
+        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume. It
+            is for the first of the keys: files of the others, such as labels, hold one volume.
         channel: see :py:class:`SliceReader`.
         spacing: see :py:class:`SliceReader`.
         largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
@@ -306,7 +308,8 @@ class LoadVolumed(MapTransform):
 
     Raises:
         ValueError: on loading, when a file cannot be read, declares more than ``largest_volume``, is not one volume,
-            holds no number, or has no usable affine; and when the volumes of a case differ in shape.
+            holds no number, or has no usable affine. Whether a label fits its image is for
+            :py:class:`mri_seg.labels.LabelToImageGridd` to see.
     """
 
     def __init__(
@@ -337,23 +340,16 @@ class LoadVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
         d = dict(data)
-        first: MetaTensor | None = None
         for key in self.key_iterator(d):
             files = [str(name) for name in ensure_tuple(d[key])]
-            volume = self._load(files, reader)
+            volume = self._load(files, reader, is_label=key != self.keys[0])
             _check_voxel_size(volume, files[0])
-            if first is not None and volume.shape != first.shape:
-                raise ValueError(
-                    f"{files[0]}: the {key} has the shape {tuple(volume.shape[1:])}, but {tuple(first.shape[1:])} in "
-                    f"{first.meta['files'].partition(chr(10))[0]}. Both must be in one grid: resample one to the other."
-                )
-            first = volume if first is None else first
             volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
             volume.meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
             d[key] = volume
         return d
 
-    def _load(self, files: list[str], reader: ImageReader | None) -> MetaTensor:
+    def _load(self, files: list[str], reader: ImageReader | None, *, is_label: bool) -> MetaTensor:
         own = next((own for own in self.own_readers if own.verify_suffix(files)), None)
         if reader or own:  # their errors say what is wrong and where
             return self._loader(files, reader or own)
@@ -375,15 +371,17 @@ class LoadVolumed(MapTransform):
         _check_affine(affine, files[0])
         if not torch.isfinite(volume).any():
             raise ValueError(f"{files[0]}: holds no number but NaN and infinity. Export it again, or leave it out.")
-        return self._one_volume(volume, files[0])
+        return self._one_volume(volume, files[0], is_label=is_label)
 
-    def _one_volume(self, volume: MetaTensor, file: str) -> MetaTensor:
+    def _one_volume(self, volume: MetaTensor, file: str, *, is_label: bool) -> MetaTensor:
         if volume.ndim == 3:  # one slice
             volume = volume[..., None]
             volume.affine = to_affine_nd(3, volume.affine)
         if volume.ndim != 4:
             raise ValueError(f"{file}: has {volume.ndim - 1} dimensions, expected a volume of three.")
         count = len(volume)
+        if count > 1 and is_label:
+            raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
         if count > 1 and self.volume is None:
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."

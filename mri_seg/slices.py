@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,6 +16,10 @@ from mri_seg.distributed import world_size
 from mri_seg.transforms import neighbour_offsets
 
 __all__ = ["EpochSampler", "SliceDataset"]
+
+logger = logging.getLogger(__name__)
+
+_CASES_NAMED = 10  # in a message
 
 
 class SliceDataset(Dataset):
@@ -66,6 +71,7 @@ class SliceDataset(Dataset):
             first += depth
         self.neighbours = torch.cat(neighbours).to(device)  # (slices, neighbouring_slices), places in `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
+        self._name_cases_without_tumour([not volume["label"].any() for volume in volumes])
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -82,8 +88,7 @@ class SliceDataset(Dataset):
         last, first = int(self._ends[case]), int(self._ends[case - 1]) if case else 0
         if isinstance(files, (list, tuple)) and len(files) == last - first:
             return str(files[index - first])
-        name = self.data[case].get("case") or f"case {case + 1}"
-        return f"{name}, slice {index - first + 1}"
+        return f"{self._name(case)}, slice {index - first + 1}"
 
     def weights(self, tumour_fraction: float | None) -> torch.Tensor:
         """Weight of each slice by which a sampler draws tumour slices in the given proportion.
@@ -104,6 +109,24 @@ class SliceDataset(Dataset):
             raise ValueError(f"tumour_fraction must be between 0 and 1, got {tumour_fraction}.")
         share = torch.where(tumour, tumour_fraction / tumour.sum(), (1 - tumour_fraction) / (~tumour).sum())
         return share.double()
+
+    def _name(self, case: int) -> str:
+        return self.data[case].get("case") or f"case {case + 1}"
+
+    def _name_cases_without_tumour(self, without: Sequence[bool]) -> None:
+        """Say in a line of the log which labels mark nothing: perhaps a mask is missing, or is that of another case."""
+        names = [self._name(case) for case, empty in enumerate(without) if empty]
+        if not names or this_rank() > 0:
+            return
+        more = f" and {len(names) - _CASES_NAMED} more" if len(names) > _CASES_NAMED else ""
+        logger.log(
+            logging.WARNING if all(without) else logging.INFO,
+            "%d of %d cases to train on have no tumour in their label: %s%s.",
+            len(names),
+            len(without),
+            ", ".join(names[:_CASES_NAMED]),
+            more,
+        )
 
 
 class EpochSampler(Sampler):

@@ -103,16 +103,35 @@ class TestPatientRow:
         row = patient_row("a", volume(SHIFTED, spacing_known=False), volume(TUMOUR), surface_tolerance=1.0)
         assert row["surface_dice"] == pytest.approx(1)
 
-    @pytest.mark.parametrize(
-        ("pred", "label", "dice"),
-        [((), (), 1), ((TUMOUR,), (), 0), ((), (TUMOUR,), 0)],
-        ids=["nothing to find", "false tumour", "missed"],
-    )
-    def test_distances_of_what_is_empty_are_not_numbers(self, pred: tuple, label: tuple, dice: float) -> None:
-        row = patient_row("a", volume(*pred), volume(*label))
-        assert row["dice"] == dice
+    def test_nothing_to_find_and_nothing_found_has_no_distance(self) -> None:
+        row = patient_row("a", volume(), volume())
+        assert row["dice"] == 1
         assert math.isnan(row["hd95"])
         assert math.isnan(row["surface_dice"])
+
+    @pytest.mark.parametrize(("pred", "label"), [((TUMOUR,), ()), ((), (TUMOUR,))], ids=["false tumour", "missed"])
+    @pytest.mark.parametrize(
+        ("spacing_known", "diagonal"), [(True, math.hypot(12 * 2, 10 * 1, 4 * 5)), (False, math.hypot(12, 10, 4))]
+    )
+    def test_one_empty_mask_is_as_far_as_the_volume_allows(
+        self, pred: tuple, label: tuple, spacing_known: bool, diagonal: float
+    ) -> None:
+        row = patient_row("a", volume(*pred, spacing_known=spacing_known), volume(*label))
+        assert (row["dice"], row["surface_dice"]) == (0, 0)
+        assert row["hd95"] == pytest.approx(diagonal)
+
+    @pytest.mark.parametrize(
+        "unknown",
+        [
+            {"slice_spacing_known": False},
+            {"spacing_known": False},
+            {"spacing_known": False} | {"slice_spacing_known": False},
+        ],
+    )
+    def test_is_in_mm_only_if_all_three_spacings_are_known(self, unknown: dict) -> None:
+        one, other = volume(box((5, 6), (5, 6), (0, 1)), **unknown), volume(box((5, 6), (5, 6), (2, 3)))
+        row = patient_row("a", one, other)
+        assert (row["hd95"], row["distance_unit"]) == (pytest.approx(2), "pixel")
 
     @pytest.mark.parametrize("at", [(0, 4), (8, 12)])
     def test_tumour_at_the_edge_of_the_volume(self, at: tuple[int, int]) -> None:
@@ -132,8 +151,9 @@ class TestPatientRow:
         assert row["slices"] == 1
 
 
-def patient(case: str, dice: float, hd95: float = math.nan, unit: str = "mm") -> dict:
-    return {"case": case, "dice": dice, "hd95": hd95, "surface_dice": dice, "distance_unit": unit}
+def patient(case: str, dice: float, hd95: float = math.nan, unit: str = "mm", voxels: tuple[int, int] = (5, 5)) -> dict:
+    scores = {"case": case, "dice": dice, "hd95": hd95, "surface_dice": dice, "distance_unit": unit}
+    return {**scores, "label_voxels": voxels[0], "pred_voxels": voxels[1]}
 
 
 def slices_of(case: str, *dice: float, label: int = 5, pred: int = 5) -> list[dict]:
@@ -143,10 +163,97 @@ def slices_of(case: str, *dice: float, label: int = 5, pred: int = 5) -> list[di
     ]
 
 
+def by_brute_force(
+    pred: np.ndarray, label: np.ndarray, spacing: tuple[float, float, float], tolerance: float
+) -> tuple[float, float]:
+    """HD95 and surface Dice of masks of boxes, by the definition: each element of surface, its distance to all others.
+
+    An element lies where eight voxels meet. On a side of a box its area is that of a voxel's face, on an edge that of
+    the rectangle that cuts the edge off, at a corner that of the triangle that cuts the corner off.
+    """
+
+    def elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.pad(mask, 1)
+        points, areas = [], []
+        h = np.array(spacing) / 2
+        for place in np.ndindex(*(n - 1 for n in padded.shape)):
+            cell = padded[tuple(slice(p, p + 2) for p in place)]
+            if cell.sum() in (1, 7):  # a corner: the triangle through the middles of three edges
+                a, b, c = np.diag(h)
+                area = np.linalg.norm(np.cross(b - a, c - a)) / 2
+            elif cell.sum() in (2, 6):  # an edge: a rectangle along the axis that both voxels lie on
+                (along,) = (axis for axis in range(3) if (cell.sum(axis=axis) != 1).all())
+                across = [h[axis] for axis in range(3) if axis != along]
+                area = 2 * h[along] * np.hypot(*across)
+            elif cell.sum() == 4:  # a face
+                (across,) = (axis for axis in range(3) if (cell.sum(axis=axis) == 1).all())
+                area = np.prod([2 * h[axis] for axis in range(3) if axis != across])
+            else:
+                continue
+            points.append(np.array(place) * spacing)
+            areas.append(area)
+        return np.array(points), np.array(areas)
+
+    (a, area_a), (b, area_b) = elements(pred), elements(label)
+    all_distances = np.linalg.norm(a[:, None] - b[None], axis=-1)
+    hd95 = within = 0.0
+    for distances, areas in ((all_distances.min(axis=1), area_a), (all_distances.min(axis=0), area_b)):
+        order = np.argsort(distances)
+        reached = np.cumsum(areas[order]) / areas.sum()
+        hd95 = max(hd95, distances[order][min(np.searchsorted(reached, 0.95), len(order) - 1)])
+        within += areas[distances <= tolerance].sum()
+    return hd95, within / (area_a.sum() + area_b.sum())
+
+
+class TestSurfaces:
+    def test_of_two_cubes_by_hand(self) -> None:
+        """Two voxels of 1 mm next but one: each surface has 8 corners, 4 of them 1 mm nearer to the other."""
+        one, other = (volume(box((5, 6), column, (1, 2))) for column in ((2, 3), (4, 5)))
+        one.affine = other.affine = torch.eye(4)
+        row = patient_row("a", one, other, surface_tolerance=1.0)
+        # Corners lie at columns 2 and 3, and 4 and 5: half of either is 1 away, half 2.
+        assert row["hd95"] == pytest.approx(2)
+        assert row["surface_dice"] == pytest.approx(0.5)
+
+    @pytest.mark.parametrize(
+        ("pred", "label"),
+        [
+            (SHIFTED, TUMOUR),
+            (box((2, 9), (3, 5), (1, 3)), box((4, 8), (2, 9), (1, 4))),
+            (box((0, 3), (0, 10), (0, 2)), box((1, 12), (3, 5), (0, 2))),
+        ],
+        ids=["shifted", "crossed", "at the edges of the volume"],
+    )
+    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.94, 0.94, 5.0), (2.0, 1.0, 0.7)])
+    def test_are_those_of_the_definition(self, pred: Box, label: Box, spacing: tuple[float, float, float]) -> None:
+        masks = [volume(pred), volume(label)]
+        for mask in masks:
+            mask.affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+        row = patient_row("a", *masks, surface_tolerance=1.5)
+        expected = by_brute_force(*(mask[0].numpy() > 0 for mask in masks), spacing, 1.5)
+        assert (row["hd95"], row["surface_dice"]) == pytest.approx(expected, rel=1e-5)
+
+    def test_of_a_square_in_one_slice_are_its_outline(self) -> None:
+        """4 x 4 pixels of 2 x 1 mm, a row apart: an outline has four corners, and three steps on each side."""
+        one, other = (volume(box(rows, (3, 7), (0, 1)), shape=(12, 10, 1)) for rows in ((3, 7), (2, 6)))
+        row = patient_row("a", one, other, surface_tolerance=1.0)
+        corner = math.hypot(2, 1) / 2
+        outline = 4 * corner + 2 * 3 * 2 + 2 * 3 * 1
+        # 2 mm away: the side outside the other square whole, and the middle of the side within it.
+        assert row["hd95"] == pytest.approx(2)
+        assert row["surface_dice"] == pytest.approx(1 - (2 * corner + 3 + 1) / outline)
+
+    def test_of_a_lesion_in_one_slice_of_several_are_solid(self) -> None:
+        """Nothing but the caps of a plate that is 40 mm wide counts as 95 %: the border may be anywhere."""
+        shape = (44, 44, 3)
+        plate, smaller = (volume(box((2, end), (2, 42), (1, 2)), shape=shape) for end in (42, 41))
+        assert patient_row("a", plate, smaller)["hd95"] == 0
+
+
 class TestSummarise:
     @pytest.fixture
     def summary(self) -> dict:
-        patients = [patient("a", 0.9, 2.0), patient("b", 0.8, 4.0), patient("c", 0.1)]
+        patients = [patient("a", 0.9, 2.0), patient("b", 0.8, 4.0), patient("c", 0.1, voxels=(0, 0))]
         slices = [
             *slices_of("a", 0.9, 0.8),
             *slices_of("b", 0.5),
@@ -174,6 +281,22 @@ class TestSummarise:
     def test_leaves_out_patients_without_a_distance(self, summary: dict) -> None:
         distance = summary["patient_protocol"]["hd95_mm"]
         assert (distance["patients"], distance["mean"]) == (2, pytest.approx(3))
+        assert (distance["one_mask_empty"], distance["both_masks_empty"]) == (0, 1)
+
+    def test_a_missed_tumour_worsens_the_means(self) -> None:
+        cases = {
+            "found": patient_row("found", volume(SHIFTED), volume(TUMOUR)),
+            "missed": patient_row("missed", volume(), volume(TUMOUR)),
+        }
+        slices = {
+            "found": slice_rows("found", volume(SHIFTED), volume(TUMOUR)),
+            "missed": slice_rows("missed", volume(), volume(TUMOUR)),
+        }
+        alone = summarise([cases["found"]], slices["found"])["patient_protocol"]
+        both = summarise([*cases.values()], [row for rows in slices.values() for row in rows])["patient_protocol"]
+        assert both["hd95_mm"]["mean"] > alone["hd95_mm"]["mean"]
+        assert both["surface_dice_mm"]["mean"] == pytest.approx(alone["surface_dice_mm"]["mean"] / 2)
+        assert (both["hd95_mm"]["patients"], both["hd95_mm"]["one_mask_empty"]) == (2, 1)
 
     def test_intervals_hold_their_means(self, summary: dict) -> None:
         low, high = summary["slice_protocol"]["dice"]["interval"]
@@ -203,7 +326,7 @@ class TestSummarise:
 
     def test_patients_without_tumour_and_without_error(self) -> None:
         cases = "ab"
-        rows = [patient(case, 1.0) for case in cases]
+        rows = [patient(case, 1.0, voxels=(0, 0)) for case in cases]
         summary = summarise(rows, [row for case in cases for row in slices_of(case, 1.0, label=0, pred=0)])
         assert summary["slice_protocol"]["dice_of_tumour_slices"] == {"mean": None, "interval": None}
         assert summary["slice_protocol"]["healthy_slices_with_false_tumour"]["mean"] == 0
@@ -223,6 +346,13 @@ class TestSummarise:
         assert "3 patients, 6 slices, 3 with tumour" in text
         assert "mean Dice 0.6000 [" in text
         assert "lowest 0.1000" in text
+        assert "HD95 in mm: mean 3.0000" in text
+        assert "of 2 patients, 0 of them with one mask empty" in text
+        assert "1 more with both empty left out" in text
+
+    def test_text_says_what_a_pixel_is_between_slices(self) -> None:
+        text = describe(summarise([patient("a", 0.9, 2.0, "pixel")], slices_of("a", 0.9)))
+        assert "HD95 in pixels (slices count as 1 apart)" in text
 
     def test_reads_as_text_where_there_is_nothing_to_say(self) -> None:
         text = describe(summarise([patient("a", 1.0)], slices_of("a", 1.0, label=0, pred=0)))
@@ -301,6 +431,7 @@ class TestEvaluationWriter:
         assert metrics["patient_protocol"]["hd95_mm"] == {
             **{"patients": 1, "mean": pytest.approx(2), "mean_interval": None},
             **{"median": pytest.approx(2), "median_interval": None},
+            **{"one_mask_empty": 0, "both_masks_empty": 1},
         }
 
     def test_says_what_was_evaluated_and_with_what(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:

@@ -108,6 +108,29 @@ class TestGreyLevels:
     def test_of_a_constant_volume_are_constant(self, value: int) -> None:
         assert np.unique(grey_levels(np.full((4, 4, 2), value))).size == 1
 
+    @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
+    @pytest.mark.parametrize("number", [1, 500], ids=["one voxel", "half of the volume"])
+    def test_are_not_spoiled_by_values_that_are_not_finite(self, value: float, level: int, number: int) -> None:
+        volume = np.random.default_rng(0).permutation(np.linspace(-1, 3, 1000))
+        expected = grey_levels(volume[number:])
+        volume[:number] = value
+        levels = grey_levels(volume)
+        assert np.unique(levels[:number]).tolist() == [level]
+        np.testing.assert_array_equal(levels[number:], expected)
+
+    def test_of_no_finite_value_are_black(self) -> None:
+        assert not grey_levels(np.full((4, 4, 2), np.nan)).any()
+
+
+class TestSlicePictures:
+    def test_one_nan_changes_one_pixel_at_most(self) -> None:
+        volume = np.random.default_rng(0).uniform(50, 200, (24, 20, 3)).astype(np.float32)
+        expected = slice_pictures(volume, np.zeros(volume.shape))
+        volume[12, 10, 1] = np.nan
+        pictures = slice_pictures(volume, np.zeros(volume.shape))
+        changed = [(abs(a.astype(int) - b) > 1).any(axis=-1).sum() for a, b in zip(pictures, expected)]
+        assert changed == [0, 1, 0]
+
 
 class TestDrawContours:
     def test_draws_outlines_and_leaves_the_rest_grey(self) -> None:

@@ -327,6 +327,19 @@ class TestPackedCase:
         assert packed["low"] < packed["high"]
         assert packed["black"] < packed["white"]
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_values_that_are_not_finite_leave_the_rest_as_it_is(self, value: float) -> None:
+        image = make_cases()[2].image.astype(np.float32)
+        expected, _ = self.pack(image=image)
+        image = image.copy()
+        image[24, 20, 2] = value
+        packed, _ = self.pack(image=image)
+        for key in ("low", "high", "black", "white"):
+            assert packed[key] == pytest.approx(expected[key], abs=0.5)
+        pair = [self.unpack(case, 3)[0].astype(int) for case in (packed, expected)]
+        assert (abs(pair[0] - pair[1]) > 2).sum() == 1
+        json.dumps(packed, allow_nan=False)
+
     def test_pixels_that_are_not_square(self) -> None:
         packed, _ = self.pack(spacing=(2.0, 1.0, 5.0), spacing_known=True)
         assert packed["pixelHeight"] == 2

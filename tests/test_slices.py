@@ -27,6 +27,31 @@ def two_cases() -> tuple[dict, dict]:
     return case(10, 3, tumour=(1,)), case(20, 2, tumour=(0,))
 
 
+class TestCasesWithoutTumour:
+    def test_are_counted_and_named_in_one_line(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level("INFO"):
+            dataset({**case(0, 2), "case": "P1"}, case(0, 2, tumour=(1,)), case(0, 2))
+        (record,) = caplog.records
+        assert record.getMessage() == "2 of 3 cases to train on have no tumour in their label: P1, case 3."
+        assert record.levelname == "INFO"
+
+    def test_need_no_word_if_there_is_none(
+        self, two_cases: tuple[dict, dict], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO"):
+            dataset(*two_cases)
+        assert not caplog.messages
+
+    def test_are_named_in_a_line_of_limited_length_and_warned_of_if_all_are(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        dataset(*[{**case(0, 1), "case": f"P{n}"} for n in range(200)])
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert record.getMessage().startswith("200 of 200 cases")
+        assert record.getMessage().endswith("P9 and 190 more.")
+
+
 class TestItems:
     def test_are_all_slices_of_all_volumes_in_order(self, two_cases: tuple[dict, dict]) -> None:
         slices = dataset(*two_cases)

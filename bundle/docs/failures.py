@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import ndimage
 
+from mri_seg.pictures import finite_percentiles
 from mri_seg.report.archive import ArchivedCase, load_case
 from mri_seg.report.mistakes import KINDS, classify
 
@@ -44,7 +45,7 @@ def draw(axes: Axes, case: ArchivedCase, index: int, kind: str) -> None:
     mistakes = classify(case)[:, :, index] == list(KINDS).index(kind) + 1
     fill = np.ma.masked_where(~mistakes, np.ones(mistakes.shape))
     axes.imshow(fill, cmap=plt.matplotlib.colors.ListedColormap([MISTAKE]), interpolation="nearest")
-    low, high = np.percentile(case.image, (0.5, 99.5))
+    low, high = finite_percentiles(case.image, (0.5, 99.5))
     bright = case.image[:, :, index] > low + FOREGROUND * (high - low)
     head = ndimage.binary_fill_holes(ndimage.binary_closing(ndimage.binary_opening(bright, iterations=2), iterations=4))
     shapes = ((head, HEAD), (case.label[:, :, index], REFERENCE), (case.pred[:, :, index], PREDICTION))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mri_seg.pictures import PREDICTION, REFERENCE, draw_contours, grey_levels, head_box
+from mri_seg.pictures import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
 
@@ -40,9 +40,9 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
     """
     box = _box(case)
     low, high = _kept_range(case.image)
-    black, white = (float(v) for v in np.percentile(case.image, _SHOWN_PERCENTILES))
+    black, white = finite_percentiles(case.image, _SHOWN_PERCENTILES)
     image = case.image[box].astype(np.float32)
-    grey = ((image - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+    grey = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])
     classes = np.where(case.label & case.pred, _AGREED_TUMOUR, kinds)[box].astype(np.uint8)
     layers = (grey, case.probability[box], classes * _CLASS_STEP)
@@ -115,7 +115,7 @@ def _kept_range(image: np.ndarray) -> tuple[float, float]:
     """Intensities that become grey levels 0 and 255; 8-bit images stay as they are."""
     if image.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = (float(v) for v in np.percentile(image, _KEPT_PERCENTILES))
+    low, high = finite_percentiles(image, _KEPT_PERCENTILES)
     return low, max(high, low + 1e-6)
 
 
