@@ -109,7 +109,7 @@ def explain_expression(key: str, value: str, error: Exception) -> ValueError:
     """
     return ValueError(
         f"--{key}: {value!r} begins with $, so that it is taken for a Python expression, which fails ({error}). "
-        f"Write ./{value} for a file or folder of that name, and names of shell variables without quotes."
+        f"Write ./{value} for a file or folder of that name, or leave the quotes out for the shell to fill in a variable."
     )
 
 

@@ -240,7 +240,7 @@ class CaseWriter:
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()  # of cases by status, of all runs since the last that was finished
-        self.dataset: CaseDataset | None = None
+        self.before_run: Callable[[], None] | None = None  # MONAI's loaders follow attributes, so no data set here
         self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
         self._write_again = 0.0  # when the tables may be written next, by time.monotonic
 
@@ -316,8 +316,8 @@ class CaseWriter:
         self.counts = sum((counts for _, counts in shares), Counter()) if is_first() else Counter()
 
     def _start(self) -> None:
-        if self.dataset is not None:
-            self.dataset.start()
+        if self.before_run is not None:
+            self.before_run()
 
     def _complete(self, engine: Engine) -> None:
         engine.state.epoch_length = None  # the next run may have more cases, or fewer
@@ -396,11 +396,10 @@ class CaseDataset(IterableDataset):
         super().__init__(data=[], transform=transform)
         self.cases = data
         self.writer = writer
-        writer.dataset = self
+        writer.before_run = self._start
         self._look_up()
 
-    def start(self) -> None:
-        """Begin a run: after the first one, with the cases that are to be done now."""
+    def _start(self) -> None:
         if self._used:
             self._look_up()
         self._used = True

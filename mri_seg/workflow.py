@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ConfigWorkflow, ReferenceResolver
@@ -21,7 +21,7 @@ from monai.utils import get_seed, set_determinism
 
 from mri_seg.checkpoints import load_random_state, random_state
 from mri_seg.errors import check_keys, one_line_errors, root_of
-from mri_seg.options import RULES, check_value, check_values, check_words, explain_expression, flag
+from mri_seg.options import RULES, check_value, check_values, check_words, explain_expression
 from mri_seg.record import callers, evaluated_config, evaluated_parser
 
 __all__ = ["begin", "check_options", "end"]
@@ -44,11 +44,8 @@ class _Process(NamedTuple):
         load_random_state(self.random)
 
 
-_running: WeakSet[ConfigParser] = WeakSet()
-"""Workflows that have begun; those of a federation begin and end in any order."""
-
-_before: _Process | None = None
-"""The process before the first of them."""
+_before: WeakKeyDictionary[ConfigParser, _Process] = WeakKeyDictionary()
+"""The process before each workflow that has begun and not ended, in the order they began."""
 
 
 _checked: WeakSet[ConfigParser] = WeakSet()
@@ -64,12 +61,10 @@ def begin(debug: bool | str = False) -> None:
     Args:
         debug: whether a command line shows the traceback.
     """
-    global _before
     parser = evaluated_parser()
-    if not _running:
-        _before = _Process.now()
-    _running.add(parser)
-    if not flag(debug, "debug") and _from_command_line():
+    if parser not in _before:
+        _before[parser] = _Process.now()
+    if str(debug).lower() != "true" and _from_command_line():  # what else it may not be, check_options says
         one_line_errors()
     _restore_number_signs(parser)
     for item in parser.ref_resolver.items.values():
@@ -94,12 +89,20 @@ def check_options() -> None:
 
 
 def end() -> None:
-    """End the workflow whose config calls this; after the last one the process is as it was before the first."""
-    global _before
-    _running.discard(evaluated_parser())
-    if _before is not None and not _running:
-        _before.restore()
-        _before = None
+    """End the workflow whose config calls this, and put the process back as it was before it.
+
+    If others have begun since, as in a federation, that is left to the first of them to end.
+    """
+    parser = evaluated_parser()
+    if parser not in _before:
+        return
+    begun = list(_before)
+    later = begun[begun.index(parser) + 1 :]
+    before = _before.pop(parser)
+    if later:
+        _before[later[0]] = before
+    else:
+        before.restore()
 
 
 class _Expression(ConfigExpression):
@@ -153,7 +156,9 @@ def _restore_number_signs(parser: ConfigParser) -> None:
     restored = {key: _restored(value) for key, value in config.items() if key != parser.meta_key}
     if any(config[key] != value for key, value in restored.items()):
         config.update(restored)
+        resolved = parser.ref_resolver.resolved_content  # imports; without any, MONAI would parse once more
         parser.parse(reset=True)
+        parser.ref_resolver.resolved_content.update(resolved)
 
 
 def _restored(value: Any) -> Any:
