@@ -109,7 +109,7 @@ def explain_expression(key: str, value: str, error: Exception) -> ValueError:
     """
     return ValueError(
         f"--{key}: {value!r} begins with $, so that it is taken for a Python expression, which fails ({error}). "
-        f"Write ./{value} for a file or folder of that name, or leave the quotes out for the shell to fill in a variable."
+        f"Write ./{value} for a file or folder of that name, or leave the quotes out if it is a shell variable."
     )
 
 
@@ -147,7 +147,8 @@ def _check_device(device: torch.device) -> None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) < count:
             return
-        why = "PyTorch sees no GPU" if not count else f"PyTorch sees {count} GPU, from cuda:0 to cuda:{count - 1}"
+        found = f"{count} GPUs, cuda:0 to cuda:{count - 1}" if count > 1 else "one GPU, cuda:0" if count else "no GPU"
+        why = f"PyTorch sees {found}"
     else:
         try:
             torch.empty(0, device=device)

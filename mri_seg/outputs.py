@@ -278,6 +278,9 @@ class CaseWriter:
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
+        engine.interrupt_resume_enabled = (
+            False  # with it, ignite runs nothing more, in silence, after a run that failed
+        )
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_cases)
         engine.add_event_handler(Events.COMPLETED, self._complete)

@@ -78,7 +78,7 @@ class TestProcess:
     def test_is_as_it_was_after_an_error_of_the_run(self, config: Path) -> None:
         before = process()
         made = initialized(config, run_id="failing")
-        with pytest.raises(RuntimeError, match="^inconsistent tensor size"):
+        with pytest.raises(RuntimeError, match=r"^inconsistent tensor size"):
             made.run()
         assert process() == before
 
@@ -146,7 +146,7 @@ class TestErrors:
 
     def test_of_a_component_come_out_as_they_were_raised(self, config: Path) -> None:
         date = {"_target_": "datetime.date", "year": 0, "month": 1, "day": "@day"}
-        with pytest.raises(ValueError, match="^year 0 is out of range"):
+        with pytest.raises(ValueError, match=r"^year 0 is out of range"):
             initialized(config, work=["$@date", "$@parts"], date=date, day=1).run()
 
 
@@ -156,11 +156,11 @@ class TestOptions:
 
     def test_of_the_bundles_own_files_may_lie_idle(self, config: Path) -> None:
         initialized(config, threshold_of_another=1, parts="@threshold_of_another", idle=3).finalize()
-        with pytest.raises(ValueError, match="^--idle: no such option"):
+        with pytest.raises(ValueError, match=r"^--idle: no such option"):
             initialized(config, idle=4)
 
     def test_are_checked_before_anything_is_resolved(self, config: Path) -> None:
-        with pytest.raises(ValueError, match="^--tresholdd"):
+        with pytest.raises(ValueError, match=r"^--tresholdd"):
             initialized(config, tresholdd=1, dataset_dir="$1 / 0")
 
     def test_that_a_host_leaves_idle_afterwards_are_let_through(self, config: Path) -> None:

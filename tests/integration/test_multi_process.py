@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -82,8 +83,6 @@ class Ranks:
 def _rank(
     rank: int, number: int, port: int, log: Path, run_id: str, configs: tuple, options: dict, die_at: int | None
 ) -> None:
-    import monai.bundle
-
     from mri_seg.outputs import CaseWriter
 
     stream = log.open("w")
@@ -102,8 +101,10 @@ def _rank(
         write(writer, engine)
 
     CaseWriter._write_cases = write_or_die
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    sys.argv = ["monai.bundle", "run", run_id, "--config_file", str([str(CONFIGS / name) for name in configs]), *words]
     try:
-        monai.bundle.run(run_id=run_id, config_file=[str(CONFIGS / name) for name in configs], **options)
+        runpy.run_module("monai.bundle", run_name="__main__")
     except Exception:
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
