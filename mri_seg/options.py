@@ -92,7 +92,7 @@ def check_words(words: Sequence[str]) -> None:
     for key, word in _given(words):
         value = DefaultParseValue(word)
         if str(value).count("#") < word.count("#"):
-            instead = f"./{word}" if RULES.get(key) is _PATH else f"{word}"
+            instead = f"./{word}" if RULES.get(key) is _PATH else "\"'" + word + "'\""
             raise ValueError(
                 f"--{key}: {word!r} would be read as {value!r}, because what follows a # is taken for a comment. "
                 f"Write {instead}"
