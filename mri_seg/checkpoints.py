@@ -1,4 +1,8 @@
-"""Save everything a training run is, so that a run that was stopped goes on as if it had not been."""
+"""Save everything a training run is, so that a run that was stopped goes on as if it had not been.
+
+The weights are the same bit for bit with as many threads as before (``OMP_NUM_THREADS``): other numbers of them add up
+in another order.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
+from monai.engines import Trainer
 from monai.handlers import CheckpointSaver
 from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,11 +41,13 @@ __all__ = [
     "random_state",
     "refuse_other_config",
     "run_folder",
+    "train",
 ]
 
 logger = logging.getLogger(__name__)
 
 _INDEX = "checkpoints.json"
+_WEIGHTS = ("model_final.pt", "model.pt")  # of a run that is complete; of one that is not
 # Keys of the config that do not change what a run computes, or only by the number of processes (multi_gpu_train.json).
 _HARMLESS = {
     "bundle_root",
@@ -222,6 +229,7 @@ class TrainingCheckpoint:
 
     def _hear(self, number: int, frame: Any) -> None:
         if self._signal is not None and world_size() == 1:
+            self._listen_no_more()
             raise SystemExit(128 + number)
         if self._signal is None and is_first():
             logger.warning("%s: finishing the step, then stopping.", signal.Signals(number).name)
@@ -293,6 +301,19 @@ def begin_run(folder: PathLike | str, **facts: Any) -> Path:
     return agreed(Path(folder))
 
 
+def train(trainer: Trainer, folder: PathLike | str) -> None:
+    """Run a trainer, unless it has finished already: ignite would begin at its first epoch with the trained weights.
+
+    Args:
+        trainer: the trainer.
+        folder: folder of the run.
+    """
+    if trainer.state.iteration and trainer.state.epoch >= trainer.state.max_epochs:
+        logger.info("%s is complete: all %d epochs are done.", folder, trainer.state.epoch)
+        return
+    trainer.run()
+
+
 def find_checkpoint(folder: PathLike | str) -> tuple[Path, dict] | None:
     """Find the last checkpoint of a run that is whole.
 
@@ -341,21 +362,23 @@ def refuse_other_config(folder: PathLike | str, config: Mapping[str, Any]) -> No
         if former.get(key) != now.get(key)
     ]
     if differing:
+        weights = next((file for name in _WEIGHTS if (file := Path(folder) / name).is_file()), None)
         raise ValueError(
-            f"{folder}: holds a run with another config: {'; '.join(differing)}. "
-            "Give the same options to go on with it, another output_dir, or --resume false."
+            f"{folder}: holds a run with another config: {'; '.join(differing)}. Give the same options to go on with "
+            "it, or another --output_dir or --resume false to begin a new run"
+            + (f"; to train its weights on: --initial_weights {weights} --output_dir NEW_FOLDER." if weights else ".")
         )
 
 
 def random_state() -> dict[str, Any]:
-    """Every random state of the process: Python, NumPy, torch, and each CUDA device."""
+    """Every random state of the process: Python, NumPy, torch, and each CUDA device once CUDA is in use."""
     version, words, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -238,6 +239,8 @@ class CaseWriter:
         self.overwrite = flag(overwrite, "overwrite")
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
+        self.counts: Counter[str] = Counter()  # of cases by status, of all runs since the last that was finished
+        self.before_run: Callable[[], None] | None = None  # MONAI's loaders follow attributes, so no data set here
         self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
         self._write_again = 0.0  # when the tables may be written next, by time.monotonic
 
@@ -275,29 +278,52 @@ class CaseWriter:
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
+        engine.interrupt_resume_enabled = (
+            False  # with it, ignite runs nothing more, in silence, after a run that failed
+        )
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_cases)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def begin(self) -> None:
+        """Begin a run: rows of the run before go to the tables, and its cases stay counted."""
+        self._gather()
+        if self.rows:
+            self._write_tables()
+        self.rows, self.sources = {}, {}
 
     def finish(self) -> None:
-        """Say what was done, by all processes.
+        """Say what was done in all runs since the last time, by all processes.
 
         Raises:
             SystemExit: with status 1 when a case failed.
         """
-        shares = gathered(self.rows)
+        self._gather()
         if not is_first():
             return
-        self.rows = {case: row for share in shares for case, row in share.items()}
         for case in sorted(self.sources.keys() - self.rows.keys()):  # the thread that reads may have died
             self.failed(case, "not reached. Start the same command again: it does what is missing.")
         self._write_tables()
-        count = {status: sum(row["status"] == status for row in self.rows.values()) for status in ("done", "kept")}
-        failed = [case for case, row in self.rows.items() if row["status"] == "failed"]
+        count, self.counts = self.counts, Counter()
         print(
-            f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {len(failed)}. "
+            f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}. "
             f"Results and summary.csv are in {self.output_dir}"
         )
-        if failed:
+        if count["failed"]:
             raise SystemExit(1)
+
+    def _gather(self) -> None:
+        """Give the first process the rows and counts of all."""
+        shares = gathered((self.rows, self.counts))
+        self.rows = {case: row for rows, _ in shares for case, row in rows.items()} if is_first() else {}
+        self.counts = sum((counts for _, counts in shares), Counter()) if is_first() else Counter()
+
+    def _start(self) -> None:
+        if self.before_run is not None:
+            self.before_run()
+
+    def _complete(self, engine: Engine) -> None:
+        engine.state.epoch_length = None  # the next run may have more cases, or fewer
 
     def _wanted(self, case: Mapping[str, Any]) -> list[str]:
         return [name for name in self.outputs if name not in _FITTING or _FITTING[name](case)]
@@ -342,6 +368,7 @@ class CaseWriter:
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
         with self._entering:
             self.rows[case] = row
+            self.counts[status] += 1
             if status != "kept" and (began := time.monotonic()) >= self._write_again:
                 self._write_tables()
                 ended = time.monotonic()
@@ -359,19 +386,34 @@ class CaseWriter:
 class CaseDataset(IterableDataset):
     """The cases that still have to be segmented, read one after the other; one that cannot be read is passed over.
 
-    Several processes take every so many of them.
+    Which these are is looked up when it is made, and anew when the evaluator runs again. Several processes take every
+    so many of them.
 
     Args:
-        data: cases of :py:func:`mri_seg.studies.find_cases`.
+        data: cases of :py:func:`mri_seg.studies.find_cases`; a :py:class:`mri_seg.studies.CaseFinder` finds them anew.
         transform: reads and prepares a case.
-        writer: says which cases are to be done, and hears of those that cannot be read.
+        writer: says which cases are to be done, and hears of those that cannot be read and of runs.
     """
 
-    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
-        remaining = agreed(writer.to_do(data) if is_first() else [])
-        super().__init__(data=remaining[rank() :: world_size()], transform=transform)
-        writer.sources |= {case["case"]: case for case in remaining}
+    def __init__(self, data: Iterable[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
+        super().__init__(data=[], transform=transform)
+        self.cases = data
         self.writer = writer
+        writer.before_run = self._start
+        self._look_up()
+
+    def _start(self) -> None:
+        if self._used:
+            self._look_up()
+        self._used = True
+
+    def _look_up(self) -> None:
+        cases = list(self.cases)
+        self.writer.begin()
+        remaining = agreed(self.writer.to_do(cases) if is_first() else [])
+        self.writer.sources |= {case["case"]: case for case in remaining}
+        self.data = remaining[rank() :: world_size()]
+        self._used = False
 
     def __iter__(self) -> Iterator[Any]:
         """Prepared cases."""

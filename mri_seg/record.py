@@ -10,8 +10,10 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,7 +23,17 @@ import mri_seg
 from mri_seg.distributed import world_size
 from mri_seg.files import whole_file
 
-__all__ = ["evaluated_config", "read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
+__all__ = [
+    "callers",
+    "evaluated_config",
+    "evaluated_parser",
+    "read_json",
+    "run_record",
+    "sha256",
+    "versions",
+    "write_json",
+    "write_record",
+]
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
 
@@ -95,9 +107,25 @@ def read_json(file: PathLike | str) -> Any:
 
 
 def evaluated_config() -> dict:
-    """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
-    for frame in inspect.stack(context=0):
-        parser = frame.frame.f_locals.get("self")
+    """The config whose expression called us."""
+    return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
+
+
+def evaluated_parser() -> ConfigParser:
+    """The parser of that config: MONAI hands it to no expression, so it is looked up on the stack.
+
+    Raises:
+        RuntimeError: when no config is being evaluated.
+    """
+    for frame in callers():
+        parser = frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
-            return {key: value for key, value in parser.get().items() if key != "_meta_"}
-    raise RuntimeError("write_record must be called from an expression of a config.")
+            return parser
+    raise RuntimeError("this must be called from an expression of a config.")
+
+
+def callers() -> Iterator[FrameType]:
+    """Frames of the stack, from the function that asks outwards."""
+    frame = inspect.currentframe()
+    while frame is not None and (frame := frame.f_back) is not None:
+        yield frame

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import tifffile
 
 from mri_seg.dicom.series import Series, choose_flair, find_series, is_dicom
 from mri_seg.reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
 
-__all__ = ["find_cases"]
+__all__ = ["CaseFinder", "find_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,23 @@ _NUMBERED = re.compile(r"^(?P<stem>.*?)[ _.-]?(?P<number>\d+)$")
 _NAMES_FLAIR = re.compile(r"(^|[^a-z0-9])(flair|t2f)($|[^a-z0-9])", re.IGNORECASE)
 _BIDS = re.compile(r"^sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_(?P<suffix>[A-Za-z0-9]+)$")
 _RESULT = re.compile(r"_(mask|seg|probability)$", re.IGNORECASE)
+
+
+class CaseFinder(Iterable[dict]):
+    """The cases that :py:func:`find_cases` finds, looked for anew whenever they are iterated over.
+
+    Args:
+        dataset_dir: a folder or a file.
+        options: further arguments of :py:func:`find_cases`.
+    """
+
+    def __init__(self, dataset_dir: PathLike | str, **options: Any) -> None:
+        self.dataset_dir = dataset_dir
+        self.options = options
+
+    def __iter__(self) -> Iterator[dict]:
+        """Find them."""
+        return iter(find_cases(self.dataset_dir, **self.options))
 
 
 def find_cases(

@@ -203,6 +203,13 @@ class TestConfig:
         with pytest.raises(ValueError, match=r"another config: epochs was 5, now 6; seed was 0, now None.*--resume"):
             refuse_other_config(folder, {"learning_rate": 0.1, "epochs": 6})
 
+    def test_that_differs_names_the_way_to_train_on_from_its_weights(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path, {"epochs": 5})
+        for name in ("model.pt", "model_final.pt"):  # of a run that was stopped; of one that is complete
+            (folder / name).touch()
+            with pytest.raises(ValueError, match=rf"--initial_weights {folder / name} --output_dir NEW_FOLDER\.$"):
+                refuse_other_config(folder, {"epochs": 6})
+
     def test_that_differs_in_places_alone_is_the_same(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {"epochs": 5, "dataset_dir": "/a", "num_workers": 2, "run_name": "x"})
         refuse_other_config(folder, {"epochs": 5, "dataset_dir": "/b", "num_workers": 0, "run_name": "y"})

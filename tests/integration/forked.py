@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -106,8 +107,6 @@ def _run(
     prepare: Callable[[], None] | None,
     options: Mapping[str, object],
 ) -> None:
-    import monai.bundle
-
     stream = log.open("w", encoding="utf-8")
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
@@ -116,8 +115,10 @@ def _run(
     torch.set_num_threads(1)
     if prepare is not None:
         prepare()
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    sys.argv = ["monai.bundle", "run", run_id, "--config_file", str([str(CONFIGS / name) for name in configs]), *words]
     try:
-        monai.bundle.run(run_id=run_id, config_file=[str(CONFIGS / name) for name in configs], **options)
+        runpy.run_module("monai.bundle", run_name="__main__")
     except Exception:
         sys.excepthook(*sys.exc_info())
         sys.exit(1)

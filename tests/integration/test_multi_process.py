@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
