@@ -21,9 +21,19 @@ import mri_seg
 from mri_seg.distributed import world_size
 from mri_seg.files import whole_file
 
-__all__ = ["evaluated_config", "read_json", "run_record", "sha256", "versions", "write_json", "write_record"]
+__all__ = [
+    "evaluated_config",
+    "evaluated_parser",
+    "read_json",
+    "run_record",
+    "sha256",
+    "versions",
+    "write_json",
+    "write_record",
+]
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
+_PIECE = 2**20  # bytes
 
 
 def versions() -> dict[str, str]:
@@ -39,7 +49,11 @@ def versions() -> dict[str, str]:
 
 def sha256(file: PathLike | str) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def run_record(**facts: Any) -> dict[str, Any]:
@@ -95,9 +109,14 @@ def read_json(file: PathLike | str) -> Any:
 
 
 def evaluated_config() -> dict:
-    """The config whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
+    """The config whose expression called us, as it was written, with overrides."""
+    return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
+
+
+def evaluated_parser() -> ConfigParser:
+    """The parser whose expression called us: MONAI hands it to no expression, so it is looked up on the stack."""
     for frame in inspect.stack(context=0):
         parser = frame.frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
-            return {key: value for key, value in parser.get().items() if key != "_meta_"}
-    raise RuntimeError("write_record must be called from an expression of a config.")
+            return parser
+    raise RuntimeError("This must be called from an expression of a config.")
