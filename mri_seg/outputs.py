@@ -87,7 +87,7 @@ class Result:
         """Flags of the case and of its volume, each once, in the order they were raised."""
         meta = self.item["flair"].meta
         if _codes(meta) == (0, 0):
-            add_flag(meta, "no_orientation", _NO_ORIENTATION)
+            add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
         volumes = [self.item[key].meta for key in ("flair", "image") if isinstance(self.item.get(key), MetaTensor)]
         return _merged(case_flags(case), *map(case_flags, volumes))
 
@@ -370,6 +370,27 @@ class CaseWriter:
                 self._enter(case["case"], "kept", self._read_measurements(case["case"]))
         return remaining
 
+    def agreed_to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """What :py:meth:`to_do` gives on the first process, and what it raises, on all; so are the settings."""
+        remaining, settings, error = agreed(self._decide(cases) if is_first() else None)
+        if error is not None:
+            raise error
+        if settings is not None:
+            self.settings = settings
+        return remaining
+
+    def _decide(
+        self, cases: Iterable[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], dict[str, Any] | None, Exception | None]:
+        self.__dict__.pop("settings", None)  # the weights may be others than in a run before
+        try:
+            remaining = self.to_do(cases)
+        except (OSError, ValueError) as error:
+            return [], None, error
+        with contextlib.suppress(FileNotFoundError):  # of weights: the run says so as it starts
+            return remaining, self.settings, None
+        return remaining, None, None
+
     def failed(self, case: str, error: Exception | str) -> None:
         """Enter a case that could not be segmented or written, and log why."""
         message = reason(error)
@@ -575,9 +596,7 @@ class CaseDataset(IterableDataset):
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
-        remaining, error = agreed(_remaining(writer, data) if is_first() else None)
-        if error:
-            raise error
+        remaining = writer.agreed_to_do(data)
         super().__init__(data=remaining[rank() :: world_size()], transform=transform)
         writer.sources |= {case["case"]: case for case in remaining}
         self.writer = writer
@@ -591,16 +610,6 @@ class CaseDataset(IterableDataset):
                 yield apply_transform(self.transform, case, unpack_items=False)
             except Exception as error:  # one case must not keep the others from being segmented
                 self.writer.failed(case["case"], error)
-
-
-def _remaining(
-    writer: CaseWriter, cases: Sequence[Mapping[str, Any]]
-) -> tuple[list[Mapping[str, Any]], Exception | None]:
-    """The cases to do, or the error that there is for all processes."""
-    try:
-        return writer.to_do(cases), None
-    except (OSError, ValueError) as error:
-        return [], error
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:

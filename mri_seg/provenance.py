@@ -259,7 +259,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return "[" + ", ".join(map(_shown, value)) + "]"
     if isinstance(value, str) and re.fullmatch(r"(sha256:)?[0-9a-f]{64}", value):
-        return value.removeprefix("sha256:")[:_SHOWN] + "..."
+        return value.removeprefix("sha256:")[:_SHOWN]
     return json.dumps(value)
 
 

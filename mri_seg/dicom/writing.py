@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -20,14 +22,13 @@ from pydicom.valuerep import format_number_as_ds, validate_value
 from mri_seg.dicom.geometry import Frame
 from mri_seg.dicom.series import read_header
 
-__all__ = ["import_highdicom", "is_multiframe", "refusals_name", "source_images"]
+__all__ = ["import_highdicom", "is_multiframe", "parameter_texts", "refusals_name", "source_images"]
 
 # Of patient and study only these are taken over: highdicom would copy all that their modules may hold, valid or not.
 _IDENTIFIERS = (  # as they are, valid or not, because archives find patient and study by them
     "PatientID",
     "PatientName",
     "AccessionNumber",
-    "StudyID",
     "StudyInstanceUID",
 )
 _DESCRIPTIONS = (  # if they are valid
@@ -40,6 +41,7 @@ _DESCRIPTIONS = (  # if they are valid
     "PatientIdentityRemoved",
     "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
+    "StudyID",
     "StudyDate",
     "StudyTime",
     "StudyDescription",
@@ -55,7 +57,12 @@ _TRIAL = (  # if they are valid, and all of the first three are there
     "ClinicalTrialSiteName",
 )
 _OF_PATIENT_AND_STUDY = {0x0010, 0x0012, 0x0032, 0x0038, 0x0040}  # groups that hold nothing else that is needed
-_PHYSICIANS = ("ConsultingPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy")
+_OTHERS = (
+    "ConsultingPhysicianName",
+    "PhysiciansOfRecord",
+    "NameOfPhysiciansReadingStudy",
+    "AdmittingDiagnosesDescription",
+)
 _ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _TYPE_2 = (  # attributes that the standard lets be empty but not missing, and that anonymised files lack all the same
@@ -128,6 +135,12 @@ def source_images(frames: Sequence[Frame]) -> list[Dataset]:
     return images
 
 
+def parameter_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters of an algorithm as text without the signs that DICOM files, as highdicom writes them, have between."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+    return {name: re.sub(r"[,=\\]\s*", " ", text).strip() for name, text in texts.items()}
+
+
 def is_multiframe(image: Dataset) -> bool:
     """Tell whether an image says the position of each of its frames, as Enhanced MR does."""
     return "PerFrameFunctionalGroupsSequence" in image
@@ -163,7 +176,7 @@ def _cut(image: Dataset) -> None:
                 del image[element.tag]
         elif (
             element.tag.group in _OF_PATIENT_AND_STUDY
-            or keyword in _PHYSICIANS
+            or keyword in _OTHERS
             or (element.tag.group == 0x0008 and element.VR == "SQ")
         ):
             del image[element.tag]
