@@ -309,7 +309,7 @@ class TestDICOM:
         made = {"checkpoint": "model.pt", "options": {"threshold": 0.4, "network": "sha256:" + "0" * 64}}
         write(CaseWriter(tmp_path / "out", outputs="seg,sr", **made), case, found)
         for kind in ("seg", "sr"):
-            text = str(pydicom.dcmread(tmp_path / "out" / "a" / f"a_{kind}.dcm"))
+            text = pydicom.dcmread(tmp_path / "out" / "a" / f"a_{kind}.dcm").to_json()
             for part in (sha256("model.pt"), "threshold=0.4", mri_seg.__version__, "By its timing this is not FLAIR."):
                 assert part in text
             assert "network" not in text
