@@ -638,12 +638,14 @@ def _identity(case: Mapping[str, Any]) -> dict[str, Any]:
     return path | {name: case[name] for name in _IDENTITY if name in case}
 
 
-def _merged(*flags: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Flags of several places, each once."""
-    found: list[Mapping[str, str]] = []
+def _merged(*flags: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Flags of several places, each once; their messages, which logs have after a name, as sentences."""
+    found: list[dict[str, str]] = []
     for raised in itertools.chain(*flags):
-        if raised not in found:
-            found.append(raised)
+        message = raised["message"]
+        sentence = {"name": raised["name"], "message": message[:1].upper() + message[1:]}
+        if sentence not in found:
+            found.append(sentence)
     return found
 
 

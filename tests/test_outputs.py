@@ -548,7 +548,7 @@ class TestWhatWasSegmented:
 
     def found(self) -> dict[str, MetaTensor]:
         found = item(NIFTI["image"])
-        add_flag(found["flair"].meta, "few_values", "It has few values.")
+        add_flag(found["flair"].meta, "few_values", "it has few values.")
         add_flag(found["flair"].meta, "timing_not_flair", "By its timing this is not FLAIR.")
         found["image"] = found["flair"].clone()
         found["image"].meta = dict(found["flair"].meta)
