@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["safe_name", "whole_file"]
 
 _LONGEST_NAME = 80  # characters, of up to three bytes each of 255
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.|$)", re.IGNORECASE)
+
+
+def safe_name(name: str, default: str = "case") -> str:
+    """A name that a file or folder may have on Linux, macOS and Windows; most names stay as they are.
+
+    Args:
+        name: any text.
+        default: what stands for a text of which nothing is left.
+
+    Example::
+
+        >>> safe_name("a:b. "), safe_name("con"), safe_name("...")
+        ('a_b', 'con_', 'case')
+    """
+    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name)).strip().rstrip(". ")
+    return _RESERVED.sub(r"\1_", name, count=1) if _RESERVED.match(name) else name or default
 
 
 @contextmanager

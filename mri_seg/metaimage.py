@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mri_seg.limits import SizeLimit
 
-__all__ = ["check_meta_image"]
+__all__ = ["check_meta_image", "meta_image_data"]
 
 _LARGEST_HEADER = 2**20  # bytes
 _LONGEST_NAME, _LONGEST_VALUE = 200, 2000  # ITK copies both into buffers of fixed length
@@ -66,6 +66,18 @@ def check_meta_image(file: Path, limit: SizeLimit) -> None:
     found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if compressed else 1)
     if expected > found:
         raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+
+
+def meta_image_data(file: Path) -> Path | None:
+    """The file beside a header that holds its voxels; None where they are in the same, or there is none."""
+    with file.open("rb") as stream:
+        start = stream.read(_LARGEST_HEADER)
+    for line in start.split(b"\n"):
+        name, _, value = (part.strip() for part in line.decode("latin-1").partition("="))
+        if name == "ElementDataFile":
+            data = file.parent / value
+            return data if value.upper() != "LOCAL" and data.is_file() else None
+    return None
 
 
 def _axes(fields: dict[str, str]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
+import itertools
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -23,7 +25,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, Resize, apply_transform
 from PIL import Image
 
-import mri_seg
+from mri_seg.case_flags import add_flag, case_flags
 from mri_seg.distributed import agreed, gathered, is_first, rank, world_size
 from mri_seg.errors import reason
 from mri_seg.files import whole_file
@@ -31,6 +33,15 @@ from mri_seg.measurements import measure, summary_row
 from mri_seg.options import flag
 from mri_seg.page import case_page
 from mri_seg.pictures import contact_sheet, panel, save_png, slice_pictures
+from mri_seg.provenance import (
+    case_provenance,
+    describe_input,
+    input_differences,
+    input_path,
+    provenance_file,
+    result_settings,
+    settings_differences,
+)
 from mri_seg.record import read_json, write_json
 
 __all__ = ["OUTPUTS", "CaseDataset", "CaseWriter", "Result"]
@@ -40,7 +51,17 @@ logger = logging.getLogger(__name__)
 _DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 _TABLES = 20  # of the time that the tables took, so long they are left as they are
 _SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
-_SUMMARY = ("case", "status", "source", "files", "folder", "lesion_count", "volume_ml", "volume_voxels", "error")
+_IDENTITY = ("input", "series_uid", "series_description")  # columns of both tables
+_REMARKS = ("flags", "warnings")
+_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version")
+_SUMMARY = ("case", "status", "source", *_IDENTITY, "files", "folder", "lesion_count", "volume_ml", "volume_voxels")
+_SUMMARY += (*_REMARKS, "error", *_MADE_OF)
+_NO_ORIENTATION = (
+    "The file does not say how the head lies (its qform_code and sform_code are 0), so left and right may be "
+    "exchanged. Compare with the images, or write the file again with the affine of its source."
+)
+_NO_RECORD = "they have no record of what they were made of, as those of earlier versions"
+_ADVICE = "Use --overwrite true to write them anew, or give another --output_dir."
 
 
 class Result:
@@ -49,12 +70,26 @@ class Result:
     Args:
         item: output of the evaluator for the case: ``flair``, the volume ``(1, H, W, D)`` as read, with the metadata
             ``case`` and ``files``; ``pred``, its binary mask, and ``probability``; perhaps ``label``.
+
+    Attributes:
+        about: what the measurements say beside figures: the input, flags, and what the result was made of.
+        settings: version, weights and options, as :py:func:`mri_seg.provenance.result_settings` gives them.
     """
 
     def __init__(self, item: Mapping[str, Any]) -> None:
         self.item = item
         self.case = str(item["flair"].meta["case"])
         self.files = [Path(name) for name in item["flair"].meta["files"].split("\n")]
+        self.about: Mapping[str, Any] = {}
+        self.settings: Mapping[str, Any] = result_settings(None)
+
+    def flags(self, case: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Flags of the case and of its volume, each once, in the order they were raised."""
+        meta = self.item["flair"].meta
+        if _codes(meta) == (0, 0):
+            add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
+        volumes = [self.item[key].meta for key in ("flair", "image") if isinstance(self.item.get(key), MetaTensor)]
+        return _merged(case_flags(case), *map(case_flags, volumes))
 
     @cached_property
     def affine(self) -> np.ndarray:
@@ -75,7 +110,8 @@ class Result:
     def measurements(self) -> dict[str, Any]:
         """Volume, lesions and diameters: see :py:func:`mri_seg.measurements.measure`."""
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
-        return measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+        return {"case": found["case"], **self.about, **found}
 
     @cached_property
     def slices(self) -> list[np.ndarray]:
@@ -112,21 +148,44 @@ class Output(NamedTuple):
     write: Callable[[Path, Result], None]
 
 
-def _write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
-    image = nibabel.Nifti1Image(volume, affine)
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
+    """Write a volume that says its place as the input does: by the same codes, if that was NIfTI."""
+    meta = result.item["flair"].meta
+    qform_code, sform_code = _codes(meta) or (1, 1)
+    image = nibabel.Nifti1Image(volume, result.affine)
+    image.set_qform(_qform(meta) if _codes(meta) and qform_code else result.affine, code=qform_code)
+    image.set_sform(result.affine, code=sform_code)
     image.header.set_xyzt_units("mm")
     with whole_file(path) as unfinished:
         nibabel.save(image, unfinished)
 
 
+def _codes(meta: Mapping[str, Any]) -> tuple[int, int] | None:
+    """``qform_code`` and ``sform_code`` of a NIfTI file; None for other files."""
+    codes = [meta.get(name) for name in ("qform_code", "sform_code")]
+    return None if None in codes else (int(codes[0]), int(codes[1]))
+
+
+def _qform(meta: Mapping[str, Any]) -> np.ndarray:
+    """The affine by the qform of a NIfTI file, which may be another than by its sform; its affine if it is damaged."""
+    header = nibabel.Nifti1Header()
+    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        header[name] = float(meta[name])
+    header["pixdim"][:4] = np.asarray(meta["pixdim"])[:4]
+    try:
+        qform = header.get_qform()
+        damaged = not np.isfinite(qform).all() or np.linalg.det(qform) == 0
+    except ValueError:
+        damaged = True
+    return np.asarray(meta["affine"]) if damaged else qform
+
+
 def _write_mask(folder: Path, result: Result) -> None:
-    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.mask, result.affine)
+    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.mask, result)
 
 
 def _write_probability(folder: Path, result: Result) -> None:
-    _write_nifti(folder / f"{result.case}_probability.nii.gz", result.probability, result.affine)
+    _write_nifti(folder / f"{result.case}_probability.nii.gz", result.probability, result)
 
 
 def _slice_names(case: Mapping[str, Any]) -> list[str]:
@@ -153,15 +212,26 @@ def _write_slices(folder: Path, result: Result) -> None:
 def _write_segmentation(folder: Path, result: Result) -> None:
     from mri_seg.dicom.segmentation import write_segmentation
 
-    path = folder / f"{result.case}_seg.dcm"
-    write_segmentation(path, result.mask, result.files, algorithm_version=mri_seg.__version__)
+    write_segmentation(folder / f"{result.case}_seg.dcm", result.mask, result.files, **_algorithm(result))
 
 
 def _write_report(folder: Path, result: Result) -> None:
     from mri_seg.dicom.report import write_report
 
     path, segmentation = folder / f"{result.case}_sr.dcm", folder / f"{result.case}_seg.dcm"
-    write_report(path, result.measurements, segmentation, result.files, algorithm_version=mri_seg.__version__)
+    write_report(path, result.measurements, segmentation, result.files, **_algorithm(result))
+
+
+def _algorithm(result: Result) -> dict[str, Any]:
+    """What DICOM files say of how they were made, and remarks on the case."""
+    options = result.settings["options"]
+    values = {key: value for key, value in options.items() if not str(value).startswith("sha256:")}
+    sums = {key: value for key, value in result.settings.items() if key.endswith("_sha256") and value}
+    return {
+        "algorithm_version": result.settings["mri_seg_version"],
+        "algorithm_parameters": {**sums, **values},
+        "remarks": [flag["message"] for flag in result.about.get("flags", [])],
+    }
 
 
 def _write_measurements(folder: Path, result: Result) -> None:
@@ -212,11 +282,12 @@ _AUTO = ("mask", "slices", "seg", "measurements", "sheet", "panel", "page")
 class CaseWriter:
     """Handler of the inference evaluator: writes the outputs of each case and keeps account of all cases.
 
-    Each case gets a folder in ``output_dir``. Files that are there are kept, unless ``overwrite``; each file is whole
-    or not there at all. ``summary.csv`` has a row for every case, with the error of those that failed, and
-    ``measurements.csv`` one for every case that was measured; both are written anew as cases are done, in at most a
-    twentieth of the time, and in the end, and keep the rows of cases that are not part of this run. Of several
-    processes the first writes them: its own cases as they are done, and all in the end.
+    Each case gets a folder in ``output_dir``, with ``<case>_provenance.json``: the input, weights, version and options
+    that its outputs were made of. Files that are there are kept if these agree, and refused if not, unless
+    ``overwrite``; each file is whole or not there at all. ``summary.csv`` has a row for every case, with the error of
+    those that failed, and ``measurements.csv`` one for every case that was measured; both are written anew as cases are
+    done, in at most a twentieth of the time, and in the end, and keep the rows of cases that are not part of this run.
+    Of several processes the first writes them: its own cases as they are done, and all in the end.
 
     Args:
         output_dir: folder that gets a folder for each case.
@@ -224,7 +295,11 @@ class CaseWriter:
             a DICOM SEG of a NIfTI file, are left out. ``auto`` stands for ``mask``, ``measurements``, ``sheet``,
             ``page`` and what fits the input: ``slices`` for TIFF, PNG and JPEG, ``seg`` for DICOM, ``panel`` where
             there is a reference.
-        overwrite: whether to write outputs that are there already.
+        overwrite: whether to write outputs that are there already; those of other weights, options or input are
+            removed first, when the case is written.
+        checkpoint: the weights in use.
+        ensemble: further weights in use.
+        options: the options on which results depend, as :py:func:`mri_seg.provenance.result_options` finds them.
 
     Raises:
         ValueError: when ``outputs`` has an unknown name.
@@ -232,17 +307,33 @@ class CaseWriter:
     """
 
     def __init__(
-        self, output_dir: PathLike | str, *, outputs: str | Sequence[str] = "auto", overwrite: bool | str = False
+        self,
+        output_dir: PathLike | str,
+        *,
+        outputs: str | Sequence[str] = "auto",
+        overwrite: bool | str = False,
+        checkpoint: PathLike | str | None = None,
+        ensemble: Sequence[PathLike | str] | PathLike | str = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.outputs, self.if_possible = _parse_outputs(outputs)
         self.overwrite = flag(overwrite, "overwrite")
+        self.checkpoint = checkpoint
+        self.ensemble = ensemble
+        self.options = dict(options or {})
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()  # of cases by status, of all runs since the last that was finished
         self.before_run: Callable[[], None] | None = None  # MONAI's loaders follow attributes, so no data set here
+        self.inputs: dict[str, dict[str, Any]] = {}  # as described when they were read
         self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
         self._write_again = 0.0  # when the tables may be written next, by time.monotonic
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Version, weights and options of this run: see :py:func:`mri_seg.provenance.result_settings`."""
+        return result_settings(self.checkpoint, self.ensemble, self.options)
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
         """Outputs to write for a case: those that fit it and, without ``overwrite``, whose files are not all there.
@@ -258,17 +349,49 @@ class CaseWriter:
         ]
 
     def to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The cases whose outputs are missing; the others are entered in the summary as kept, or as failed."""
+        """The cases whose outputs are missing; the others are entered in the summary as kept, or as failed.
+
+        A case whose outputs are those of another input has failed.
+
+        Raises:
+            ValueError: when ``output_dir`` holds results of other weights, options or another version, and they are not
+                to be overwritten.
+        """
+        cases = list(cases)
+        self._check_settings(cases)
         remaining = []
         for case in cases:
             self.sources[case["case"]] = case
             if "error" in case:
                 self.failed(case["case"], case["error"])
+            elif error := self._input_conflict(case):
+                self.failed(case["case"], error)
             elif self.missing(case):
                 remaining.append(case)
             else:
                 self._enter(case["case"], "kept", self._read_measurements(case["case"]))
         return remaining
+
+    def agreed_to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """What :py:meth:`to_do` gives on the first process, and what it raises, on all; so are the settings."""
+        remaining, settings, error = agreed(self._decide(cases) if is_first() else None)
+        if error is not None:
+            raise error
+        if settings is not None:
+            self.settings = settings
+        return remaining
+
+    def _decide(
+        self, cases: Iterable[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], dict[str, Any] | None, Exception | None]:
+        self.__dict__.pop("settings", None)  # the weights may be others than in a run before
+        try:
+            remaining = self.to_do(cases)
+        except (OSError, ValueError) as error:
+            return [], None, error
+        with contextlib.suppress(FileNotFoundError):  # of weights: the run says so as it starts
+            return remaining, self.settings, None
+        return remaining, None, None
 
     def failed(self, case: str, error: Exception | str) -> None:
         """Enter a case that could not be segmented or written, and log why."""
@@ -290,7 +413,7 @@ class CaseWriter:
         self._gather()
         if self.rows:
             self._write_tables()
-        self.rows, self.sources = {}, {}
+        self.rows, self.sources, self.inputs = {}, {}, {}
 
     def finish(self) -> None:
         """Say what was done in all runs since the last time, by all processes.
@@ -328,16 +451,104 @@ class CaseWriter:
     def _wanted(self, case: Mapping[str, Any]) -> list[str]:
         return [name for name in self.outputs if name not in _FITTING or _FITTING[name](case)]
 
+    def _check_settings(self, cases: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse to put results beside those of other settings; warn of those of other cases that are overwritten."""
+        own = {case["case"]: case for case in cases}
+        others = {
+            name: {"case": name, "image": []}
+            for name, row in _table(self.output_dir / "summary.csv").items()
+            if row.get("status") != "failed"
+        }
+        conflicts: dict[str, list[str]] = defaultdict(list)
+        for name, case in {**others, **own}.items():
+            if self.overwrite and name in own:
+                continue
+            recorded = self._recorded(name)
+            if self._existing(case, recorded):
+                found = [_NO_RECORD] if recorded is None else settings_differences(recorded, self.settings)
+                if found:
+                    conflicts["; ".join(found)].append(name)
+        for found, names in conflicts.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            told = f"holds results that this run would not give (of {names[0]}{more}): {found}"
+            if not self.overwrite:
+                raise ValueError(f"{self.output_dir}: {told}. {_ADVICE}")
+            logger.warning(
+                "%s: %s. They stay in its tables, because they are not part of this run.", self.output_dir, told
+            )
+
+    def _input_conflict(self, case: Mapping[str, Any]) -> str | None:
+        """Why results that are there cannot be those of this case."""
+        recorded = None if self.overwrite else self._recorded(case["case"])
+        if recorded is None or not self._existing(case, recorded):
+            return None
+        try:
+            found = input_differences(recorded, case)
+        except OSError as error:
+            return reason(error)
+        folder = self.output_dir / case["case"]
+        return f"{folder}: holds results of other files: {'; '.join(found)}. {_ADVICE}" if found else None
+
+    def _existing(self, case: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> list[Path]:
+        """The files of results that a case has, by the names that this run or the recorded one gives them."""
+        folder = self.output_dir / case["case"]
+        if not folder.is_dir():
+            return []
+        cases = [case] if recorded is None else [case, {**recorded, "image": recorded["input"]["files"]}]
+        files = [
+            folder / file
+            for case in cases
+            for name, output in OUTPUTS.items()
+            if name != "slices" or _FITTING[name](case)
+            for file in output.names(case)
+        ]
+        return [file for file in dict.fromkeys(files) if file.is_file()]
+
+    def _recorded(self, case: str) -> dict[str, Any] | None:
+        """What the results of a case were made of, as they say."""
+        file = provenance_file(self.output_dir / case, case)
+        return read_json(file) if file.is_file() else None
+
+    def _record(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> None:
+        """Write down what results are made of, before they are written, and remove those made of anything else.
+
+        Raises:
+            ValueError: when there are some, and they are not to be overwritten.
+        """
+        folder, recorded = self.output_dir / case["case"], self._recorded(case["case"])
+        if existing := self._existing(case, recorded):
+            agrees = recorded and not settings_differences(recorded, self.settings)
+            if not (agrees and not input_differences(recorded, case)):
+                if not self.overwrite:
+                    raise ValueError(f"{folder}: holds results that this run would not give. {_ADVICE}")
+                for file in existing:
+                    file.unlink()
+        described = self.inputs.pop(case["case"], None) or describe_input(case)
+        now = case_provenance(case, self.settings, flags, described)
+        if now != recorded:
+            write_json(provenance_file(folder, case["case"]), now)
+
+    def _about(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """What the measurements of a case say beside figures."""
+        return {**_identity(case), "flags": list(flags), **{name: self.settings[name] for name in _MADE_OF}}
+
     def _write_cases(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             result = Result({**batch, **output})
             source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
             folder = self.output_dir / result.case
+            flags = result.flags(source)
+            result.about, result.settings = self._about(source, flags), self.settings
+            try:
+                self._record(source, flags)
+            except (OSError, ValueError) as error:
+                self.failed(result.case, error)
+                continue
             errors = [error for name in self.missing(source) if (error := self._write(name, folder, result))]
             if errors:
                 self.failed(result.case, " ".join(errors))
             else:
-                self._enter(result.case, "done", self._measurements(result))
+                self._enter(result.case, "done", self._measurements(result), flags=flags)
 
     def _write(self, name: str, folder: Path, result: Result) -> str | None:
         """Write one output; say what went wrong, because no output must keep the others from being written."""
@@ -357,14 +568,29 @@ class CaseWriter:
         file = self.output_dir / case / f"{case}_measurements.json"
         return read_json(file) if file.is_file() else None
 
-    def _enter(self, case: str, status: str, measurements: Mapping[str, Any] | None = None, *, error: str = "") -> None:
-        source = self.sources.get(case, {})
+    def _enter(
+        self,
+        case: str,
+        status: str,
+        measurements: Mapping[str, Any] | None = None,
+        *,
+        flags: Sequence[Mapping[str, str]] | None = None,
+        error: str = "",
+    ) -> None:
+        source = self.sources.get(case, {"case": case})
+        if flags is None:  # those of its volume are known from the time it was read, if it was
+            recorded = self._recorded(case) if status == "kept" else None
+            flags = _merged((recorded or {}).get("flags", []), case_flags(source))
+        failed = status == "failed"
+        columns = _columns({**_identity(source), "flags": flags} if failed else self._about(source, flags))
         row = {"case": case, "status": status, "source": source.get("source", ""), "error": error}
-        row |= {"files": len(source.get("image", [])), "folder": "" if status == "failed" else case}
+        row |= {"files": len(source.get("image", [])), "folder": "" if failed else case}
+        row |= columns
         if measurements is not None:
             row |= {key: measurements.get(key, "") for key in ("lesion_count", "volume_ml", "volume_voxels")}
-            row["measurements"] = summary_row(measurements)
-        if status != "failed":
+            figures = summary_row(measurements)
+            row["measurements"] = {"case": figures.pop("case"), **columns, **figures}
+        if not failed:
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
         with self._entering:
             self.rows[case] = row
@@ -379,8 +605,9 @@ class CaseWriter:
             return
         _merge_csv(self.output_dir / "summary.csv", list(self.rows.values()), _SUMMARY)
         measured = [row["measurements"] for row in self.rows.values() if "measurements" in row]
+        failed = {case for case, row in self.rows.items() if row["status"] == "failed"}
         if measured:
-            _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]))
+            _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]), without=failed)
 
 
 class CaseDataset(IterableDataset):
@@ -410,7 +637,7 @@ class CaseDataset(IterableDataset):
     def _look_up(self) -> None:
         cases = list(self.cases)
         self.writer.begin()
-        remaining = agreed(self.writer.to_do(cases) if is_first() else [])
+        remaining = self.writer.agreed_to_do(cases)
         self.writer.sources |= {case["case"]: case for case in remaining}
         self.data = remaining[rank() :: world_size()]
         self._used = False
@@ -418,6 +645,8 @@ class CaseDataset(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         """Prepared cases."""
         for case in self.data:
+            with contextlib.suppress(OSError):  # reading it says more
+                self.writer.inputs[case["case"]] = describe_input(case)  # now, for it may be gone when it is written
             try:
                 yield apply_transform(self.transform, case, unpack_items=False)
             except Exception as error:  # one case must not keep the others from being segmented
@@ -444,6 +673,33 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 
+def _identity(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a case comes from."""
+    path = {"input": input_path(case)} if case.get("image") else {}
+    return path | {name: case[name] for name in _IDENTITY if name in case}
+
+
+def _merged(*flags: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Flags of several places, each once; their messages, which logs have after a name, as sentences."""
+    found: list[dict[str, str]] = []
+    for raised in itertools.chain(*flags):
+        message = raised["message"]
+        sentence = {"name": raised["name"], "message": message[:1].upper() + message[1:]}
+        if sentence not in found:
+            found.append(sentence)
+    return found
+
+
+def _columns(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What :py:meth:`CaseWriter._about` gives, as columns of a table."""
+    flags = about.get("flags", [])
+    columns = {name: about.get(name, "") for name in (*_IDENTITY, *_MADE_OF)}
+    columns |= {"flags": ";".join(dict.fromkeys(flag["name"] for flag in flags))}
+    columns |= {"warnings": " ".join(flag["message"] for flag in flags)}
+    columns["ensemble_sha256"] = ";".join(columns["ensemble_sha256"])
+    return {name: columns[name] for name in (*_IDENTITY, *_REMARKS, *_MADE_OF)}
+
+
 def _describe(measurements: Mapping[str, Any]) -> str:
     count = measurements["lesion_count"]
     if not count:
@@ -455,12 +711,19 @@ def _describe(measurements: Mapping[str, Any]) -> str:
     return f"{size} in {count} {'lesion' if count == 1 else 'lesions'}"
 
 
-def _merge_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows by case, and keep those of other cases that the file has."""
-    kept: dict[str, Mapping[str, Any]] = {}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            kept = {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
+def _table(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Rows of a table by case; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
+
+
+def _merge_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, without: Collection[str] = ()
+) -> None:
+    """Write rows by case, and keep those of other cases that the file has, but for some."""
+    kept = {case: row for case, row in _table(path).items() if case not in without}
     kept |= {row["case"]: row for row in rows}
     with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore", restval="")

@@ -23,12 +23,16 @@ _QUANTITIES = (
     ("product", {"bidimensional_product_mm2": "mm²", "bidimensional_product_pixels": "pixels²"}),
 )
 
+_FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid"))
+
 
 def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> str:
     """Draw the page of a case.
 
     Args:
-        measurements: what :py:func:`mri_seg.measurements.measure` found.
+        measurements: what :py:func:`mri_seg.measurements.measure` found; flags of the case, its input and what the
+            result was made of stand on the page if they are in it: ``flags``, ``input``, ``series_description``,
+            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
         pictures: slices ``(h, w, 3)`` from the lowest, as :py:func:`mri_seg.pictures.slice_pictures` draws them.
         with_reference: whether they have the outline of a reference.
 
@@ -50,7 +54,10 @@ def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *
         width=pictures[0].shape[1],
         height=pictures[0].shape[0],
         legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
-        version=mri_seg.__version__,
+        flags=measurements.get("flags", []),
+        facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
+        weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
+        version=measurements.get("mri_seg_version", mri_seg.__version__),
     )
 
 

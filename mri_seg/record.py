@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
+_PIECE = 2**20  # bytes
 
 
 def versions() -> dict[str, str]:
@@ -51,7 +52,11 @@ def versions() -> dict[str, str]:
 
 def sha256(file: PathLike | str) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def run_record(**facts: Any) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def read_json(file: PathLike | str) -> Any:
 
 
 def evaluated_config() -> dict:
-    """The config whose expression called us."""
+    """The config whose expression called us, as it was written, with overrides."""
     return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
 
 

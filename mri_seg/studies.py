@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections import defaultdict
@@ -13,6 +14,7 @@ from typing import Any
 import tifffile
 
 from mri_seg.dicom.series import Series, choose_flair, find_series, is_dicom
+from mri_seg.files import safe_name
 from mri_seg.reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
 
 __all__ = ["CaseFinder", "find_cases"]
@@ -176,7 +178,8 @@ def _cases_of_dicom(files: list[Path], series_uid: str | None, series_descriptio
             names = [str(file) for series in study for file in series.files]
             yield {"case": study[0].name, "image": names, "source": "dicom", "error": str(error)}
         else:
-            yield {"case": series.name, "image": [str(file) for file in series.files], "source": "dicom"}
+            about = {"series_uid": series.uid, "series_description": series.description}
+            yield {"case": series.name, "image": [str(file) for file in series.files], "source": "dicom", **about}
 
 
 def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
@@ -247,20 +250,28 @@ def _pages(file: Path) -> int:
 
 
 def _name_apart(cases: list[dict], root: Path) -> None:
-    """Put the folder before the names of cases that share one, and a number behind them if that does not help."""
+    """Give each case a name that files may have, and that differs from others' in more than upper and lower case.
+
+    The folder comes before the names of cases that share one, and a number behind them if that does not help.
+    """
+    for case in cases:
+        case["case"] = safe_name(case["case"])
     for same in _by_name(cases):
         for case in same:
             first = Path(case["image"][0])
             parts = first.relative_to(root).parts[:-1] if root.is_dir() else ()
-            case["case"] = "_".join((*parts, case["case"]))
+            case["case"] = safe_name("_".join((*parts, case["case"])))
+    taken = {case["case"].casefold() for case in cases}
     for same in _by_name(cases):
-        for number, case in enumerate(sorted(same, key=lambda case: case["image"][0]), start=1):
-            case["case"] += f"_{number}"
+        for case in sorted(same, key=lambda case: case["image"][0]):
+            numbered = (f"{case['case']}_{number}" for number in itertools.count(1))
+            case["case"] = next(name for name in numbered if name.casefold() not in taken)
+            taken.add(case["case"].casefold())
 
 
 def _by_name(cases: list[dict]) -> list[list[dict]]:
-    """Cases that share a name."""
+    """Cases that share a name, which macOS and Windows read in any case."""
     by_name = defaultdict(list)
     for case in cases:
-        by_name[case["case"]].append(case)
+        by_name[case["case"].casefold()].append(case)
     return [same for same in by_name.values() if len(same) > 1]

@@ -16,7 +16,16 @@ from ignite.engine import Engine
 from mri_seg.files import whole_file
 from mri_seg.record import sha256
 
-__all__ = ["SUMS", "CheckpointLoader", "bundle_weights", "check_sum", "read_weights", "save_to_bundle", "write_sums"]
+__all__ = [
+    "SUMS",
+    "CheckpointLoader",
+    "bundle_weights",
+    "check_sum",
+    "read_weights",
+    "save_to_bundle",
+    "weights_file",
+    "write_sums",
+]
 
 SUMS = "SHA256SUMS"
 """File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
@@ -64,11 +73,7 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
         FileNotFoundError: when there is no such file.
         ValueError: when the file is other than ``SHA256SUMS`` says, is not a file of weights, or holds objects.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file of weights. Train first, or give --checkpoint the path of weights."
-        )
+    path = weights_file(path)
     check_sum(path)
     try:
         weights = torch.load(path, map_location=map_location, weights_only=True)
@@ -80,6 +85,20 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f"{path}: holds no weights, but {type(weights).__name__}. Give weights that training wrote.")
     return dict(weights)
+
+
+def weights_file(path: PathLike | str) -> Path:
+    """The path of weights that are there.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file of weights. Train first, or give --checkpoint the path of weights."
+        )
+    return path
 
 
 def check_sum(path: PathLike | str) -> None:

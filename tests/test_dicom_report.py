@@ -73,6 +73,11 @@ def images_of(group: Any) -> list[tuple[str, list[int] | None]]:
     ]
 
 
+def contents_of(group: Any, name: Any) -> list[Any]:
+    """What a group holds under a name."""
+    return [content for content in group[0].ContentSequence if content.name == name]
+
+
 def errors_of(path: Path) -> list[str]:
     """Lines of dciodvfy that say Error."""
     program = shutil.which("dciodvfy")
@@ -233,6 +238,28 @@ class TestConforms:
     def test_nor_where_anonymising_has_removed_attributes(self, tmp_path: Path) -> None:
         removed = dict.fromkeys(["PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyDate"])
         files = write_series(tmp_path / "series", ramp(*SHAPE), StudyTime=None, StudyID=None, **removed)
+        report_of(tmp_path, lesions(), files)
+        assert errors_of(tmp_path / "sr.dcm") == []
+
+
+class TestSaysHowItWasMade:
+    def test_each_group_names_weights_and_options(self, tmp_path: Path, files: list[Path]) -> None:
+        said = {"checkpoint_sha256": "0" * 64, "pixel_size": [0.94, 0.94]}
+        for group in groups_of(report_of(tmp_path, lesions(), files, algorithm_parameters=said)):
+            texts = [content.value for content in contents_of(group, codes.DCM.AlgorithmParameters)]
+            assert texts == [f"checkpoint_sha256={'0' * 64}", "pixel_size=[0.94 0.94]"]
+        assert errors_of(tmp_path / "sr.dcm") == []
+
+    def test_remarks_are_comments_on_the_whole_tumour(self, tmp_path: Path, files: list[Path]) -> None:
+        remarks = ["By its timing this is not FLAIR.", "Look at it."]
+        whole, *others = groups_of(report_of(tmp_path, lesions(), files, remarks=remarks))
+        assert [text.value for text in contents_of(whole, codes.DCM.Comment)] == remarks
+        assert not any(contents_of(group, codes.DCM.Comment) for group in others)
+        assert errors_of(tmp_path / "sr.dcm") == []
+
+    def test_nothing_invalid_is_taken_from_the_source(self, tmp_path: Path) -> None:
+        empty = {keyword: [] for keyword in ("ProcedureCodeSequence", "RequestingServiceCodeSequence")}
+        files = write_series(tmp_path / "series", ramp(*SHAPE), PatientSex="UNKNOWN", **empty)
         report_of(tmp_path, lesions(), files)
         assert errors_of(tmp_path / "sr.dcm") == []
 

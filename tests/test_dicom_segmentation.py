@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,38 @@ highdicom = pytest.importorskip("highdicom", reason="needs the extra `dicom`")
 
 import pydicom  # noqa: E402
 from dicom_series import AXIAL, ramp, write_multiframe, write_series  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
 
 from mri_seg.dicom.geometry import order_frames  # noqa: E402
 from mri_seg.dicom.segmentation import read_segmentation, write_segmentation  # noqa: E402
 
 SHAPE = (8, 6, 4)
+
+
+def item(**values: Any) -> Dataset:
+    """An item of a sequence."""
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+INVALID = [
+    {"ProcedureCodeSequence": []},
+    {"ReasonForVisitCodeSequence": []},
+    {"DeidentificationMethodCodeSequence": [item(CodeMeaning="without a code")]},
+    {"ReferringPhysicianIdentificationSequence": [item()]},
+    {"PatientSex": "UNKNOWN"},
+    {"PatientIdentityRemoved": "YES"},
+    {"PatientAge": "45"},
+    {"StudyDate": "2024-01-02"},
+    {"StudyTime": "10:15"},
+    {"StudyID": "7" * 20},
+    {"StudyDescription": "two\\values"},
+    {"ReferringPhysicianName": "^^^^^^^"},
+    {"ClinicalTrialSiteName": "of no trial"},
+]
+"""Attributes of a source that its modules do not allow, or not alone."""
 
 
 def turned(degrees: float, axis: Sequence[float] = (1.0, 0.3, 0.2)) -> np.ndarray:
@@ -39,6 +67,13 @@ def blob(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     if shape[2] > 1:
         mask[..., 1] = False
     return mask
+
+
+def invalid_series(folder: Path, **header: Any) -> list[Path]:
+    """A series with attributes that pydicom warns of as it writes them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return write_series(folder, ramp(*SHAPE), **header)
 
 
 def write(path: Path, mask: np.ndarray, files: Sequence[Path], **options: Any) -> Any:
@@ -273,6 +308,37 @@ class TestConforms:
         assert errors_of(tmp_path / "seg.dcm") == []
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), blob())
 
+    @pytest.mark.parametrize("header", INVALID, ids=lambda header: next(iter(header)))
+    def test_nor_where_the_source_has_an_invalid_attribute(self, tmp_path: Path, header: dict[str, Any]) -> None:
+        files = invalid_series(tmp_path / "series", **header)
+        write(tmp_path / "seg.dcm", blob(), files)
+        assert errors_of(tmp_path / "seg.dcm") == []
+
+    def test_nor_where_weights_options_and_remarks_are_said(self, tmp_path: Path, files: list[Path]) -> None:
+        said = {"checkpoint_sha256": "0" * 64, "ensemble_sha256": ["1" * 64], "pixel_size": [0.94, 0.94]}
+        data = write(tmp_path / "seg.dcm", blob(), files, algorithm_parameters=said, remarks=["Not FLAIR."] * 200)
+        assert errors_of(tmp_path / "seg.dcm") == []
+        (segment,) = data.SegmentSequence
+        assert segment.SegmentDescription.startswith("Not FLAIR. Not FLAIR.")
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert algorithm.AlgorithmParameters.startswith(f"checkpoint_sha256={'0' * 64},ensemble_sha256=[")
+
+
+class TestSource:
+    def test_valid_descriptions_are_taken_over(self, tmp_path: Path) -> None:
+        kept = {"StudyDescription": "Brain", "PatientAge": "045Y", "PatientSex": "F"}
+        trial = {"ClinicalTrialSponsorName": "S", "ClinicalTrialProtocolID": "P", "ClinicalTrialSubjectID": "7"}
+        code = item(CodeValue="MRBRAIN", CodingSchemeDesignator="99LOCAL", CodeMeaning="MR of the brain")
+        files = write_series(tmp_path / "series", ramp(*SHAPE), ProcedureCodeSequence=[code], **kept, **trial)
+        data = write(tmp_path / "seg.dcm", blob(), files)
+        assert {keyword: data[keyword].value for keyword in kept | trial} == kept | trial
+        assert data.ProcedureCodeSequence[0].CodeValue == "MRBRAIN"
+        assert errors_of(tmp_path / "seg.dcm") == []
+
+    def test_identifiers_are_taken_over_even_if_too_long(self, tmp_path: Path) -> None:
+        files = invalid_series(tmp_path / "series", AccessionNumber="A" * 20)
+        assert write(tmp_path / "seg.dcm", blob(), files).AccessionNumber == "A" * 20
+
 
 class TestMultiframe:
     def test_orientation_and_spacing_may_be_said_frame_by_frame(self, tmp_path: Path, multiframe: list[Path]) -> None:
@@ -317,7 +383,7 @@ class TestRefuses:
             write(tmp_path / "seg.dcm", np.full(SHAPE, value), files)
 
     def test_a_header_that_highdicom_cannot_copy(self, tmp_path: Path) -> None:
-        files = write_series(tmp_path / "series", ramp(*SHAPE), PatientSex="UNKNOWN")
+        files = write_series(tmp_path / "series", ramp(*SHAPE), SpecificCharacterSet="NONE SUCH")
         with pytest.raises(ValueError, match=r"series.*\.dcm: no DICOM segmentation can refer to this file"):
             write(tmp_path / "seg.dcm", blob(), files)
 

@@ -150,8 +150,12 @@ class TestName:
         ("values", "name"),
         [
             ({"patient_id": "TCGA-CS-4941"}, "TCGA-CS-4941_20240305_3"),
-            ({"patient_id": "../é b^c/"}, "b_c_20240305_3"),
-            ({"patient_id": ""}, "20240305_3"),
+            ({"patient_id": "../é b^c/"}, "é_b_c_20240305_3"),
+            ({"patient_id": "患者 7"}, "患者_7_20240305_3"),
+            ({"patient_id": ""}, "series_20240305_3"),
+            ({"patient_id": "***", "study_date": "", "number": 2}, "series_2"),
+            ({"patient_id": "con", "study_date": "", "number": None}, "con_"),
+            ({"patient_id": "Lpt1.7", "study_date": "", "number": None}, "Lpt1_.7"),
             ({"patient_id": "..", "study_date": "", "number": None}, "series"),
         ],
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mri_seg.files import whole_file
+from mri_seg.files import safe_name, whole_file
 
 
 class TestWholeFile:
@@ -51,3 +51,28 @@ class TestWholeFile:
         with whole_file(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
             unfinished.write_text("all")
         assert [len(file.name) for file in tmp_path.iterdir()] == [255]
+
+
+class TestSafeName:
+    @pytest.mark.parametrize("name", ["TCGA_CS_4941", "sub-01_FLAIR", "a.b-c", "患者 7", "console", "com10"])
+    def test_leaves_most_names_as_they_are(self, name: str) -> None:
+        assert safe_name(name) == name
+
+    @pytest.mark.parametrize(
+        ("name", "safe"),
+        [
+            ("CON", "CON_"),
+            ("nul.txt", "nul_.txt"),
+            ("Com1", "Com1_"),
+            ("trailing. . ", "trailing"),
+            ('<a>|"b"?*', "_a_b_"),
+            ("a/b\\c\n", "a_b_c_"),
+            (" . ", "case"),
+            ("", "case"),
+        ],
+    )
+    def test_changes_what_a_system_does_not_allow(self, name: str, safe: str) -> None:
+        assert safe_name(name) == safe
+
+    def test_of_composed_and_decomposed_letters_is_the_same(self) -> None:
+        assert safe_name("Mu\u0308ller") == safe_name("M\u00fcller")

@@ -178,6 +178,8 @@ class TestDICOM:
         assert case["case"] == "P_1_20200102_4"
         assert sorted(case["image"]) == sorted(map(str, flair))
         assert case["source"] == "dicom"
+        assert case["series_uid"] == "1.2.3.1"
+        assert case["series_description"] == "AX FLAIR"
 
     def test_a_study_without_flair_is_an_error_that_leaves_the_others(self, tmp_path: Path) -> None:
         for n, description in enumerate(("AX T1", "AX T2")):
@@ -274,6 +276,24 @@ class TestPages:
 
 
 class TestNames:
+    def test_that_differ_in_case_alone_are_made_distinct(self, tmp_path: Path) -> None:
+        touch(tmp_path, "one/FLAIR.nii", "two/flair.nii", "three/Flair.mha")
+        assert set(found(tmp_path)) == {"one_FLAIR", "two_flair", "three_Flair"}
+
+    def test_that_differ_in_case_alone_in_one_folder_get_numbers(self, tmp_path: Path) -> None:
+        touch(tmp_path, "HEAD.nrrd", "head.nrrd", "Straße.mha", "STRASSE.mha")
+        names = [name.casefold() for name in found(tmp_path)]
+        assert len(set(names)) == 4
+
+    def test_with_numbers_never_become_that_of_another_case(self, tmp_path: Path) -> None:
+        touch(tmp_path, "x.nii", "x.mha", "x_1.nrrd")
+        assert len({name.casefold() for name in found(tmp_path)}) == 3
+
+    @pytest.mark.parametrize(("file", "name"), [("con.nii", "con_"), ("scan .nii.gz", "scan"), ("a:b.nrrd", "a_b")])
+    def test_are_those_that_windows_allows(self, tmp_path: Path, file: str, name: str) -> None:
+        touch(tmp_path, file)
+        assert list(found(tmp_path)) == [name]
+
     def test_of_cases_in_different_folders_are_told_apart(self, tmp_path: Path) -> None:
         touch(tmp_path, "p1/flair_1.tif", "p1/flair_2.tif", "p2/day 1/flair.nii", "p3/other.nii")
         assert found(tmp_path) == {

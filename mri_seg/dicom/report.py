@@ -14,7 +14,7 @@ from pydicom.uid import SegmentationStorage, generate_uid
 
 from mri_seg.dicom.geometry import FrameGrid, order_frames
 from mri_seg.dicom.headers import read_header
-from mri_seg.dicom.writing import import_highdicom, is_multiframe, refusals_name, source_images
+from mri_seg.dicom.writing import import_highdicom, is_multiframe, parameter_texts, refusals_name, source_images
 from mri_seg.files import whole_file
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def write_report(
     files: Sequence[PathLike | str],
     *,
     algorithm_version: str,
+    algorithm_parameters: Mapping[str, Any] | None = None,
+    remarks: Sequence[str] = (),
     series_description: str = "Tumour measurements (mri_seg)",
 ) -> None:
     """Write measurements as a DICOM Structured Report (SR) by the template Measurement Report (PS3.16, TID 1500).
@@ -59,7 +61,9 @@ def write_report(
         measurements: what :py:func:`mri_seg.measurements.measure` found in the mask.
         segmentation: the SEG file of the mask, from ``write_segmentation``.
         files: files of the series in any order.
-        algorithm_version: version of the program and its weights, of 64 characters at most.
+        algorithm_version: version of the program, of 64 characters at most.
+        algorithm_parameters: weights and options of the program, by name.
+        remarks: what to know of the result, such as "This is not FLAIR.": comments on the whole tumour.
         series_description: what viewers call the new series, of 64 characters at most.
 
     Raises:
@@ -77,7 +81,8 @@ def write_report(
     grid = order_frames(files)
     sources = source_images(grid.frames)
     segment = _Segment(segmentation, grid, sources)
-    content = _content(measurements, segment, algorithm_version)
+    algorithm = _Algorithm(algorithm_version, parameter_texts(algorithm_parameters or {}))
+    content = _content(measurements, segment, algorithm, remarks)
     with refusals_name(segmentation, "DICOM report"):
         report = highdicom.sr.Comprehensive3DSR(
             evidence=[segment.dataset, *sources],
@@ -200,16 +205,31 @@ def _require_spacing(measurements: Mapping[str, Any], files: Sequence[PathLike |
         )
 
 
-def _content(measurements: Mapping[str, Any], segment: _Segment, version: str) -> MeasurementReport:
+class _Algorithm(NamedTuple):
+    """What measured: the version of the program, and its parameters."""
+
+    version: str
+    parameters: Mapping[str, str]
+
+    def identification(self) -> AlgorithmIdentification:
+        """The algorithm as a report names it (TID 4019)."""
+        parameters = [f"{name}={text}" for name, text in self.parameters.items()]
+        sr = import_highdicom().sr
+        return sr.AlgorithmIdentification(name="mri_seg", version=self.version, parameters=parameters or None)
+
+
+def _content(
+    measurements: Mapping[str, Any], segment: _Segment, algorithm: _Algorithm, remarks: Sequence[str]
+) -> MeasurementReport:
     sr = import_highdicom().sr
     lesions = [
-        _lesion(number, lesion, segment, version) for number, lesion in enumerate(measurements["lesions"], start=1)
+        _lesion(number, lesion, segment, algorithm) for number, lesion in enumerate(measurements["lesions"], start=1)
     ]
     return sr.MeasurementReport(
-        observation_context=_observer(version),
+        observation_context=_observer(algorithm.version),
         procedure_reported=codes.LN.BrainMRI,
         title=codes.cid7021.ImagingMeasurementReport,
-        imaging_measurements=[_whole(measurements, segment, version), *lesions],
+        imaging_measurements=[_whole(measurements, segment, algorithm, remarks), *lesions],
     )
 
 
@@ -231,25 +251,30 @@ def _observer(version: str) -> ObservationContext:
 
 
 def _whole(
-    measurements: Mapping[str, Any], segment: _Segment, version: str
+    measurements: Mapping[str, Any], segment: _Segment, algorithm: _Algorithm, remarks: Sequence[str]
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     sr = import_highdicom().sr
     described = segment.dataset.SegmentSequence[0]
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(described.get("TrackingUID"), described.get("TrackingID", "Tumour")),
         referenced_segment=segment.whole(),
         finding_type=codes.cid7159.Neoplasm if measurements["lesion_count"] else None,
-        algorithm_id=_algorithm(version),
+        algorithm_id=algorithm.identification(),
         finding_sites=[sr.FindingSite(codes.SCT.Brain)],
         measurements=[
             sr.Measurement(codes.SCT.NumberOfLesions, int(measurements["lesion_count"]), codes.UCUM.NoUnits),
             _volume(measurements["volume_ml"], derivation=codes.cid7464.Total),
         ],
     )
+    for remark in remarks:
+        group[0].ContentSequence.append(
+            sr.TextContentItem(codes.DCM.Comment, remark, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+        )
+    return group
 
 
 def _lesion(
-    number: int, lesion: Mapping[str, Any], segment: _Segment, version: str
+    number: int, lesion: Mapping[str, Any], segment: _Segment, algorithm: _Algorithm
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     sr = import_highdicom().sr
     mm, mm2 = codes.cid7460.Millimeter, codes.cid7461.SquareMillimeter
@@ -258,7 +283,7 @@ def _lesion(
         tracking_identifier=sr.TrackingIdentifier(identifier=f"Lesion {number}"),
         referenced_segment=segment.slices(lesion["first_slice"], lesion["last_slice"]),
         finding_type=codes.cid7159.Neoplasm,
-        algorithm_id=_algorithm(version),
+        algorithm_id=algorithm.identification(),
         finding_sites=[sr.FindingSite(codes.SCT.Brain)],
         measurements=[
             _volume(lesion["volume_ml"]),
@@ -267,10 +292,6 @@ def _lesion(
             sr.Measurement(codes.cid7470.ShortAxis, lesion["perpendicular_diameter_mm"], mm),
         ],
     )
-
-
-def _algorithm(version: str) -> AlgorithmIdentification:
-    return import_highdicom().sr.AlgorithmIdentification(name="mri_seg", version=version)
 
 
 def _volume(millilitres: float, **modifiers: Any) -> Measurement:

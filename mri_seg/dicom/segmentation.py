@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -12,7 +12,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from mri_seg.dicom.geometry import Frame, order_frames
-from mri_seg.dicom.writing import import_highdicom, is_multiframe, refusals_name, source_images
+from mri_seg.dicom.series import number_of
+from mri_seg.dicom.writing import import_highdicom, is_multiframe, parameter_texts, refusals_name, source_images
 from mri_seg.files import whole_file
 from mri_seg.pictures import PREDICTION
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_segmentation", "write_segmentation"]
 
+_LONGEST_SHORT_TEXT = 1024  # characters of VR ST
 _SERIES_AFTER_SOURCE = 1000  # the series number of a segmentation follows its source's by this much
 
 
@@ -30,6 +32,8 @@ def write_segmentation(
     files: Sequence[PathLike | str],
     *,
     algorithm_version: str,
+    algorithm_parameters: Mapping[str, Any] | None = None,
+    remarks: Sequence[str] = (),
     series_description: str = "Tumour segmentation (mri_seg)",
 ) -> None:
     """Write a mask as a DICOM Segmentation (SEG) of the series it was found in.
@@ -44,7 +48,9 @@ def write_segmentation(
         mask: ``(H, W, D)``, rows x columns x slices in the grid of ``order_frames(files)``; False or 0 where there is
             no tumour, True or 1 where there is.
         files: files of the series in any order: single-frame images, or one multi-frame image.
-        algorithm_version: version of the program and its weights, of 64 characters at most.
+        algorithm_version: version of the program, of 64 characters at most.
+        algorithm_parameters: weights and options of the program, by name (AlgorithmParameters).
+        remarks: what to know of the result, such as "This is not FLAIR." (SegmentDescription).
         series_description: what viewers call the new series, of 64 characters at most.
 
     Raises:
@@ -62,7 +68,7 @@ def write_segmentation(
     frames = order_frames(files).frames
     sources = source_images(frames)
     mask = _checked(mask, frames, sources)
-    tumour = _tumour(algorithm_version)
+    tumour = _tumour(algorithm_version, algorithm_parameters or {}, remarks)
     with refusals_name(frames[0].path, "DICOM segmentation"):
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
@@ -70,7 +76,7 @@ def write_segmentation(
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[tumour],
             series_instance_uid=highdicom.UID(),
-            series_number=int(sources[0].get("SeriesNumber") or 0) + _SERIES_AFTER_SOURCE,
+            series_number=max(int(number_of(sources[0], "SeriesNumber") or 0), 0) + _SERIES_AFTER_SOURCE,
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="mri_seg",
@@ -144,9 +150,9 @@ def _stored_order(frames: Sequence[Frame], sources: Sequence[Dataset]) -> np.nda
     return np.arange(len(frames))
 
 
-def _tumour(algorithm_version: str) -> SegmentDescription:
+def _tumour(version: str, parameters: Mapping[str, Any], remarks: Sequence[str]) -> SegmentDescription:
     highdicom = import_highdicom()
-    return highdicom.seg.SegmentDescription(
+    tumour = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="Tumour",
         segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
@@ -154,12 +160,18 @@ def _tumour(algorithm_version: str) -> SegmentDescription:
         anatomic_regions=[codes.SCT.Brain],
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="mri_seg", version=algorithm_version, family=codes.cid7162.ArtificialIntelligence
+            name="mri_seg",
+            version=version,
+            family=codes.cid7162.ArtificialIntelligence,
+            parameters=parameter_texts(parameters) or None,
         ),
         tracking_id="Tumour",
         tracking_uid=highdicom.UID(),
         display_color=highdicom.color.CIELabColor.from_rgb(*PREDICTION),
     )
+    if remarks:
+        tumour.SegmentDescription = " ".join(remarks)[:_LONGEST_SHORT_TEXT]
+    return tumour
 
 
 def _read(path: PathLike | str) -> Segmentation:

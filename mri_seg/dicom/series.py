@@ -17,6 +17,8 @@ from mri_seg.dicom.copies import without_copies
 from mri_seg.dicom.headers import bare_sop_class, frame_count, functional_group, number_of, read_header
 from mri_seg.dicom.quiet import quiet_pydicom
 
+from mri_seg.files import safe_name
+
 __all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
 
 _log = logging.getLogger(__name__)
@@ -114,10 +116,10 @@ class Series:
 
     @property
     def name(self) -> str:
-        """A name for files: patient, study date and series number, with safe characters only."""
+        """A name for files: patient, study date and series number; ``series`` stands for a patient without a name."""
         parts = (self.patient_id, self.study_date, "" if self.number is None else str(self.number))
-        safe = (re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-") for part in parts)
-        return "_".join(part for part in safe if part) or "series"
+        patient, *others = (re.sub(r"[^\w.-]+", "_", part).strip("._-") for part in parts)
+        return safe_name("_".join(part for part in (patient or "series", *others) if part))
 
     def __str__(self) -> str:
         times = ", ".join(

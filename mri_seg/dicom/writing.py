@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pydicom
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.valuerep import format_number_as_ds
+from pydicom.valuerep import format_number_as_ds, validate_value
 
 from mri_seg.dicom.geometry import Frame
 from mri_seg.dicom.headers import source_headers
 from mri_seg.dicom.quiet import quiet_pydicom
 
-__all__ = ["import_highdicom", "is_multiframe", "refusals_name", "source_images"]
+__all__ = ["import_highdicom", "is_multiframe", "parameter_texts", "refusals_name", "source_images"]
 
+# Of patient and study only these are taken over: highdicom would copy all that their modules may hold, valid or not.
+_IDENTIFIERS = (  # as they are, valid or not, because archives find patient and study by them
+    "PatientID",
+    "PatientName",
+    "AccessionNumber",
+    "StudyInstanceUID",
+)
+_DESCRIPTIONS = (  # if they are valid
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "IssuerOfPatientID",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "ReferringPhysicianName",
+    "ProcedureCodeSequence",
+)
+_TRIAL = (  # if they are valid, and all of the first three are there
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+)
+_OF_PATIENT_AND_STUDY = {0x0010, 0x0012, 0x0032, 0x0038, 0x0040}  # groups that hold nothing else that is needed
+_OTHERS = (
+    "ConsultingPhysicianName",
+    "PhysiciansOfRecord",
+    "NameOfPhysiciansReadingStudy",
+    "AdmittingDiagnosesDescription",
+)
+_ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _TYPE_2 = (  # attributes that the standard lets be empty but not missing, and that anonymised files lack all the same
     "PatientID",
     "PatientName",
@@ -52,7 +99,8 @@ def import_highdicom() -> ModuleType:
 def source_images(frames: Sequence[Frame]) -> list[Dataset]:
     """Read the headers of the images that hold the frames, ready to be referenced.
 
-    Only the copies in memory are changed: empty attributes stand for missing ones of patient and study; orientation and
+    Only the copies in memory are changed: what they say of patient and study is cut to what identifies and describes
+    them and is valid, with empty attributes for missing ones; orientation and
     pixel spacing of all frames are said once; the distance of slices comes from the frames' positions, because scanners
     disagree on what SpacingBetweenSlices says, and stands for a missing thickness.
 
@@ -80,11 +128,18 @@ def source_images(frames: Sequence[Frame]) -> list[Dataset]:
             "Give a file that holds one volume."
         )
     for path, image in zip(paths, images):
+        _cut(image)
         _complete(image)
         _say_once(image, images[0])
         _require(path, image)
     _give_thickness(images[0], frames)
     return images
+
+
+def parameter_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters of an algorithm as text without the signs that DICOM files, as highdicom writes them, have between."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+    return {name: re.sub(r"[,=\\]\s*", " ", text).strip() for name, text in texts.items()}
 
 
 def is_multiframe(image: Dataset) -> bool:
@@ -109,6 +164,56 @@ def refusals_name(path: PathLike | str, what: str) -> Iterator[None]:
             f"{path}: no {what} can refer to this file ({type(error).__name__}: {error}). "
             "Check its header, for instance with dciodvfy, and repair it or export the series again."
         ) from error
+
+
+def _cut(image: Dataset) -> None:
+    """Remove what is invalid of patient and study, or would be invalid in another kind of file."""
+    for element in list(image):
+        keyword = element.keyword
+        if keyword in _IDENTIFIERS:
+            continue
+        if keyword in _DESCRIPTIONS or keyword in _TRIAL:
+            if not _is_valid(element):
+                del image[element.tag]
+        elif (
+            element.tag.group in _OF_PATIENT_AND_STUDY
+            or keyword in _OTHERS
+            or (element.tag.group == 0x0008 and element.VR == "SQ")
+        ):
+            del image[element.tag]
+    method = "DeidentificationMethod" in image or "DeidentificationMethodCodeSequence" in image
+    if image.get("PatientIdentityRemoved") == "YES" and not method:
+        del image.PatientIdentityRemoved
+    in_trial = all(keyword in image for keyword in _TRIAL[:3])
+    for keyword in _TRIAL:
+        if not in_trial:
+            image.pop(keyword, None)
+        elif keyword not in image:
+            setattr(image, keyword, "")
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Whether an attribute has one value that its kind allows; a sequence of codes, only codes that are complete."""
+    if element.VR == "SQ":
+        return bool(element.value) and all(map(_is_code, element.value))
+    text = str(element.value if element.value is not None else "")
+    if not text or element.VM != 1 or text not in _ENUMERATED.get(element.keyword, {text}):
+        return False
+    if element.VR == "TM":
+        return _TIME.fullmatch(text) is not None
+    if element.VR == "PN" and max(group.count("^") for group in text.split("=")) > 4:
+        return False
+    try:
+        validate_value(element.VR, text, pydicom.config.RAISE)
+        return element.VR != "DA" or bool(datetime.strptime(text, "%Y%m%d") and len(text) == 8)
+    except ValueError:
+        return False
+
+
+def _is_code(item: Dataset) -> bool:
+    """Whether an item has a code, says whose it is, and what it means."""
+    needed = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    return all(keyword in item and _is_valid(item[keyword]) for keyword in needed)
 
 
 def _complete(image: Dataset) -> None:

@@ -333,6 +333,19 @@ class TestInference:
         )
         assert found == expected
 
+    def test_refuses_results_of_other_options_on_all(
+        self, phantom: Path, checkpoint: Path, alone: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "out"
+        shutil.copytree(alone, folder)
+        configs = ("inference.json", "multi_gpu_inference.json")
+        options = {**self.options(phantom, folder, checkpoint), "threshold": 0.4}
+        ranks = Ranks(2, tmp_path, "inference", *configs, **options)
+        assert ranks.wait() == [1, 1]
+        assert ranks.text().count("threshold was 0.5, is 0.4") == 1
+        assert files(folder) == files(alone)
+        assert (folder / "summary.csv").read_bytes() == (alone / "summary.csv").read_bytes()
+
 
 def files(folder: Path) -> dict[str, bytes]:
     """Masks and measurements, and the names of all else."""

@@ -188,6 +188,7 @@ class TestInference:
             "_mask.nii.gz",
             "_measurements.json",
             "_probability.nii.gz",
+            "_provenance.json",
             "_sheet.png",
             "_panel.png",
         }

@@ -1,0 +1,90 @@
+"""Inference into a folder that holds results already: what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from command_line import ROOT, SMALL, Ended, bundle
+from monai.bundle import ConfigParser
+
+
+def write_weights(file: Path, seed: int) -> Path:
+    """Weights of the small network, with about half of all voxels over the threshold."""
+    torch.manual_seed(seed)
+    definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
+    parser = ConfigParser({"network": {**definition, "in_channels": 3, "channels": [2, 4]}})
+    torch.save(parser.get_parsed_content("network").state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two cases and two files of weights."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "in").mkdir()
+    for n, name in enumerate(("one", "two")):
+        values = np.random.default_rng(n).random((32, 32, 2), dtype=np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 5, 1])), folder / "in" / f"{name}.nii.gz")
+        write_weights(folder / f"{name}.pt", n)
+    return folder
+
+
+def segment(given: Path, output_dir: Path, **options: object) -> Ended:
+    options = {"checkpoint": given / "one.pt", "outputs": "mask,measurements", **options}
+    return bundle(
+        "inference", "inference.json", dataset_dir=given / "in", output_dir=output_dir, **{**SMALL, **options}
+    )
+
+
+@pytest.fixture
+def output_dir(given: Path, tmp_path: Path) -> Path:
+    ended = segment(given, tmp_path / "out")
+    assert ended.status == 0, ended.stderr
+    return tmp_path / "out"
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+class TestSecondRun:
+    def test_with_the_same_settings_keeps_everything(self, given: Path, output_dir: Path) -> None:
+        before = {file: text for file, text in content(output_dir).items() if file.name != "summary.csv"}
+        ended = segment(given, output_dir, slices_per_batch=1)
+        assert "Cases segmented: 0, kept as they were: 2, failed: 0." in ended.stdout
+        assert {file: text for file, text in content(output_dir).items() if file.name != "summary.csv"} == before
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"checkpoint": "two.pt"}, "checkpoint_sha256 was"),
+            ({"threshold": 0.4}, "threshold was 0.5, is 0.4"),
+            ({"postprocessing#transforms#5": {"_target_": "Identityd", "keys": "pred"}}, "postprocessing was"),
+        ],
+    )
+    def test_with_other_settings_is_refused_and_changes_nothing(
+        self, given: Path, output_dir: Path, options: dict, told: str
+    ) -> None:
+        before = content(output_dir)
+        if "checkpoint" in options:
+            options = {"checkpoint": given / options["checkpoint"]}
+        ended = segment(given, output_dir, **options)
+        assert ended.status == 1
+        assert told in ended.stderr
+        assert "--overwrite true" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert content(output_dir) == before
+
+    def test_that_overwrites_leaves_one_kind_of_result(self, given: Path, output_dir: Path) -> None:
+        ended = segment(given, output_dir, checkpoint=given / "two.pt", overwrite="true")
+        assert ended.status == 0, ended.stderr
+        for name in ("summary.csv", "measurements.csv"):
+            with (output_dir / name).open(encoding="utf-8", newline="") as file:
+                assert len({row["checkpoint_sha256"] for row in csv.DictReader(file)}) == 1
+        assert segment(given, output_dir).status == 1
