@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import socket
