@@ -133,6 +133,23 @@ class TestReport:
         case = make_case("EMPTY", 1, label=nothing, pred=nothing)
         assert "No separate false lesion" in Page(write_report(write_evaluation(tmp_path, [case]))).text
 
+    def test_says_how_empty_masks_count_in_distances(self, tmp_path: Path) -> None:
+        nothing = np.zeros(SHAPE, bool)
+        missed, empty = make_case("MISSED", 1, pred=nothing), make_case("EMPTY", 1, label=nothing, pred=nothing)
+        text = Page(write_report(write_evaluation(tmp_path, [make_case("FOUND", 1), missed, empty]))).text
+        assert "2 patients; 1 of them with either mask empty, whose Hausdorff distance is the diagonal" in text
+        assert "1 with both masks empty left out" in text
+        assert "neighbouring slices count as 1 apart" in text
+
+    def test_of_an_evaluation_that_did_not_count_empty_masks(self, tmp_path: Path) -> None:
+        file = write_evaluation(tmp_path, [make_case("A", 1)]) / "metrics.json"
+        metrics = json.loads(file.read_text())
+        for key in ("hd95_pixel", "surface_dice_pixel"):
+            for name in ("one_mask_empty", "both_masks_empty"):
+                del metrics["patient_protocol"][key][name]
+        file.write_text(json.dumps(metrics))
+        assert "mask empty" not in Page(write_report(tmp_path)).text
+
 
 class TestLearningCurves:
     @pytest.mark.parametrize("place", ["run/evaluation", "evaluation"])
