@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 __all__ = ["Contrast", "contrast_of", "patient_of", "words_of"]
 
@@ -38,8 +39,7 @@ def _words(pattern: str) -> re.Pattern[str]:
 # Names that vendors, sites and data sets give to T2-weighted FLAIR. Siemens: dark-fluid, and da-fl in SPACE protocols;
 # GE: T2 FLAIR, Cube T2 FLAIR; Philips: FLAIR_longTR, BrainVIEW FLAIR; Canon and Fujifilm: FLAIR; BraTS 2023: t2f.
 _FLAIR = _words(r"flair|(?:dark|fluid) ?(?:fl|fluid|att?en[a-z]*)|da ?fl|t2 ?f|fla")
-# Siemens' turbo inversion recovery magnitude and other inversion recovery: FLAIR if the inversion time is long, STIR if it
-# is short.
+# Siemens' turbo inversion recovery magnitude and other inversion recovery: FLAIR or, with a short inversion time, STIR.
 _INVERSION_RECOVERY = _words(r"tirm|(?:spc|space|cube|tse|fse|vista) ir|ir (?:spc|space|cube|tse|fse)")
 # What vendors write behind T1 and T2, with or without a space, and sequences that are used for T1 alone.
 _T1 = _words(
@@ -56,8 +56,8 @@ _OTHER = _words(
     r"dir|adc|dwi|dti|dki|trace[a-z]*|diff|diffusion[a-z]*|perf|perfusion[a-z]*|subtract[a-z]*|tensor|scout|survey"
     r"|locali[sz]er|stir|psir|swi|swan|qsm|asl|cbf|cbv|mtt|ttp|dsc|dce|bold|fmri|fieldmap"
 )
-# Words that name another contrast if nothing says FLAIR. Beside it they may mean something else: a flip angle (FA 150), a
-# weighting (PD FLAIR), a way of reading out (EPI FLAIR). Before a number they may be a patient's name: PD_01.
+# Words that name another contrast if nothing says FLAIR. Beside it they may mean something else: a flip angle (FA 150),
+# a weighting (PD FLAIR), a way of reading out (EPI FLAIR). Before a number they may be a patient's name: PD_01.
 _OTHER_ALONE = re.compile(
     r"(?<![a-z0-9])(?:fa|md|pdw?|ct|pet|mra|mrv|tof|mrs|svs|csi|epi|gre|flash|vibe|ciss|fiesta)(?! ?\d)(?![a-z0-9])"
 )
@@ -122,6 +122,7 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(_spaced(name).split())
 
 
+@lru_cache(maxsize=10_000)  # names are looked at several times, and those of folders for each file
 def _spaced(name: str) -> str:
     """A name in lower case, with one space between words."""
     text = re.sub(r"flair", " Flair ", name, flags=re.IGNORECASE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class Label(NamedTuple):
         below: folders that lead to it from its label folder; None for a label that lies beside images.
         base: the folder that its label folder lies in, or else its own.
         reference: whether it may be a lesion's outline, and not that of a brain or a prediction.
+        kind: ``label``, or ``derivative`` for any other file of BIDS' derivatives.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Label(NamedTuple):
     below: tuple[str, ...] | None
     base: Path
     reference: bool
+    kind: str
 
 
 def label_of(path: Path, stem: str, root: Path) -> Label | None:
@@ -73,22 +76,19 @@ def label_of(path: Path, stem: str, root: Path) -> Label | None:
     if words is None and place is None:
         return None
     own_words = words_of(stem)
-    computed = place is not None and folders[place].lower() == _DERIVATIVES
-    outlines = words is not None or not computed  # an image in derivatives is passed over, and is no label
+    derivative = words is None and folders[place].lower() == _DERIVATIVES
     if words is None:
         words = own_words
     while words and _OF_THE_LABEL.fullmatch(words[-1]):
         words = words[:-1]
     patient = patient_of(stem) if stem.startswith("sub-") else patient_of(" ".join(words))
     named = contrast_of(" ".join(words))
-    reference = outlines and not named.is_other and not _OTHER_GRID.search(stem)
+    reference = not derivative and not named.is_other and not _OTHER_GRID.search(stem)
     of_folders = [word for name in folders[place:] for word in words_of(name)] if place is not None else []
     # The label word and the one before it: brain_mask is a brain's, brain_1_mask that of slice 1 of "brain".
     reference &= not any(_NO_REFERENCE.fullmatch(word) for word in (*own_words[-2:], *of_folders))
-    if place is None:
-        return Label(path, words, patient, None, path.parent, reference)
-    base = root.joinpath(*folders[:place])
-    return Label(path, words, patient, folders[place + 1 :], base, reference)
+    base, below = (path.parent, None) if place is None else (root.joinpath(*folders[:place]), folders[place + 1 :])
+    return Label(path, words, patient, below, base, reference, "derivative" if derivative else "label")
 
 
 def owners_of(labels: Iterable[Label], images: Mapping[Path, str]) -> dict[Path, Path]:
@@ -123,6 +123,7 @@ def owners_of(labels: Iterable[Label], images: Mapping[Path, str]) -> dict[Path,
     return {image: label for image, label in found.items() if claims[label] == 1}
 
 
+@lru_cache(maxsize=1_000)
 def _is_label_folder(name: str) -> bool:
     words = words_of(name)
     return bool(

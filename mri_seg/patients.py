@@ -166,24 +166,26 @@ def _case(candidate: _Candidate) -> dict[str, Any]:
     return case
 
 
-def _common_start(names: Sequence[str]) -> str:
-    letters = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*names, strict=False))
-    return "".join(at[0] for at in letters)
+def _common_words(names: Sequence[str]) -> str:
+    """The start that names share, up to the end of a word."""
+    letters = [at[0] for at in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*names, strict=False))]
+    while letters and letters[-1].isalnum() and any(name[len(letters) : len(letters) + 1].isalnum() for name in names):
+        letters.pop()
+    return "".join(letters).rstrip("_-. ")
 
 
 def _ambiguous(members: Sequence[_Candidate]) -> dict[str, Any]:
     """A case that cannot be segmented, because nothing says which of several images is FLAIR."""
     images = [candidate.image for candidate in members]
-    common = _common_start([image.name for image in images]).rstrip("_-. 0")
     listed = [f"  {image.files[0]}" for image in images[:_LISTED]]
     listed += [f"  and {len(images) - _LISTED} more"] if len(images) > _LISTED else []
     error = (
-        f"{images[0].folder}: expected one FLAIR image of a patient, found {len(images)}, and no name says FLAIR. Add FLAIR "
-        "to its name, give the file itself as dataset_dir, or put nnU-Net's dataset.json beside the folder:\n"
+        f"{images[0].folder}: expected one FLAIR image of a patient, found {len(images)}, and no name says FLAIR. "
+        "Add FLAIR to its name, give the file itself as dataset_dir, or put nnU-Net's dataset.json beside the folder:\n"
         + "\n".join(listed)
     )
     return {
-        "case": common or members[0].scope.resolve().name,
+        "case": _common_words([image.name for image in images]) or members[0].scope.resolve().name,
         "image": [str(file) for image in images for file in image.files],
         "source": images[0].source,
         "error": error,

@@ -86,6 +86,8 @@ def find_cases(
     found += _cases_of_dicom(dicom, series_uid, series_description, passed_over)
     if not found:
         held = f"It holds {passed_over}." if passed_over else "It is empty."
+        if files.images or any(files.labels.values()):
+            held += " A file that is given itself as dataset_dir is taken whatever its name."
         raise ValueError(
             f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ volume, no TIFF, PNG or "
             f"JPEG slice. {held}"
@@ -133,8 +135,7 @@ def _add_references(cases: list[dict[str, Any]], labels: list[Label], passed_ove
             case["label"] = [str(file) for file in references]
             used |= set(references)
     for label in labels:
-        kind = "label used as a reference" if label.path in used else "label that is not used"
-        passed_over.add(kind, label.path)
+        passed_over.add("label used as reference" if label.path in used else f"unused {label.kind}", label.path)
 
 
 def _cases_of_dicom(
