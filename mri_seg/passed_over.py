@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 __all__ = ["PassedOver", "kind_of_dicom", "kind_of_file"]
 
+_SOP_CLASS = 0x00080016  # SOPClassUID
 _SHOWN = 3  # names of files of a kind
 
 # Kinds of files by their names, and what to do with them.
@@ -83,9 +84,7 @@ def kind_of_dicom(file: Path) -> str:
     """Kind of a DICOM file that is no MR image, such as ``CT image`` and ``DICOM object (Segmentation)``."""
     try:
         with file.open("rb") as stream:
-            header = read_partial(
-                stream, stop_when=lambda tag, vr, length: tag > 0x00080060, specific_tags=["SOPClassUID", "Modality"]
-            )
+            header = read_partial(stream, stop_when=lambda tag, vr, length: tag > _SOP_CLASS, force=True)
         name = UID(str(header.SOPClassUID)).name
     except Exception:  # pydicom raises errors of many kinds for damaged files
         return "DICOM file of unknown kind"
