@@ -204,6 +204,7 @@ def coloured_palette() -> Image.Image:
 GREY = Image.fromarray(slice_pixels())
 NAN = np.where(volume_voxels() > 0, volume_voxels(), np.nan).astype(np.float32)
 RGB = np.zeros((*SHAPE, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+LARGE_PIXELS = np.resize(np.arange(251, dtype=np.uint8), (800, 800, 2))
 HUGE = r"declares .*60000 x 60000.* voxels.*more than the 1,000,000,000 that largest_volume.*--largest_volume \d+"
 GROWN = r"huge_pixels\.nii resampled from 99 x 99 mm to 0\.94 x 0\.94 mm: declares 84256 x 84256 x 2 voxels"
 
@@ -250,9 +251,7 @@ BAD = [
     Input("huge_nrrd", by_itk("huge_nrrd.nrrd", replaced(b"24 32 3\n", b"2400 3200 300\n")), "declares 2400 x 3200"),
     Input("huge_frames", frames(2_000_000_000), "declares 2000000000 x 16 x 16 voxels"),
     Input("jpeg_in_dicom", dicom(enlarged_jpeg, transfer_syntax=JPEGLosslessSV1), rf"IM0001\.dcm: {HUGE}"),
-    Input(
-        "huge_pixels", nifti("huge_pixels.nii", np.zeros((800, 800, 2), np.uint8), np.diag([99.0, 99, 99, 1])), GROWN
-    ),
+    Input("huge_pixels", nifti("huge_pixels.nii", LARGE_PIXELS, np.diag([99.0, 99, 99, 1])), GROWN),
     Input("missing_frames", frames(50), "has 50 frames, but no PlanePositionSequence"),
     # Values that are none.
     Input("nan_tiff", tiff("nan_tiff.tif", np.full(SHAPE, np.nan, np.float32)), "not finite"),
