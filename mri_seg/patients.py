@@ -77,9 +77,9 @@ def choose_images(images: Iterable[Image], root: Path, passed_over: PassedOver) 
     Yields:
         cases with ``case``, ``image``, ``source`` and perhaps ``error``, ``flags`` and ``volume``.
     """
-    scopes: dict[Path, dict[tuple[str, ...], list[_Candidate]]] = defaultdict(lambda: defaultdict(list))
+    scopes: dict[tuple[Path, bool], dict[tuple[str, ...], list[_Candidate]]] = defaultdict(lambda: defaultdict(list))
     for candidate in _candidates(images, root):
-        scopes[candidate.scope][candidate.patient].append(candidate)
+        scopes[candidate.scope, candidate.is_bids][candidate.patient].append(candidate)
     for patients in scopes.values():
         named = any(candidate.contrast.may_be_flair for members in patients.values() for candidate in members)
         for members in patients.values():

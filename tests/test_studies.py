@@ -214,6 +214,10 @@ class TestContrasts:
             touch(tmp_path, f"{stem}_FLAIR.nii.gz", f"{stem}_T1w.nii.gz", f"{stem}_PDw.nii.gz")
         assert list(found(tmp_path)) == ["sub-1_ses-1_FLAIR", "sub-1_ses-2_FLAIR"]
 
+    def test_of_bids_say_nothing_of_other_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "sub-1/anat/sub-1_FLAIR.nii.gz", "P1.nii.gz")
+        assert list(found(tmp_path)) == ["P1", "sub-1_FLAIR"]
+
     def test_of_bids_without_flair_say_so(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
         with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*given itself"):
