@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 import torch
 from monai.config import KeysCollection
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
+from monai.data import ImageReader, ITKReader, MetaTensor
 from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
@@ -30,6 +30,7 @@ from mri_seg.dicom.reader import DICOMReader
 from mri_seg.errors import reason
 from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
 from mri_seg.metaimage import check_meta_image
+from mri_seg.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
 
 __all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "LoadVolumed", "SliceReader"]
 
@@ -291,14 +292,16 @@ class LoadVolumed(MapTransform):
     """Read each case as a volume ``(1, H, W, D)``, whatever its files are, and keep its name and files with it.
 
     MONAI's ``LoadImage`` with the reader chosen by the files alone: slices (:py:class:`SliceReader`), DICOM
-    (:py:class:`mri_seg.dicom.reader.DICOMReader`), NIfTI (MONAI's ``NibabelReader``), and whatever else ITK reads,
-    such as NRRD and MetaImage (``ITKReader``). ``LoadImage`` alone tries every other reader when one raises, so a
+    (:py:class:`mri_seg.dicom.reader.DICOMReader`), what nibabel reads, such as NIfTI and MGZ
+    (:py:class:`mri_seg.nibabel_files.VolumeReader`), and whatever else ITK reads, such as NRRD and MetaImage
+    (``ITKReader``). ``LoadImage`` alone tries every other reader when one raises, so a
     damaged slice would surface as some other library's error, or be read in another geometry.
 
     Args:
         keys: keys of file names or lists of file names.
-        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume. It
-            is for the first of the keys: files of the others, such as labels, hold one volume.
+        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume, and
+            for cases that say it themselves, by a number of the key ``volume``. It is for the first of the keys: files
+            of the others, such as labels, hold one volume.
         channel: see :py:class:`SliceReader`.
         spacing: see :py:class:`SliceReader`.
         largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
@@ -335,21 +338,22 @@ class LoadVolumed(MapTransform):
             DICOMReader(largest_volume=largest_volume),
         )
         # ITKReader takes whatever is left.
-        self.other_readers = (NibabelReader(squeeze_non_spatial_dims=True), ITKReader())
+        self.other_readers = (VolumeReader(squeeze_non_spatial_dims=True), ITKReader())
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
             files = [str(name) for name in ensure_tuple(d[key])]
-            volume = self._load(files, reader, is_label=key != self.keys[0])
+            index = d.get("volume") if self.volume is None else self.volume
+            volume = self._load(files, reader, index, is_label=key != self.keys[0])
             _check_voxel_size(volume, files[0])
             volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
             volume.meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
             d[key] = volume
         return d
 
-    def _load(self, files: list[str], reader: ImageReader | None, *, is_label: bool) -> MetaTensor:
+    def _load(self, files: list[str], reader: ImageReader | None, index: int | None, *, is_label: bool) -> MetaTensor:
         own = next((own for own in self.own_readers if own.verify_suffix(files)), None)
         if reader or own:  # their errors say what is wrong and where
             return self._loader(files, reader or own)
@@ -361,7 +365,7 @@ class LoadVolumed(MapTransform):
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
             # MONAI puts another affine in place of one with NaN, so look at the file's own.
-            affine = nibabel.load(files[0]).affine if isinstance(other, NibabelReader) else volume.affine.numpy()
+            affine = nibabel.load(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
         except TooLargeError:
             raise
         except Exception as error:  # each library raises errors of its own for damaged files
@@ -371,9 +375,10 @@ class LoadVolumed(MapTransform):
         _check_affine(affine, files[0])
         if not torch.isfinite(volume).any():
             raise ValueError(f"{files[0]}: holds no number but NaN and infinity. Export it again, or leave it out.")
-        return self._one_volume(volume, files[0], is_label=is_label)
+        return self._one_volume(volume, files[0], index, is_label=is_label)
 
-    def _one_volume(self, volume: MetaTensor, file: str, *, is_label: bool) -> MetaTensor:
+    @staticmethod
+    def _one_volume(volume: MetaTensor, file: str, index: int | None, *, is_label: bool) -> MetaTensor:
         if volume.ndim == 3:  # one slice
             volume = volume[..., None]
             volume.affine = to_affine_nd(3, volume.affine)
@@ -382,17 +387,15 @@ class LoadVolumed(MapTransform):
         count = len(volume)
         if count > 1 and is_label:
             raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
-        if count > 1 and self.volume is None:
+        if count > 1 and index is None:
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."
             )
-        if count > 1 and not isinstance(self.volume, int):
-            raise ValueError(f"--volume: {self.volume!r}, expected a whole number, 0 to {count - 1}.")
-        if count > 1 and not 0 <= self.volume < count:
-            raise ValueError(
-                f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {self.volume}."
-            )
-        return volume[[self.volume]] if count > 1 else volume
+        if count > 1 and not isinstance(index, int):
+            raise ValueError(f"--volume: {index!r}, expected a whole number, 0 to {count - 1}.")
+        if count > 1 and not 0 <= index < count:
+            raise ValueError(f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {index}.")
+        return volume[[index]] if count > 1 else volume
 
 
 @contextmanager
@@ -426,6 +429,8 @@ def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
             found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
             if expected > found:
                 raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+        elif is_mgh(file) or is_pair(file):
+            check_volume_header(Path(file), limit)
         elif file.lower().endswith((".mha", ".mhd")):
             check_meta_image(Path(file), limit)
         else:

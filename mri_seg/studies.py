@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import tifffile
-
+from mri_seg.case_flags import add_flag
 from mri_seg.dicom.series import Series, choose_flair, find_series, is_dicom
+from mri_seg.earlier_outputs import earlier_outputs
 from mri_seg.files import safe_name
-from mri_seg.reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
+from mri_seg.image_files import SortedFiles, sort_files, stem_of
+from mri_seg.label_names import Label, owners_of
+from mri_seg.passed_over import PassedOver, kind_of_dicom, kind_of_file
+from mri_seg.patients import choose_images, named_image
 
 __all__ = ["CaseFinder", "find_cases"]
 
 logger = logging.getLogger(__name__)
-
-_VOLUME = re.compile(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", re.IGNORECASE)
-_SLICES = {"tiff": TIFF_SUFFIXES, "picture": PICTURE_SUFFIXES}
-_NUMBERED = re.compile(r"^(?P<stem>.*?)[ _.-]?(?P<number>\d+)$")
-_NAMES_FLAIR = re.compile(r"(^|[^a-z0-9])(flair|t2f)($|[^a-z0-9])", re.IGNORECASE)
-_BIDS = re.compile(r"^sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_(?P<suffix>[A-Za-z0-9]+)$")
-_RESULT = re.compile(r"_(mask|seg|probability)$", re.IGNORECASE)
 
 
 class CaseFinder(Iterable[dict]):
@@ -61,10 +56,13 @@ def find_cases(
       (:py:func:`mri_seg.dicom.series.choose_flair`), wherever its files lie.
     - TIFF, PNG and JPEG: files of one folder whose names differ in their last number alone are the slices of one case,
       in the order of the numbers; a TIFF file of several pages is a case.
-    - NIfTI, NRRD and MetaImage: a file is a case. Where some files of a folder name FLAIR (``_flair``, ``-t2f``), or
-      files are named as BIDS has it (``sub-01_FLAIR.nii.gz``), those that name another contrast are passed over.
+    - NIfTI, NRRD, MetaImage, MGH, MGZ, and pairs of ``.hdr`` and ``.img``: a file (a pair) is an image.
 
-    Files that end in ``_mask`` are reference masks, used when every slice of a case has one.
+    Of the images of one patient the one is taken that its name, its folder or nnU-Net's ``dataset.json`` says is FLAIR
+    (:py:func:`mri_seg.patients.choose_images`). Labels, told by their names (``P1_mask``, ``P1-label``) or folders
+    (``labelsTr``, ``masks``, BIDS' ``derivatives``), are references of the images that they belong to
+    (:py:mod:`mri_seg.label_names`). What an earlier inference wrote is passed over. A line of the log counts by kind
+    all that was passed over. A file that is given itself is taken whatever its name.
 
     Args:
         dataset_dir: a folder of any of these, or one file.
@@ -74,13 +72,14 @@ def find_cases(
 
     Returns:
         for each case a dictionary with ``case``, its name, unique among the cases; ``image``, a list of files in order;
-        ``source``, one of ``dicom``, ``tiff``, ``picture`` and ``volume``; and ``label``, a list of files, where there
-        is a reference; sorted by name. A case that cannot be segmented, such as a study without a FLAIR series, has
-        ``error``, the reason.
+        ``source``, one of ``dicom``, ``tiff``, ``picture`` and ``volume``; ``label``, a list of files, where there is a
+        reference; ``volume``, which volume of a 4D file is FLAIR, where ``dataset.json`` says so; ``flags``, see
+        :py:mod:`mri_seg.case_flags`; sorted by name. A case that cannot be segmented, such as a study without a FLAIR
+        series, has ``error``, the reason.
 
     Raises:
         FileNotFoundError: when there is no such folder or file.
-        ValueError: when it holds no case.
+        ValueError: when it holds no case; the message says what it holds instead.
     """
     root = Path(dataset_dir)
     if not root.exists():
@@ -88,24 +87,45 @@ def find_cases(
             f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or JPEG "
             "files, or one file."
         )
+    files, passed_over = SortedFiles(), PassedOver()
     if root.is_file():
-        folders = [(root.parent, [root])]
+        sort_files([root], files, None)
+        found = [named_image(image) for image in files.images]
     else:
-        kept_out = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
-        folders = [
-            (folder, sorted(folder / name for name in names if not name.startswith(".")))
-            for folder, names in _walk(root, kept_out)
-        ]
-    found = [case for folder, files in folders for case in _cases_of_folder(folder, files)]
-    dicom = [file for _, files in folders for file in files if _may_be_dicom(file) and is_dicom(file)]
-    found += _cases_of_dicom(dicom, series_uid, series_description)
+        _sort_folder(root, exclude, files, passed_over)
+        found = []
+        for source in ("volume", "tiff", "picture"):
+            images = [image for image in files.images if image.source == source]
+            cases = list(choose_images(images, root, passed_over))
+            _add_references(cases, files.labels[source], passed_over)
+            found += cases
+    dicom = [file for file in files.others if is_dicom(file)]
+    for file in sorted(set(files.others) - set(dicom)):
+        passed_over.add(kind_of_file(file), file)
+    found += _cases_of_dicom(dicom, series_uid, series_description, passed_over)
     if not found:
+        held = f"It holds {passed_over}." if passed_over else "It is empty."
+        if files.images or any(files.labels.values()):
+            held += " A file that is given itself as dataset_dir is taken whatever its name."
         raise ValueError(
-            f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD or MHA volume, no TIFF, PNG or JPEG "
-            "slice."
+            f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ volume, no TIFF, PNG or "
+            f"JPEG slice. {held}"
         )
+    if passed_over:
+        logger.info("%s: passed over %s.", root, passed_over)
     _name_apart(found, root)
     return sorted(found, key=lambda case: case["case"])
+
+
+def _sort_folder(root: Path, exclude: PathLike | str | None, files: SortedFiles, passed_over: PassedOver) -> None:
+    """Sort the files of a folder and of all folders in it."""
+    kept_out = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
+    for folder, names in _walk(root, kept_out):
+        visible = [name for name in names if not name.startswith(".")]
+        own = earlier_outputs(folder, visible)
+        for name in sorted(own):
+            passed_over.add("result of an earlier run", folder / name)
+        sort_files(sorted(folder / name for name in visible if name not in own), files, root)
 
 
 def _walk(root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[str]]]:
@@ -123,44 +143,28 @@ def _walk(root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[str]]
         yield from _walk(folder, above)
 
 
-def _cases_of_folder(folder: Path, files: list[Path]) -> Iterator[dict]:
-    yield from _cases_of_volumes([file for file in files if _VOLUME.search(file.name)])
-    for source, suffixes in _SLICES.items():
-        slices = [file for file in files if file.suffix.lower() in suffixes]
-        masks = {file.stem[: -len("_mask")]: file for file in slices if file.stem.endswith("_mask")}
-        for name, images, error in _group(folder, [file for file in slices if not file.stem.endswith("_mask")]):
-            case: dict = {"case": name, "image": [str(file) for file in images], "source": source}
-            if error:
-                case["error"] = error
-            if all(file.stem in masks for file in images):
-                case["label"] = [str(masks[file.stem]) for file in images]
-            yield case
+def _add_references(cases: list[dict[str, Any]], labels: list[Label], passed_over: PassedOver) -> None:
+    """Give each case the labels of all its files, and count them all."""
+    images = {Path(file): stem_of(Path(file)) for case in cases if "error" not in case for file in case["image"]}
+    owned = owners_of(labels, images)
+    used = set()
+    for case in cases:
+        references = [owned.get(Path(file)) for file in case["image"]]
+        if all(references):
+            case["label"] = [str(file) for file in references]
+            used |= set(references)
+    for label in labels:
+        passed_over.add("label used as reference" if label.path in used else f"unused {label.kind}", label.path)
 
 
-def _cases_of_volumes(files: list[Path]) -> Iterator[dict]:
-    stems = {file: _VOLUME.sub("", file.name) for file in files}
-    images = {file: stem for file, stem in stems.items() if not _RESULT.search(stem)}
-    masks = {stem[: -len("_mask")]: file for file, stem in stems.items() if stem.lower().endswith("_mask")}
-    flair = {file: stem for file, stem in images.items() if _NAMES_FLAIR.search(stem)}
-    others = {file: stem for file, stem in images.items() if file not in flair}
-    images = flair or {file: stem for file, stem in others.items() if not _BIDS.match(stem)}
-    for file in others:
-        if file not in images:
-            logger.info("%s: passed over, because its name says that it is not FLAIR.", file)
-    for file, stem in images.items():
-        case: dict = {"case": stem, "image": [str(file)], "source": "volume"}
-        if stem in masks:
-            case["label"] = [str(masks[stem])]
-        yield case
-
-
-def _may_be_dicom(file: Path) -> bool:
-    others = TIFF_SUFFIXES + PICTURE_SUFFIXES
-    return file.suffix.lower() not in others and not _VOLUME.search(file.name)
-
-
-def _cases_of_dicom(files: list[Path], series_uid: str | None, series_description: str | None) -> Iterator[dict]:
+def _cases_of_dicom(
+    files: list[Path], series_uid: str | None, series_description: str | None, passed_over: PassedOver
+) -> Iterator[dict]:
     all_series, errors = _readable_series(files)
+    read = {file for series in all_series for file in series.files}
+    for file in files:
+        if file not in read and file not in errors:
+            passed_over.add(kind_of_dicom(file), file)
     for file, error in _one_a_folder(errors).items():
         yield {"case": file.name, "image": [str(file)], "source": "dicom", "error": error}
     if series_uid is not None and files and series_uid not in {series.uid for series in all_series}:
@@ -179,7 +183,10 @@ def _cases_of_dicom(files: list[Path], series_uid: str | None, series_descriptio
             yield {"case": study[0].name, "image": names, "source": "dicom", "error": str(error)}
         else:
             about = {"series_uid": series.uid, "series_description": series.description}
-            yield {"case": series.name, "image": [str(file) for file in series.files], "source": "dicom", **about}
+            case = {"case": series.name, "image": [str(file) for file in series.files], "source": "dicom", **about}
+            for name, message in series.doubts:
+                add_flag(case, name, message)
+            yield case
 
 
 def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
@@ -214,39 +221,6 @@ def _one_a_folder(errors: dict[Path, str]) -> dict[Path, str]:
         others = f" The same holds for {len(files) - 1} more files in {folder}." if len(files) > 1 else ""
         told[files[0]] = errors[files[0]] + others
     return told
-
-
-def _group(folder: Path, images: list[Path]) -> Iterator[tuple[str, list[Path], str | None]]:
-    """Gather slices into cases by the name before the last number: name, files in order, error if any."""
-    numbered: dict[str, dict[int, Path]] = defaultdict(dict)
-    errors: dict[str, str] = {}
-    for file in images:
-        match = _NUMBERED.match(file.stem)
-        if match is None:
-            yield file.stem, [file], None
-            continue
-        slices, number = numbered[match["stem"]], int(match["number"])
-        if number in slices:
-            errors[match["stem"]] = f"{file}: slice {number} is also {slices[number]}. Keep one of them."
-        slices[number] = file
-    for stem, slices in numbered.items():
-        files = [slices[number] for number in sorted(slices)]
-        if len(files) == 1 or _pages(files[0]) > 1:
-            for file in files:
-                yield (stem if len(files) == 1 and stem else file.stem), [file], errors.get(stem)
-        else:
-            yield stem or folder.resolve().name, files, errors.get(stem)
-
-
-def _pages(file: Path) -> int:
-    """Pages of a TIFF file, 1 where it cannot be read: the reader's error says more."""
-    if file.suffix.lower() not in TIFF_SUFFIXES:
-        return 1
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            return len(tiff.pages)
-    except Exception:
-        return 1
 
 
 def _name_apart(cases: list[dict], root: Path) -> None:

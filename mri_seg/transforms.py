@@ -15,13 +15,22 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Spacingd, Transform
 from monai.utils import convert_to_numpy, convert_to_tensor
 
+from mri_seg.case_flags import add_flag
 from mri_seg.limits import LARGEST_VOLUME, SizeLimit
 from mri_seg.options import flag
 
-__all__ = ["NeighbouringSlicesd", "NormalizeForeground", "NormalizeForegroundd", "PlaneSpacingd", "RequireAxiald"]
+__all__ = [
+    "NeighbouringSlicesd",
+    "NormalizeForeground",
+    "NormalizeForegroundd",
+    "PlaneSpacingd",
+    "RequireAxiald",
+    "RequireImaged",
+]
 
 logger = logging.getLogger(__name__)
 
+_SAMPLE = 10_000  # voxels
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
@@ -148,6 +157,62 @@ class PlaneSpacingd(Spacingd):
 
     def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
         return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
+
+
+class RequireImaged(MapTransform):
+    """Refuse volumes that are no image, such as binary masks, and flag those that may be none.
+
+    A volume of one or two distinct finite values is refused. The flag ``few_values`` says that there are no more than
+    ``few``, as in a mask of several labels, and ``orientation_unknown`` that the file does not say which side is left.
+
+    Args:
+        keys: keys of the volumes, as read.
+        few: distinct values up to which a volume is flagged.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(self, keys: KeysCollection, *, few: int = 16, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.few = few
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each volume ``(C, H, W, D)``.
+
+        Raises:
+            ValueError: when a volume has one or two distinct finite values.
+        """
+        for key in self.key_iterator(data):
+            meta = data[key].meta
+            found = _distinct_values(data[key].as_tensor(), self.few)
+            if found is not None and len(found) <= 2:
+                file = str(meta.get("files") or meta.get("filename_or_obj", key)).partition("\n")[0]
+                values = " and ".join(f"{value:g}" for value in found.tolist()) or "none that is a number"
+                raise ValueError(
+                    f"{file}: its only {'value is' if len(found) == 1 else 'values are'} {values}, expected an image. "
+                    "It is empty or a mask: give the image, or leave it out."
+                )
+            if found is not None:
+                message = (
+                    f"it has only {len(found)} distinct values, as a mask of several labels has: look at the image."
+                )
+                add_flag(meta, "few_values", message)
+            if not meta.get("orientation_known", True):
+                message = (
+                    "its file does not say which side is left; nibabel's default is taken. Convert it to NIfTI from "
+                    "its source if the side matters."
+                )
+                add_flag(meta, "orientation_unknown", message)
+        return dict(data)
+
+
+def _distinct_values(volume: torch.Tensor, most: int) -> torch.Tensor | None:
+    """The distinct finite values of a volume, None if there are more than ``most``."""
+    flat = volume.flatten()
+    for values in (flat[:: max(len(flat) // _SAMPLE, 1)], flat):  # an image shows in a sample of it
+        distinct = values[torch.isfinite(values)].unique()
+        if len(distinct) > most:
+            return None
+    return distinct
 
 
 class RequireAxiald(MapTransform):

@@ -127,6 +127,9 @@ def volumes(folder: Path) -> dict[str, bytes]:
     for name, compressed in (("a.nrrd", False), ("b.nrrd", True), ("a.mha", False), ("b.mha", True)):
         itk.imwrite(itk.imread(str(folder / "source.nii")), str(folder / name), compression=compressed)
         made[name] = (folder / name).read_bytes()
+    for name in ("a.mgz", "a.mgh"):
+        nibabel.save(nibabel.MGHImage(image.dataobj, image.affine), folder / name)
+        made[name] = (folder / name).read_bytes()
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -210,26 +209,62 @@ class TestLooksLikeFlair:
         assert not made("FLAIR", image_type=("DERIVED", "PRIMARY", "ADC")).looks_like_flair
 
 
+class TestDoubts:
+    @pytest.mark.parametrize(
+        "series",
+        [
+            made("AX FLAIR", echo_time=120.0, inversion_time=2500.0),
+            made("AX FLAIR", echo_time=120.0),
+            made("t2_tirm", echo_time=120.0, inversion_time=2500.0),
+            made("AX T2", echo_time=120.0, inversion_time=2500.0),
+        ],
+    )
+    def test_are_none_of_flair(self, series: Series) -> None:
+        assert series.doubts == []
+
+    @pytest.mark.parametrize(
+        ("series", "names"),
+        [
+            (made("AX FLAIR"), ["no_echo_time"]),
+            (made("T2", echo_time=90.0), ["named_other_contrast", "timing_not_flair"]),
+            (made("AX FLAIR", echo_time=10.0), ["timing_not_flair"]),
+            (made("AX T1", echo_time=120.0, inversion_time=2500.0), ["named_other_contrast"]),
+            (made("FLAIR", image_type=("DERIVED", "PRIMARY", "SUBTRACTION")), ["not_flair_values"]),
+        ],
+    )
+    def test_name_the_reason_and_the_series(self, series: Series, names: list[str]) -> None:
+        assert [name for name, _ in series.doubts] == names
+        assert all(str(series) in message for _, message in series.doubts)
+
+
 class TestChooseFlair:
     def test_takes_the_one_that_looks_like_it(self) -> None:
         series = [made("T1", 1), made("AX FLAIR", 2), made("DWI", 3)]
         assert choose_flair(series) is series[1]
 
-    def test_takes_a_single_series_whatever_it_is(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_takes_a_single_series_whatever_it_is(self) -> None:
         series = made("unknown")
         assert choose_flair([series]) is series
-        assert not caplog.messages
-
-    def test_warns_when_the_timing_of_a_single_series_is_another(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.WARNING):
-            choose_flair([made("T2", echo_time=90.0)])
-        (message,) = caplog.messages
-        assert 'does not look like FLAIR: "T2" (1.2.1; images: 20; TE 90 ms, TI unknown)' in message
 
     def test_takes_the_one_asked_for(self) -> None:
         series = [made("AX FLAIR", 1), made("COR FLAIR", 2)]
         assert choose_flair(series, series_uid="1.2.2") is series[1]
         assert choose_flair(series, series_description="ax fl") is series[0]
+
+    @pytest.mark.parametrize("wish", ["FLAIR", "flair", " Flair "])
+    @pytest.mark.parametrize("longer", ["FLAIR_ND", "FLAIR", "sag FLAIR"])
+    def test_takes_the_one_whose_description_is_the_text_asked_for(self, wish: str, longer: str) -> None:
+        series = [made(longer if longer != "FLAIR" else "FLAIR ND", 1), made("FLAIR", 2)]
+        assert choose_flair(series, series_description=wish) is series[1]
+
+    @pytest.mark.parametrize("description", ["FLAIR (FA 150)", "FLAIR FA=90", "FLAIR Sub", "sub-01 FLAIR", "EPI FLAIR"])
+    def test_takes_flair_whose_description_holds_a_word_that_may_mean_a_map(self, description: str) -> None:
+        series = [made("AX T1", 1), made(description, 2), made("T2", 3)]
+        assert choose_flair(series) is series[1]
+
+    def test_takes_plain_flair_before_what_may_be_a_map_of_it(self) -> None:
+        series = [made("FLAIR Sub", 1), made("FLAIR", 2), made("FLAIR FA", 3)]
+        assert choose_flair(series) is series[1]
 
     @pytest.mark.parametrize(
         ("series", "wish", "message"),
@@ -238,7 +273,7 @@ class TestChooseFlair:
             ([made("AX FLAIR", 1), made("COR FLAIR", 2)], {}, "expected one series for FLAIR, 2 of 2 series fit"),
             ([made("FLAIR", 1)], {"series_uid": "1.9"}, 'expected one series for series_uid "1.9", none fits'),
             (
-                [made("FLAIR", 1), made("FLAIR 2", 2)],
+                [made("AX FLAIR", 1), made("FLAIR 2", 2)],
                 {"series_description": "flair"},
                 'expected one series for series_description "flair", 2 of 2 series fit',
             ),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 from dicom_series import write_series
 
+from mri_seg.case_flags import case_flags
+from mri_seg.earlier_outputs import CASE_ENDINGS
+from mri_seg.outputs import OUTPUTS
+from mri_seg.reader import LoadVolumed
 from mri_seg.studies import find_cases
 
 
@@ -24,6 +31,18 @@ def pages(file: Path, count: int) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(file, np.zeros((count, 4, 4), np.uint8), photometric="minisblack")
     return file
+
+
+def flags(dataset_dir: Path) -> dict[str, list[str]]:
+    """Names of the flags of each case."""
+    return {case["case"]: [flag["name"] for flag in case_flags(case)] for case in find_cases(dataset_dir)}
+
+
+def files(dataset_dir: Path) -> list[str]:
+    """Files of all cases, from the folder on."""
+    return [
+        Path(file).relative_to(dataset_dir).as_posix() for case in find_cases(dataset_dir) for file in case["image"]
+    ]
 
 
 def found(dataset_dir: Path | str) -> dict[str, dict]:
@@ -99,6 +118,10 @@ class TestFolders:
 
 
 class TestOneFile:
+    def test_is_taken_whatever_its_name(self, tmp_path: Path) -> None:
+        touch(tmp_path, "sub-1_T1w.nii.gz", "sub-1_FLAIR.nii.gz")
+        assert flags(tmp_path / "sub-1_T1w.nii.gz") == {"sub-1_T1w": ["named_other_contrast"]}
+
     @pytest.mark.parametrize("name", ["head.nii", "head.nii.gz"])
     def test_nifti(self, tmp_path: Path, name: str) -> None:
         touch(tmp_path, name, "other.nii")
@@ -137,6 +160,229 @@ class TestContrasts:
         touch(tmp_path, "a.nii", "b.mha", "c.nrrd", "d.mhd")
         assert list(found(tmp_path)) == ["a", "b", "c", "d"]
 
+    @pytest.mark.parametrize("name", ["3DFLAIR", "T2FLAIR", "P_fla", "dark-fluid", "FLAIR_SPACE", "t2_spc_da-fl_sag"])
+    def test_of_any_name_of_flair_are_preferred(self, tmp_path: Path, name: str) -> None:
+        touch(tmp_path, f"{name}.nii.gz", "P_T1.nii.gz", "T1.nii.gz", "AX_T1_FLAIR.nii.gz", "foo.nii.gz")
+        assert list(found(tmp_path)) == [name]
+
+    def test_of_an_ambiguous_name_of_flair_are_taken_with_a_flag(self, tmp_path: Path) -> None:
+        touch(tmp_path, "P_tirm.nii.gz", "P_T1.nii.gz", "Q_FLAIR.nii.gz", "R_FLAIR_Sub.nii.gz")
+        assert flags(tmp_path) == {"P_tirm": ["perhaps_stir"], "Q_FLAIR": [], "R_FLAIR_Sub": ["perhaps_a_map"]}
+
+    @pytest.mark.parametrize("name", ["P1_T1", "AX_T1_FLAIR", "t2w", "P1_mprage", "P1_ADC"])
+    def test_of_a_single_file_that_names_another_are_flagged(
+        self, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        touch(tmp_path, f"{name}.nii.gz", "P2.nii.gz")
+        assert flags(tmp_path) == {name: ["named_other_contrast"], "P2": []}
+        assert any(name in message and "not FLAIR" in message for message in caplog.messages)
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["P1_T1", "P1_T2"],
+            ["P1", "P1_T1"],
+            ["case_0000", "case_0001", "case_0002", "case_0003"],
+            ["T1", "T2", "ADC"],
+        ],
+    )
+    def test_of_one_patient_of_which_none_names_flair_are_an_error_that_lists_them(
+        self, tmp_path: Path, names: list[str]
+    ) -> None:
+        touch(tmp_path, *(f"{name}.nii.gz" for name in names), "other.nii.gz")
+        bad, good = sorted(find_cases(tmp_path), key=lambda case: "error" not in case)
+        assert (good["case"], "error" in good) == ("other", False)
+        assert f"expected one FLAIR image of a patient, found {len(names)}" in bad["error"]
+        assert all(str(tmp_path / f"{name}.nii.gz") in bad["error"] for name in names)
+
+    def test_in_folders_named_after_them_are_of_one_patient(self, tmp_path: Path) -> None:
+        touch(tmp_path, "P1/T1/a.nii", "P1/FLAIR/a.nii", "P2/3_AX_T1/b.nii", "P2/4_AX_FLAIR/c.nii")
+        touch(tmp_path, "by/flair/x.nii", "by/t1/x.nii", "by/flair/y.nii")
+        assert sorted(files(tmp_path)) == ["P1/FLAIR/a.nii", "P2/4_AX_FLAIR/c.nii", "by/flair/x.nii", "by/flair/y.nii"]
+
+    def test_of_slices_are_told_as_those_of_volumes(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"P_{name}_{n}.png" for name in ("flair", "t1", "t2") for n in (1, 2)))
+        assert found(tmp_path) == {"P_flair": {"image": ["P_flair_1.png", "P_flair_2.png"]}}
+
+    def test_of_what_was_computed_of_a_flair_come_after_it(self, tmp_path: Path) -> None:
+        touch(tmp_path, "P1_FLAIR.nii.gz", "P1_FLAIR_bias.nii.gz", "P1_FLAIR_brain.nii.gz", "P2_FLAIR_bias.nii.gz")
+        assert flags(tmp_path) == {"P1_FLAIR": [], "P2_FLAIR_bias": ["perhaps_bias_field"]}
+
+    def test_of_bids_sessions_are_of_a_patient_each(self, tmp_path: Path) -> None:
+        for session in ("1", "2"):
+            stem = f"sub-1/ses-{session}/anat/sub-1_ses-{session}"
+            touch(tmp_path, f"{stem}_FLAIR.nii.gz", f"{stem}_T1w.nii.gz", f"{stem}_PDw.nii.gz")
+        assert list(found(tmp_path)) == ["sub-1_ses-1_FLAIR", "sub-1_ses-2_FLAIR"]
+
+    def test_of_bids_say_nothing_of_other_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "sub-1/anat/sub-1_FLAIR.nii.gz", "P1.nii.gz")
+        assert list(found(tmp_path)) == ["P1", "sub-1_FLAIR"]
+
+    def test_of_bids_without_flair_say_so(self, tmp_path: Path) -> None:
+        touch(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
+        with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*given itself"):
+            find_cases(tmp_path)
+
+
+class TestDataSets:
+    """nnU-Net's and the Medical Segmentation Decathlon's."""
+
+    CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
+
+    def write(self, folder: Path, key: str, names: tuple[str, ...], *files: str) -> Path:
+        touch(folder, *files)
+        (folder / "dataset.json").write_text(json.dumps({key: dict(enumerate(names))}), encoding="utf-8")
+        return folder
+
+    @pytest.mark.parametrize("key", ["channel_names", "modality"])
+    @pytest.mark.parametrize("below", ["", "imagesTr"])
+    def test_of_nnunet_name_the_channel_that_is_flair(self, tmp_path: Path, key: str, below: str) -> None:
+        files = [f"imagesTr/{case}_{n:04}.nii.gz" for case in ("a", "b_1") for n in range(4)]
+        self.write(tmp_path, key, self.CHANNELS, *files, "labelsTr/a.nii.gz", "labelsTr/b_1.nii.gz")
+        cases = found(tmp_path / below)
+        assert [case["image"] for case in cases.values()] == [["a_0003.nii.gz"], ["b_1_0003.nii.gz"]]
+        if not below:
+            assert [case["label"] for case in cases.values()] == [["a.nii.gz"], ["b_1.nii.gz"]]
+
+    def test_of_nnunet_without_a_description_are_an_error_of_each_case(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"imagesTr/{case}_{n:04}.nii.gz" for case in ("a", "b") for n in range(4)))
+        cases = find_cases(tmp_path)
+        assert [case["case"] for case in cases] == ["a", "b"]
+        assert all("put nnU-Net's dataset.json beside the folder" in case["error"] for case in cases)
+
+    def test_of_nnunet_with_one_channel_are_cases_with_labels(self, tmp_path: Path) -> None:
+        touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
+        assert found(tmp_path) == {
+            "a_0000": {"image": ["a_0000.nii.gz"], "label": ["a.nii.gz"]},
+            "b_0000": {"image": ["b_0000.nii.gz"]},
+        }
+
+    def test_of_one_channel_of_another_contrast_are_flagged(self, tmp_path: Path) -> None:
+        self.write(tmp_path, "channel_names", ("T1w",), "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz")
+        assert flags(tmp_path) == {name: ["named_other_contrast"] for name in ("a_0000", "b_0000")}
+
+    @pytest.mark.parametrize(("names", "volume"), [(("FLAIR", "T1w", "t1gd", "T2w"), 0), (("T2w", "T2-FLAIR"), 1)])
+    def test_of_the_decathlon_name_the_volume_of_each_file(
+        self, tmp_path: Path, names: tuple[str, ...], volume: int
+    ) -> None:
+        self.write(
+            tmp_path, "modality", names, "imagesTr/B_001.nii.gz", "imagesTs/B_002.nii.gz", "labelsTr/B_001.nii.gz"
+        )
+        first, second = find_cases(tmp_path)
+        assert (first["volume"], second["volume"]) == (volume, volume)
+        assert [Path(file).parent.name for file in first["label"]] == ["labelsTr"]
+        (given,) = find_cases(tmp_path / "imagesTs" / "B_002.nii.gz")
+        assert given["volume"] == volume
+
+    def test_volume_named_is_read_unless_the_user_names_another(self, tmp_path: Path) -> None:
+        voxels = np.arange(4 * 3 * 2 * 2, dtype=np.float32).reshape(4, 3, 2, 2)
+        self.write(tmp_path, "modality", ("T1", "FLAIR"))
+        (tmp_path / "imagesTr").mkdir()
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "imagesTr" / "a.nii")
+        (case,) = find_cases(tmp_path)
+        for options, volume in (({}, 1), ({"volume": 0}, 0)):
+            image = LoadVolumed("image", **options)(case)["image"]
+            np.testing.assert_array_equal(image[0], voxels[..., volume])
+
+    @pytest.mark.parametrize("content", ["", "[1, 2]", '{"modality": 3}', '{"channel_names": {"red": 0}}'])
+    def test_described_otherwise_are_read_as_folders(self, tmp_path: Path, content: str) -> None:
+        touch(tmp_path, "a.nii", "b.nii")
+        (tmp_path / "dataset.json").write_text(content, encoding="utf-8")
+        assert list(found(tmp_path)) == ["a", "b"]
+
+    def test_patients_numbered_with_four_digits_are_no_channels(self, tmp_path: Path) -> None:
+        touch(tmp_path, "P_0001.nii.gz", "P_0002.nii.gz", "P_0003.nii.gz")
+        assert list(found(tmp_path)) == ["P_0001", "P_0002", "P_0003"]
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        "label",
+        [
+            "P1_mask.nii.gz",
+            "P1_label.nii",
+            "P1-label.nrrd",
+            "P1_segmentation.nii.gz",
+            "P1_roi.nii.gz",
+            "P1_lesion.nii.gz",
+            "P1.seg.nrrd",
+            "P1Mask.nii",
+            "mask_P1.nii.gz",
+            "P1_tumor_mask.mha",
+            "masks/P1.nii.gz",
+            "labelsTr/P1.nii.gz",
+            "lesion_masks/P1_seg.nii.gz",
+            "derivatives/drawn/P1_label-lesion_mask.nii.gz",
+        ],
+    )
+    def test_are_references_of_the_image_they_name_and_no_cases(self, tmp_path: Path, label: str) -> None:
+        touch(tmp_path, "P1.nii.gz", "P2.nii.gz", label)
+        assert found(tmp_path) == {
+            "P1": {"image": ["P1.nii.gz"], "label": [Path(label).name]},
+            "P2": {"image": ["P2.nii.gz"]},
+        }
+
+    def test_belong_to_the_flair_of_their_patient(self, tmp_path: Path) -> None:
+        touch(tmp_path, "B-0/B-0-t2f.nii.gz", "B-0/B-0-t1n.nii.gz", "B-0/B-0-seg.nii.gz")
+        touch(tmp_path, "p/FLAIR.nii.gz", "p/T1.nii.gz", "p/mask.nii.gz", "q/Q_FLAIR.nii.gz", "q/Q_T1_mask.nii.gz")
+        assert {name: case.get("label") for name, case in found(tmp_path).items()} == {
+            "B-0-t2f": ["B-0-seg.nii.gz"],
+            "FLAIR": ["mask.nii.gz"],
+            "Q_FLAIR": None,
+        }
+
+    @pytest.mark.parametrize(
+        "label",
+        [
+            "Segmentation.seg.nrrd",
+            "Segmentation_1.nrrd",
+            "P1_brain_mask.nii.gz",
+            "P1_brainmask.nii.gz",
+            "P1_dseg.nii.gz",
+            "aseg.mgz",
+            "P1_probability.nii.gz",
+            "predictions/P1.nii.gz",
+            "brain_masks/P1.nii.gz",
+            "derivatives/bet/P1.nii.gz",
+            "masks/other.nii.gz",
+            "derivatives/sub-1_space-MNI_desc-lesion_mask.nii.gz",
+        ],
+    )
+    def test_of_other_things_are_neither_references_nor_cases(self, tmp_path: Path, label: str) -> None:
+        touch(tmp_path, "P1.nii.gz", label)
+        assert found(tmp_path) == {"P1": {"image": ["P1.nii.gz"]}}
+
+    def test_that_may_be_of_several_images_are_of_none(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/1.png", "b/1.png", "masks/1.png", "P.nii", "P_seg.nii", "P_label.nii")
+        assert not any("label" in case for case in found(tmp_path).values())
+
+    @pytest.mark.parametrize(
+        ("images", "labels"),
+        [("images/{}", "masks/{}"), ("{}/images", "{}/masks"), ("images/{}", "labels/{}"), ("{}", "gt/{}")],
+    )
+    def test_of_slices_lie_in_folders_of_their_own(self, tmp_path: Path, images: str, labels: str) -> None:
+        for patient in ("a", "b"):
+            touch(tmp_path, *(f"{form.format(patient)}/{n}.png" for form in (images, labels) for n in (1, 2)))
+        for case in find_cases(tmp_path):
+            for image, label in zip(case["image"], case["label"], strict=True):
+                image, label = Path(image).relative_to(tmp_path), Path(label).relative_to(tmp_path)
+                assert label.name == image.name
+                assert {"a", "b"} & set(label.parts) == {"a", "b"} & set(image.parts)
+
+    def test_in_a_folder_that_the_user_names_are_told_by_their_own_names_alone(self, tmp_path: Path) -> None:
+        touch(tmp_path, "masks/P1.nii.gz", "masks/P2_mask.nii.gz")
+        assert list(found(tmp_path / "masks")) == ["P1"]
+
+    @pytest.mark.parametrize("name", ["P1_mask.nii.gz", "masks/P1.nii.gz", "s_1_mask.png", "Segmentation.seg.nrrd"])
+    def test_that_the_user_names_are_taken(self, tmp_path: Path, name: str) -> None:
+        touch(tmp_path, name, "P1.nii.gz")
+        (case,) = find_cases(tmp_path / name)
+        assert case["image"] == [str(tmp_path / name)]
+
+    def test_of_data_sets_with_label_in_their_name_are_images(self, tmp_path: Path) -> None:
+        touch(tmp_path, "MSSEG_001_FLAIR.nii.gz", "MS-SEG_002_FLAIR.nii.gz")
+        assert len(found(tmp_path)) == 2
+
 
 class TestPictures:
     @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
@@ -155,6 +401,30 @@ class TestResults:
     def test_of_an_earlier_run_are_not_cases(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.nii", "out/a/a_mask.nii.gz", "out/a/a_probability.nii.gz", "out/a/a_sheet.png")
         assert [case["case"] for case in find_cases(tmp_path, exclude=tmp_path / "out")] == ["a"]
+
+    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/summary.csv"])
+    def test_of_an_earlier_run_elsewhere_are_not_cases_either(
+        self, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        touch(tmp_path, "a.nii", *(f"out/a/a{ending}" for ending in CASE_ENDINGS if ending != "_measurements.json"))
+        touch(tmp_path, "out/a/s_1_mask.tif", "out/a/s_2_mask.tif", beside)
+        (tmp_path / beside).write_text("case,status,source\na,done,volume\n", encoding="utf-8")
+        with caplog.at_level(logging.INFO):
+            assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
+        assert "results of an earlier run" in caplog.text
+
+    def test_beside_their_images_are_no_references(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/a.nii", "a/a_mask.nii.gz", "a/a_sheet.png", "a/a_measurements.json")
+        assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
+
+    def test_are_recognised_by_all_names_that_are_written(self) -> None:
+        fixed = {name for name in OUTPUTS if name != "slices"}
+        assert sorted(CASE_ENDINGS) == sorted(OUTPUTS[name].names({"case": ""})[0] for name in fixed)
+
+    def test_that_look_like_them_are_cases(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/a_sheet.png", "b.nii")
+        (tmp_path / "summary.csv").write_text("name,age\n", encoding="utf-8")
+        assert list(found(tmp_path)) == ["a_sheet", "b"]
 
     def test_named_mask_are_labels_of_the_volume_beside_them(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.nii.gz", "a_mask.nii.gz", "b_mask.nii.gz", "c_probability.nii")
@@ -197,6 +467,21 @@ class TestDICOM:
         good, bad = find_cases(tmp_path)
         assert "error" not in good
         assert str(tmp_path / "bad.dcm") in bad["error"]
+
+    @pytest.mark.parametrize(
+        ("header", "names"),
+        [
+            ({}, []),
+            ({"EchoTime": None}, ["no_echo_time"]),
+            ({"description": "AX T1", "EchoTime": 9}, ["named_other_contrast", "timing_not_flair"]),
+            ({"description": "unknown", "EchoTime": 90, "InversionTime": 150}, ["timing_not_flair"]),
+            ({"description": "FLAIR Sub"}, ["perhaps_a_map"]),
+            ({"ImageType": ["DERIVED", "PRIMARY", "ADC"]}, ["not_flair_values"]),
+        ],
+    )
+    def test_series_that_may_not_be_flair_are_flagged(self, tmp_path: Path, header: dict, names: list[str]) -> None:
+        self.write(tmp_path, patient_id="P", study_uid="1.2.3", SeriesNumber=4, StudyDate="20200102", **header)
+        assert flags(tmp_path) == {"P_20200102_4": names}
 
     def test_series_uid_takes_one_series_of_all(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a", study_uid="1.2.3", series_uid="1.2.3.1", patient_id="A")
@@ -246,9 +531,12 @@ class TestMasks:
         pages(tmp_path / "head_mask.tif", 3)
         assert found(tmp_path) == {"head": {"image": ["head.tif"], "label": ["head_mask.tif"]}}
 
-    def test_belong_to_slices_of_the_same_folder(self, tmp_path: Path) -> None:
-        touch(tmp_path, "images/s_1.tif", "masks/s_1_mask.tif")
-        assert [set(case) for case in found(tmp_path).values()] == [{"image"}]
+    def test_belong_to_slices_of_the_same_folder_or_beside_a_folder_of_masks(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/s_1.tif", "b/s_1_mask.tif", "images/t_1.tif", "masks/t_1_mask.tif")
+        assert found(tmp_path) == {
+            "s": {"image": ["s_1.tif"]},
+            "t": {"image": ["t_1.tif"], "label": ["t_1_mask.tif"]},
+        }
 
     def test_alone_are_no_case(self, tmp_path: Path) -> None:
         touch(tmp_path, "s_1_mask.tif")
@@ -313,6 +601,66 @@ class TestNames:
     def test_are_told_apart_as_folders_of_numbers(self, tmp_path: Path) -> None:
         touch(tmp_path, "x/day/1.tif", "x/day/2.tif", "y/day/1.tif", "y/day/2.tif")
         assert list(found(tmp_path)) == ["x_day_day", "y_day_day"]
+
+
+class TestPassedOver:
+    def test_is_counted_by_kind_in_one_line(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        touch(tmp_path, "P_FLAIR.nii", "P_T1.nii", "P_T2.nii", "P_mask.nii", "Q_mask.nii", "x.zip", "notes.txt", "raw")
+        with caplog.at_level(logging.INFO):
+            find_cases(tmp_path)
+        (line,) = [record.message for record in caplog.records if record.levelno == logging.INFO]
+        for part in (
+            "2 volumes of another contrast (P_T1.nii, P_T2.nii)",
+            "1 label used as reference (P_mask.nii)",
+            "1 unused label (Q_mask.nii)",
+            "1 zip file (x.zip): unpack it",
+            "1 .txt file (notes.txt)",
+            "1 file without suffix (raw)",
+        ):
+            assert part in line
+
+    def test_is_not_said_where_there_is_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        touch(tmp_path, "a.nii", ".hidden.zip")
+        with caplog.at_level(logging.INFO):
+            find_cases(tmp_path)
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["a.zip"], "1 zip file (a.zip): unpack it"),
+            (["a.tar.gz", "b.7z"], "2 archives (a.tar.gz, b.7z): unpack it"),
+            (["a.PAR", "a.REC"], "2 PAR/REC files (a.PAR, a.REC): convert with dcm2niix"),
+            (["a+orig.HEAD", "a+orig.BRIK"], "2 AFNI files (a+orig.BRIK, a+orig.HEAD): convert with 3dAFNItoNIFTI"),
+            (["s/2dseq"], "1 Bruker file (2dseq): convert with"),
+            (["a.h5", "meas_1.dat"], "2 files of raw k-space data (a.h5, meas_1.dat): reconstruct images"),
+            (["a.img"], "1 file of an Analyze or NIfTI pair without its other half (a.img)"),
+            (["a.npy", "b.npy", "c.npy", "d.npy"], "4 array files (a.npy, b.npy, c.npy, ...): save it as NIfTI"),
+            (["1_mask.png", "2_mask.png"], "2 unused labels (1_mask.png, 2_mask.png)"),
+            ([], "It is empty."),
+        ],
+    )
+    def test_is_what_the_error_of_a_folder_without_cases_says(
+        self, tmp_path: Path, names: list[str], message: str
+    ) -> None:
+        touch(tmp_path, *names)
+        with pytest.raises(ValueError, match="holds no case to segment") as caught:
+            find_cases(tmp_path)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("sop_class", "message"),
+        [
+            ("1.2.840.10008.5.1.4.1.1.2", "3 CT images (IM0000.dcm, IM0001.dcm, IM0002.dcm)"),
+            ("1.2.840.10008.5.1.4.1.1.66.4", "3 DICOM objects (Segmentation)"),
+            ("1.2.3", "3 DICOM files of unknown kind"),
+        ],
+    )
+    def test_of_dicom_is_named_by_its_kind(self, tmp_path: Path, sop_class: str, message: str) -> None:
+        write_series(tmp_path, TestDICOM.VOLUME, TestDICOM.AFFINE, SOPClassUID=sop_class)
+        with pytest.raises(ValueError, match="holds no case to segment") as caught:
+            find_cases(tmp_path)
+        assert message in str(caught.value)
 
 
 class TestRefuses:

@@ -10,12 +10,14 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, Invertd, Orientationd
 
+from mri_seg.case_flags import case_flags
 from mri_seg.transforms import (
     NeighbouringSlicesd,
     NormalizeForeground,
     NormalizeForegroundd,
     PlaneSpacingd,
     RequireAxiald,
+    RequireImaged,
     neighbour_offsets,
 )
 
@@ -266,3 +268,45 @@ class TestRequireAxiald:
     def test_lets_volumes_of_unknown_spacing_through(self) -> None:
         case = {"image": volume_of((1, 4, 4, 4), (5, 1, 1), known=False)}
         assert RequireAxiald("image")(case) == case
+
+
+class TestRequireImaged:
+    @staticmethod
+    def check(values: np.ndarray, **meta: object) -> list[str]:
+        """Names of the flags."""
+        volume = MetaTensor(torch.as_tensor(values)[None], meta={"files": "head.nii\nother", "case": "head", **meta})
+        checked = RequireImaged("image")({"image": volume})["image"]
+        assert checked is volume
+        return [flag["name"] for flag in case_flags(checked.meta)]
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ([0, 1], "its only values are 0 and 1,"),
+            ([7.5], "its only value is 7.5,"),
+            ([0, 255, np.nan, np.inf], "its only values are 0 and 255,"),
+            ([np.nan], "its only values are none that is a number,"),
+        ],
+    )
+    def test_refuses_one_or_two_values_and_names_the_file(self, values: list[float], message: str) -> None:
+        volume = np.resize(np.array(values, np.float32), (40, 30, 20))
+        with pytest.raises(ValueError, match=rf"^head\.nii: {message} expected an image\. It is empty or a mask"):
+            self.check(volume)
+
+    def test_finds_a_single_voxel_of_a_third_value(self) -> None:
+        volume = np.resize(np.array([0, 1], np.float32), (64, 63, 50))
+        volume[17, 5, 3] = 4
+        assert self.check(volume) == ["few_values"]
+
+    def test_flags_a_mask_of_several_labels(self) -> None:
+        assert self.check(np.resize(np.array([0, 1, 2, 4], np.float32), (20, 20, 9))) == ["few_values"]
+
+    def test_lets_an_image_through(self) -> None:
+        assert self.check(np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2)) == []
+        dark = np.zeros((64, 64, 40), np.float32)  # nearly all of it air
+        dark[30:34, 30:34, 20:22] = np.arange(32).reshape(4, 4, 2)
+        assert self.check(dark) == []
+
+    def test_flags_an_orientation_that_is_not_known(self) -> None:
+        volume = np.arange(4 * 3 * 8, dtype=np.float32).reshape(4, 3, 8)
+        assert self.check(volume, orientation_known=False) == ["orientation_unknown"]

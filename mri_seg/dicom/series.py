@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,14 +12,13 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from mri_seg.contrast_names import Contrast, contrast_of
 from mri_seg.dicom.copies import without_copies
 from mri_seg.dicom.headers import bare_sop_class, frame_count, functional_group, number_of, read_header
 from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.files import safe_name
 
 __all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
-
-_log = logging.getLogger(__name__)
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _MR_IMAGES = {
@@ -49,15 +47,6 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]
 
-# Names that vendors and sites give to T2-weighted FLAIR. Siemens calls it dark-fluid, "da-fl" in SPACE protocols. TIRM
-# does not name it: Siemens uses that word for STIR as well, so there the timing decides.
-_FLAIR = re.compile(r"flair|dark.?fluid|(?<![a-z])da.?fl(?![a-z])", re.IGNORECASE)
-# Other images of the same name or timing: T1 FLAIR, double inversion recovery, diffusion, perfusion, subtraction.
-_NOT_FLAIR = re.compile(
-    r"(?<![a-z0-9])(t1w?|dir|adc|dwi|dti|trace[a-z]*|diff[a-z]*|perf[a-z]*|sub(tract[a-z]*)?|tensor|fa|scout"
-    r"|locali[sz]er)(?![a-z0-9])",
-    re.IGNORECASE,
-)
 # PS3.3 C.8.3.1.1.1 and C.8.13.3.1.1: value 3 or 4 of ImageType that says the values are no longer FLAIR intensities.
 _NOT_FLAIR_TYPES = {"ADC", "DIFFUSION", "DIFFUSION_ANISO", "TENSOR", "FA", "TRACEW", "PERFUSION", "SUBTRACTION"}
 _FLAIR_INVERSION_TIME = (1500.0, 3000.0)  # ms; 1.5 and 3 T with long and short repetition times
@@ -102,16 +91,43 @@ class Series:
         """Whether the description or the timing is that of T2-weighted FLAIR.
 
         The description names it, or it is inversion recovery with an inversion time of 1500 to 3000 ms and an echo time
-        over 70 ms. T1-weighted FLAIR, double inversion recovery and maps such as ADC are not taken for FLAIR.
+        over 70 ms. T1-weighted FLAIR, double inversion recovery and maps such as ADC are not taken for FLAIR. TIRM does
+        not name it, because Siemens uses that word for STIR as well: there the timing decides.
         """
-        if _NOT_FLAIR.search(self.description) or _NOT_FLAIR_TYPES.intersection(self.image_type):
+        named = contrast_of(self.description)
+        if named in (Contrast.T1, Contrast.OTHER) or _NOT_FLAIR_TYPES.intersection(self.image_type):
             return False
-        if _FLAIR.search(self.description):
+        if named in (Contrast.FLAIR, Contrast.FLAIR_OR_MAP):
             return self.echo_time is None or self.echo_time >= _T1_ECHO_TIME
+        return self._timed_as_flair
+
+    @property
+    def _timed_as_flair(self) -> bool:
         if self.echo_time is None or self.inversion_time is None:
             return False
         shortest, longest = _FLAIR_INVERSION_TIME
         return shortest <= self.inversion_time <= longest and self.echo_time > _FLAIR_ECHO_TIME
+
+    @property
+    def doubts(self) -> list[tuple[str, str]]:
+        """Why it may not be FLAIR: for each reason the name of a flag and a sentence."""
+        doubts = []
+        named = contrast_of(self.description)
+        if named.is_other and not self.looks_like_flair:  # T2-weighted by name, FLAIR by its timing: no contradiction
+            doubts.append(("named_other_contrast", f"its description names {named.value}, not FLAIR: {self}."))
+        elif named is Contrast.FLAIR_OR_MAP:
+            doubts.append(("perhaps_a_map", f"its description may name a map or a subtraction of FLAIR: {self}."))
+        if types := _NOT_FLAIR_TYPES.intersection(self.image_type):
+            doubts.append(
+                ("not_flair_values", f"its values are not those of FLAIR, but {', '.join(sorted(types))}: {self}.")
+            )
+        elif self.echo_time is None:
+            doubts.append(
+                ("no_echo_time", f"EchoTime is missing, so that its timing does not say whether it is FLAIR: {self}.")
+            )
+        elif not (self.looks_like_flair or self._timed_as_flair):
+            doubts.append(("timing_not_flair", f"by its timing this is not FLAIR: {self}."))
+        return doubts
 
     @property
     def name(self) -> str:
@@ -182,21 +198,21 @@ def choose_flair(
     Args:
         series: the series of one study.
         series_uid: take the series of this SeriesInstanceUID.
-        series_description: take the series whose description holds this text, in any case.
+        series_description: take the series whose description is this text or, if there is none, holds it, in any case.
 
     Returns:
-        the one series asked for; without a wish, the only series, or the only one that looks like FLAIR.
+        the one series asked for; without a wish, the only series, or the only one that looks like FLAIR; one whose
+        description may also name a map of FLAIR, only if there is no other. Its ``doubts`` say why it may not be FLAIR.
 
     Raises:
         ValueError: when no series or several fit; the message lists all of them.
     """
     if series_uid or series_description:
+        wanted = str(series_description or "").strip().casefold()
         fitting = [
-            one
-            for one in series
-            if (not series_uid or one.uid == series_uid)
-            and (not series_description or series_description.casefold() in one.description.casefold())
+            one for one in series if (not series_uid or one.uid == series_uid) and wanted in one.description.casefold()
         ]
+        fitting = [one for one in fitting if one.description.strip().casefold() == wanted] or fitting
         wish = " and ".join(
             f'{what} "{value}"'
             for what, value in (("series_uid", series_uid), ("series_description", series_description))
@@ -204,13 +220,11 @@ def choose_flair(
         )
     else:
         fitting = list(series) if len(series) == 1 else [one for one in series if one.looks_like_flair]
+        fitting = [one for one in fitting if contrast_of(one.description) is not Contrast.FLAIR_OR_MAP] or fitting
         wish = "FLAIR"
     if len(fitting) != 1:
         raise ValueError(_choice_error(series, fitting, wish))
-    (chosen,) = fitting
-    if not chosen.looks_like_flair and chosen.echo_time is not None:
-        _log.warning("%s: does not look like FLAIR: %s. Taken all the same.", chosen.files[0], chosen)
-    return chosen
+    return fitting[0]
 
 
 def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:

@@ -97,6 +97,10 @@ def by_itk(name: str, change: Callable[[bytes], bytes] = bytes, compressed: bool
     return make
 
 
+def by_nibabel(name: str, kind: type[nibabel.spatialimages.SpatialImage]) -> Callable[[Path], Any]:
+    return lambda folder: nibabel.save(kind(volume_voxels(), AFFINE), folder / name)
+
+
 def dicom(change: Callable[[bytes], bytes] = bytes, **options: Any) -> Callable[[Path], Any]:
     """A series of three images, named after its folder, the bytes of the middle one changed."""
 
@@ -200,6 +204,7 @@ def coloured_palette() -> Image.Image:
 GREY = Image.fromarray(slice_pixels())
 NAN = np.where(volume_voxels() > 0, volume_voxels(), np.nan).astype(np.float32)
 RGB = np.zeros((*SHAPE, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+LARGE_PIXELS = np.resize(np.arange(251, dtype=np.uint8), (800, 800, 2))
 HUGE = r"declares .*60000 x 60000.* voxels.*more than the 1,000,000,000 that largest_volume.*--largest_volume \d+"
 GROWN = r"huge_pixels\.nii resampled from 99 x 99 mm to 0\.94 x 0\.94 mm: declares 84256 x 84256 x 2 voxels"
 
@@ -246,9 +251,7 @@ BAD = [
     Input("huge_nrrd", by_itk("huge_nrrd.nrrd", replaced(b"24 32 3\n", b"2400 3200 300\n")), "declares 2400 x 3200"),
     Input("huge_frames", frames(2_000_000_000), "declares 2000000000 x 16 x 16 voxels"),
     Input("jpeg_in_dicom", dicom(enlarged_jpeg, transfer_syntax=JPEGLosslessSV1), rf"IM0001\.dcm: {HUGE}"),
-    Input(
-        "huge_pixels", nifti("huge_pixels.nii", np.zeros((800, 800, 2), np.uint8), np.diag([99.0, 99, 99, 1])), GROWN
-    ),
+    Input("huge_pixels", nifti("huge_pixels.nii", LARGE_PIXELS, np.diag([99.0, 99, 99, 1])), GROWN),
     Input("missing_frames", frames(50), "has 50 frames, but no PlanePositionSequence"),
     # Values that are none.
     Input("nan_tiff", tiff("nan_tiff.tif", np.full(SHAPE, np.nan, np.float32)), "not finite"),
@@ -276,6 +279,21 @@ BAD = [
         several(tiff("reference.tif"), tiff("reference_mask.tif", slice_pixels(shape=(16, 16)))),
         r"reference_mask\.tif: the label has the shape \(16, 16, 1\), but \(32, 24, 1\)",
     ),
+    # No image.
+    Input(
+        "one_pixel", tiff("one_pixel.tif", np.full((1, 1), 9, np.uint8)), r"one_pixel\.tif: its only value is 9, exp"
+    ),
+    Input(
+        "one_bit",
+        png("one_bit.png", GREY.convert("1")),
+        r"one_bit\.png: its only values are 0 and (1|255), expected an",
+    ),
+    Input("bits", tiff("bits.tif", slice_pixels() > 100, photometric="minisblack"), "only values are 0 and 1.*a mask"),
+    Input("constant", nifti("constant.nii", np.full((*SHAPE, 3), 7, np.float32)), "its only value is 7, expected an"),
+    Input("zeros", nifti("zeros.nii", np.zeros((*SHAPE, 3), np.int16)), "its only value is 0, .*empty or a mask"),
+    Input(
+        "nan_and_one", nifti("nan_and_one.nii", np.where(NAN > 150, 1, np.nan).astype(np.float32)), "only value is 1"
+    ),
     # No place in space.
     Input("zero_affine", nifti("zero_affine.nii", srow_x=0, srow_y=0, srow_z=0, sform_code=1), "affine"),
     Input("nan_affine", nifti("nan_affine.nii", srow_x=np.nan, sform_code=1), "affine"),
@@ -291,7 +309,6 @@ BAD = [
 ODD = [
     Input("good", nifti("good.nii.gz")),
     Input("odd_sizes", tiff("odd_sizes.tif", slice_pixels(shape=(37, 53)))),
-    Input("one_pixel", tiff("one_pixel.tif", np.full((1, 1), 9, np.uint8))),
     Input("one_row", png("one_row.png", Image.fromarray(slice_pixels(shape=(1, 40))))),
     Input("large", tiff("large.tif", slice_pixels(shape=(4096, 4096)))),
     Input("grey_palette", png("grey_palette.png", grey_palette())),
@@ -299,8 +316,6 @@ ODD = [
         "tiff_palette",
         tiff("tiff_palette.tif", photometric="palette", colormap=np.stack([np.arange(256, dtype=np.uint16) * 257] * 3)),
     ),
-    Input("one_bit", png("one_bit.png", GREY.convert("1"))),
-    Input("bits", tiff("bits.tif", slice_pixels() > 100, photometric="minisblack")),
     Input("rgba", png("rgba.png", GREY.convert("RGBA"))),
     Input("jpeg", png("jpeg.jpg", GREY)),
     Input("twelve_bit", tiff("twelve_bit.tif", slice_pixels(np.uint16) * 20)),
@@ -312,8 +327,6 @@ ODD = [
     Input("Jürgen Größe 脑 1,5T", nifti("Jürgen Größe 脑 1,5T.nii")),
     Input("long_" + 150 * "x", nifti("long_" + 150 * "x" + ".nii.gz")),
     Input("loop", loop),
-    Input("constant", nifti("constant.nii", np.full((*SHAPE, 3), 7, np.float32))),
-    Input("zeros", nifti("zeros.nii", np.zeros((*SHAPE, 3), np.int16))),
     Input("nan_around", nifti("nan_around.nii", NAN)),
     Input("one_slice", nifti("one_slice.nii", volume_voxels(slices=1)[..., 0])),
     Input("int64", nifti("int64.nii", volume_voxels(np.int64))),
@@ -323,5 +336,8 @@ ODD = [
     Input("five_d_of_one", nifti("five_d_of_one.nii", volume_voxels()[..., None, None])),
     Input("packed_mha", by_itk("packed_mha.mha", compressed=True)),
     Input("nrrd", by_itk("nrrd.nrrd")),
+    Input("mgz", by_nibabel("mgz.mgz", nibabel.MGHImage)),
+    Input("pair", by_nibabel("pair.img", nibabel.Nifti1Pair)),
+    Input("analyze", by_nibabel("analyze.img", nibabel.AnalyzeImage)),
     Input("dicom", dicom()),
 ]

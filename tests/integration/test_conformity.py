@@ -178,7 +178,11 @@ class TestConfigsAgree:
 
     def test_validation_preprocesses_as_inference_does(self) -> None:
         own = ("allow_missing_keys", "volume", "spacing")  # inference reads what is less well known
-        checks = ("CopyItemsd", "mri_seg.transforms.RequireAxiald")  # they leave the image as it is
+        checks = (
+            "CopyItemsd",
+            "mri_seg.transforms.RequireImaged",
+            "mri_seg.transforms.RequireAxiald",
+        )  # they leave the image as it is
         validation, inference = (
             [
                 {key: value for key, value in transform.items() if key not in own}
