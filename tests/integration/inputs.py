@@ -309,7 +309,7 @@ BAD = [
 ODD = [
     Input("good", nifti("good.nii.gz")),
     Input("odd_sizes", tiff("odd_sizes.tif", slice_pixels(shape=(37, 53)))),
-    Input("one_row", png("one_row.png", Image.fromarray(slice_pixels(shape=(1, 40))))),
+    Input("one_row", png("one_row.png", Image.fromarray(np.arange(40, dtype=np.uint8)[None]))),
     Input("large", tiff("large.tif", slice_pixels(shape=(4096, 4096)))),
     Input("grey_palette", png("grey_palette.png", grey_palette())),
     Input(
