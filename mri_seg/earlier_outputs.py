@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = ["CASE_ENDINGS", "earlier_outputs"]
 
 CASE_ENDINGS = (
+    "_provenance.json",
     "_mask.nii.gz",
     "_probability.nii.gz",
     "_seg.dcm",
@@ -25,8 +26,8 @@ _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # and ho
 def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     """Names of a folder's files that an earlier inference wrote.
 
-    Its folder of a case is one that holds ``<folder>_measurements.json`` or lies beside ``summary.csv``, a table of
-    cases. A user's own files in it are not among them: an output folder may be that of the images.
+    Its folder of a case is one that holds ``<folder>_provenance.json`` or ``<folder>_measurements.json``, or lies
+    beside ``summary.csv``, a table of cases. A user's own files in it are not among them: an output folder may be that of the images.
 
     Args:
         folder: the folder.
@@ -34,7 +35,7 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     """
     names = set(names)
     case = folder.resolve().name
-    if f"{case}_measurements.json" not in names and not _has_table(folder.resolve().parent):
+    if not names & {f"{case}_provenance.json", f"{case}_measurements.json"} and not _has_table(folder.resolve().parent):
         return {name for name in names if name in _TABLES and _begins(folder / name, _TABLES[name])}
     own = {f"{case}{ending}" for ending in CASE_ENDINGS} & names
     slices = {name for name in names - own if name.lower().endswith((".tif", ".tiff", ".png", ".jpg", ".jpeg"))}

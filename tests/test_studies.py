@@ -402,11 +402,12 @@ class TestResults:
         touch(tmp_path, "a.nii", "out/a/a_mask.nii.gz", "out/a/a_probability.nii.gz", "out/a/a_sheet.png")
         assert [case["case"] for case in find_cases(tmp_path, exclude=tmp_path / "out")] == ["a"]
 
-    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/summary.csv"])
+    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/a/a_provenance.json", "out/summary.csv"])
     def test_of_an_earlier_run_elsewhere_are_not_cases_either(
         self, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        touch(tmp_path, "a.nii", *(f"out/a/a{ending}" for ending in CASE_ENDINGS if ending != "_measurements.json"))
+        told_by = {"_measurements.json", "_provenance.json"}
+        touch(tmp_path, "a.nii", *(f"out/a/a{ending}" for ending in CASE_ENDINGS if ending not in told_by))
         touch(tmp_path, "out/a/s_1_mask.tif", "out/a/s_2_mask.tif", beside)
         (tmp_path / beside).write_text("case,status,source\na,done,volume\n", encoding="utf-8")
         with caplog.at_level(logging.INFO):
@@ -419,7 +420,8 @@ class TestResults:
 
     def test_are_recognised_by_all_names_that_are_written(self) -> None:
         fixed = {name for name in OUTPUTS if name != "slices"}
-        assert sorted(CASE_ENDINGS) == sorted(OUTPUTS[name].names({"case": ""})[0] for name in fixed)
+        written = [OUTPUTS[name].names({"case": ""})[0] for name in fixed]
+        assert sorted(CASE_ENDINGS) == sorted(["_provenance.json", *written])
 
     def test_that_look_like_them_are_cases(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/a_sheet.png", "b.nii")
