@@ -16,7 +16,7 @@ import time
 import kornia.augmentation as K
 import torch
 
-from mri_seg.augment import RandomAugment
+from mri_seg.transforms.augment import RandomAugment
 
 PROBABILITY = 0.35
 

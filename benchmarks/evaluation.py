@@ -4,7 +4,7 @@
 
 Masks are NIfTI files of 256 x 256 pixels and 20 to 60 slices. Labels are ellipsoids with a rough surface, predictions
 the same displaced and roughened anew; every fifth has specks far away as well, so that the box in which distances are
-computed is as large as the head. They go through `mri_seg.evaluation.EvaluationWriter`, as in an evaluation with
+computed is as large as the head. They go through `mri_seg.evaluation.writer.EvaluationWriter`, as in an evaluation with
 evaluate.json, without the network and the report. Times count reading the masks and writing metrics.json, patients.csv
 and slices.csv, after start-up.
 """
@@ -24,8 +24,8 @@ import torch
 from ignite.engine import Engine
 from measuring import spread
 
-import mri_seg.evaluation
-from mri_seg.reader import LoadVolumed
+import mri_seg.evaluation.writer
+from mri_seg.io.load import LoadVolumed
 
 SIDE = 256
 PARTS = {
@@ -49,7 +49,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     parts = measuring.Parts(REST)
     for function, part in PARTS.items():
-        setattr(mri_seg.evaluation, function, parts.timed(part, getattr(mri_seg.evaluation, function)))
+        setattr(mri_seg.evaluation.writer, function, parts.timed(part, getattr(mri_seg.evaluation.writer, function)))
     with tempfile.TemporaryDirectory() as name:
         files = [write_masks(Path(name), number) for number in range(args.patients)]
         turns: list[dict[str, float]] = []
@@ -70,7 +70,7 @@ def evaluate(files: list[dict], out: Path, parts: measuring.Parts, load: Callabl
     """Evaluate all patients; seconds by part."""
     parts.begin()
     engine = Engine(lambda engine, case: [load(case)])
-    mri_seg.evaluation.EvaluationWriter(out).attach(engine)
+    mri_seg.evaluation.writer.EvaluationWriter(out).attach(engine)
     engine.run(files)
     return parts.seconds()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import measuring
 from measuring import ROOT
 
-from mri_seg.studies import find_cases
+from mri_seg.io.cases import find_cases
 
 SEGMENT = """
 from collections import defaultdict
@@ -44,9 +44,9 @@ for transform in [*dataset.transform.transforms, *parser.get_parsed_content("pos
     kind.__call__ = timed(kind.__name__, kind.__call__)
 inferer = parser.get_parsed_content("inferer")
 type(inferer).__call__ = timed("network", type(inferer).__call__)
-import mri_seg.outputs
-for name, output in mri_seg.outputs.OUTPUTS.items():
-    mri_seg.outputs.OUTPUTS[name] = output._replace(write=timed("write " + name, output.write))
+import mri_seg.inference.outputs
+for name, output in mri_seg.inference.outputs.OUTPUTS.items():
+    mri_seg.inference.outputs.OUTPUTS[name] = output._replace(write=timed("write " + name, output.write))
 began = time.perf_counter()
 evaluator.run()
 seconds = time.perf_counter() - began

@@ -3,11 +3,11 @@
     python benchmarks/forward.py --dataset_dir data/kaggle_3m --json forward.json
 
 Contestants, the published network with random weights and the network of inference.json, take turns on whole slices of
-256 x 256, three batches a turn; then on whole volumes with air skipped, by the boxes of `mri_seg.inferers.HeadInferer`,
-counted in slices of the volumes. Ratios are to PyTorch's eager float32 in the same turn, of the published network and
-of the same network, with nothing skipped. The share is of the machine's rate of matrix products in the same type,
-measured in the same run, with the operations that `FlopCounterMode` counts on the whole slices; what skipped air saves
-counts as if it were computed.
+256 x 256, three batches a turn; then on whole volumes with air skipped, by the boxes of
+`mri_seg.inference.inferers.HeadInferer`, counted in slices of the volumes. Ratios are to PyTorch's eager float32 in
+the same turn, of the published network and of the same network, with nothing skipped. The share is of the machine's
+rate of matrix products in the same type, measured in the same run, with the operations that `FlopCounterMode` counts
+on the whole slices; what skipped air saves counts as if it were computed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SimpleInferer
 from torch.utils.flop_counter import FlopCounterMode
 
-from mri_seg.inferers import AutocastInferer, HeadInferer
-from mri_seg.networks import AttentionUNet
-from mri_seg.quantization import quantize
-from mri_seg.runtimes import RuntimeInferer, int8_file
-from mri_seg.studies import find_cases
-from mri_seg.weights import read_weights
+from mri_seg.config.weights import read_weights
+from mri_seg.inference.inferers import AutocastInferer, HeadInferer
+from mri_seg.inference.quantization import quantize
+from mri_seg.inference.runtimes import RuntimeInferer, int8_file
+from mri_seg.io.cases import find_cases
+from mri_seg.networks.attention_unet import AttentionUNet
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "bundle" / "models" / "model.pt"

@@ -31,9 +31,9 @@ from forward import CHECKPOINT, gflop, shipped_network
 from measuring import spread
 from monai.inferers import SimpleInferer
 
-from mri_seg.inferers import AutocastInferer
-from mri_seg.networks import AttentionUNet
-from mri_seg.studies import find_cases
+from mri_seg.inference.inferers import AutocastInferer
+from mri_seg.io.cases import find_cases
+from mri_seg.networks.attention_unet import AttentionUNet
 
 BFLOAT16 = 2  # bytes
 DEVICE = training.DEVICE

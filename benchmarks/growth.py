@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py --json growth.json --figure growth.png
 
-Operations are those of the command line: check (`python -m mri_seg.lgg check`); prepare, the training slices read,
-normalised and cached; a training step of the default recipe; evaluation with its report; inference with masks and
+Operations are those of the command line: check (`python -m mri_seg.datasets.lgg check`); prepare, the training slices
+read, normalised and cached; a training step of the default recipe; evaluation with its report; inference with masks and
 measurements, no pictures. Each run is a process of its own; seconds begin when all is imported. Repeats go through
 cases, operations and sizes in turn.
 
@@ -37,7 +37,7 @@ import numpy as np
 from inference import noise
 from measuring import ROOT, spread
 
-from mri_seg.phantom import make_phantom
+from mri_seg.datasets.phantom import make_phantom
 
 CONFIGS = ROOT / "bundle" / "configs"
 STEPS = 3

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mri_seg.record import versions
-from mri_seg.runtimes import openvino
+from mri_seg.config.provenance import versions
+from mri_seg.inference.runtimes import openvino
 
 ROOT = Path(__file__).resolve().parent.parent
 

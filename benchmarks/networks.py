@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch.utils.flop_counter import FlopCounterMode
 
-from mri_seg.inferers import bfloat16_is_fast
+from mri_seg.inference.inferers import bfloat16_is_fast
 
 ROOT = Path(__file__).resolve().parent.parent
 

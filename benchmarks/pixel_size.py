@@ -15,8 +15,8 @@ from collections import defaultdict
 import numpy as np
 from scipy import ndimage
 
-from mri_seg.lgg.index import find_patients, institution, slice_files
-from mri_seg.reader import LoadVolumed
+from mri_seg.datasets.lgg.index import find_patients, institution, slice_files
+from mri_seg.io.load import LoadVolumed
 
 ADULT_HEAD = (151.0, 194.0)  # breadth and length in mm
 

@@ -22,9 +22,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
 
-from mri_seg.evaluation import slice_rows, summarise
-from mri_seg.inferers import AveragingInferer, bfloat16_is_fast
-from mri_seg.lesions import FillHolesInSlicesd, RemoveSmallLesionsd
+from mri_seg.evaluation.writer import slice_rows, summarise
+from mri_seg.inference.inferers import AveragingInferer, bfloat16_is_fast
+from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 GRID = {

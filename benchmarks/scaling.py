@@ -24,9 +24,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from monai.bundle import ConfigParser
 
-from mri_seg.augment import AugmentBatch, RandomAugment
-from mri_seg.distributed import AverageBuffers, end, gathered, highest, is_first, start
-from mri_seg.slices import SliceDataset
+from mri_seg.training.ddp import AverageBuffers
+from mri_seg.training.slice_dataset import SliceDataset
+from mri_seg.transforms.augment import AugmentBatch, RandomAugment
+from mri_seg.utils.distributed import end, gathered, highest, is_first, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = (

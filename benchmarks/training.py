@@ -64,9 +64,9 @@ from PIL import Image
 from torch.utils.data import RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
-from mri_seg.handlers import GradientClip
-from mri_seg.lgg import datalist
-from mri_seg.networks import AttentionUNet
+from mri_seg.datasets.lgg import datalist
+from mri_seg.networks.attention_unet import AttentionUNet
+from mri_seg.training.handlers import GradientClip
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PLAIN = "plain loop"

@@ -23,7 +23,7 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from mri_seg.lgg import find_patients, institution
+from mri_seg.datasets.lgg import find_patients, institution
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from mri_seg.evaluation import patient_row, slice_rows, summarise
-from mri_seg.record import write_json
+from mri_seg.evaluation.writer import patient_row, slice_rows, summarise
 from mri_seg.report.archive import ArchivedCase, save_case
+from mri_seg.utils.files import write_json
 
 SHAPE = (48, 40, 6)
 

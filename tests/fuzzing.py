@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from dicom_series import ramp, write_multiframe, write_series
 
-from mri_seg.lgg import check
-from mri_seg.reader import LoadVolumed, SliceReader
-from mri_seg.studies import find_cases
+from mri_seg.datasets.lgg import check
+from mri_seg.io.cases import find_cases
+from mri_seg.io.load import LoadVolumed
+from mri_seg.io.slice_reader import SliceReader
 
 SECONDS_EACH = 60  # an input that takes longer counts as a hang
 MEMORY = 10 * 2**30  # of addresses, most of which the libraries take without using them

@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import ndimage
 
-from mri_seg.pictures import finite_percentiles
 from mri_seg.report.archive import ArchivedCase, load_case
 from mri_seg.report.mistakes import KINDS, classify
+from mri_seg.visualize.overlays import finite_percentiles
 
 HEAD, REFERENCE, PREDICTION, MISTAKE = "0.75", "#0072b2", "#d55e00", "#f0e442"
 FOREGROUND = 0.12  # brighter than this share of the volume's range is head, as in the preprocessing

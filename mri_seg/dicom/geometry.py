@@ -23,7 +23,7 @@ from mri_seg.dicom.headers import (
     value_of,
 )
 from mri_seg.dicom.quiet import quiet_pydicom
-from mri_seg.limits import SizeLimit
+from mri_seg.utils.size_limit import SizeLimit
 
 __all__ = ["GEOMETRY_TAGS", "Frame", "FrameGrid", "arrange_frames", "order_frames"]
 

@@ -21,7 +21,7 @@ from mri_seg.dicom.geometry import GEOMETRY_TAGS, FrameGrid, arrange_frames
 from mri_seg.dicom.headers import frame_count, functional_group, number_of, read_dataset
 from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.dicom.series import find_series, is_dicom
-from mri_seg.limits import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
+from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
 
 __all__ = ["DICOMReader", "read_values"]
 

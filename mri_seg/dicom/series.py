@@ -12,11 +12,11 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from mri_seg.contrast_names import Contrast, contrast_of
 from mri_seg.dicom.copies import without_copies
 from mri_seg.dicom.headers import bare_sop_class, frame_count, functional_group, number_of, read_header
 from mri_seg.dicom.quiet import quiet_pydicom
-from mri_seg.files import safe_name
+from mri_seg.utils.contrast_names import Contrast, contrast_of
+from mri_seg.utils.files import safe_name
 
 __all__ = ["Series", "choose_flair", "find_series", "is_dicom"]
 

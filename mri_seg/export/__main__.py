@@ -8,8 +8,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mri_seg.errors import reason
 from mri_seg.export.folder import FORMATS, export_bundle
+from mri_seg.utils.messages import reason
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 
-from mri_seg.weights import CheckpointLoader, write_sums
+from mri_seg.config.weights import CheckpointLoader, write_sums
 
 __all__ = ["FORMATS", "export_bundle"]
 

@@ -16,10 +16,10 @@ from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.transforms import Invertd, Orientation
 
-from mri_seg.distributed import gathered, is_first
-from mri_seg.files import whole_file
-from mri_seg.options import flag
-from mri_seg.reader import LoadVolumed
+from mri_seg.io.load import LoadVolumed
+from mri_seg.utils.distributed import gathered, is_first
+from mri_seg.utils.files import whole_file
+from mri_seg.utils.flags import flag
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
 

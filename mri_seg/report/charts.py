@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
-from mri_seg.lgg.index import institution
+from mri_seg.datasets.lgg.index import institution
 from mri_seg.report.curves import precision_recall
 from mri_seg.report.mistakes import KINDS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_seg.evaluation import bootstrap_interval
+from mri_seg.evaluation.writer import bootstrap_interval
 
 __all__ = ["compare"]
 

@@ -19,10 +19,6 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 import mri_seg
-from mri_seg.distributed import is_first
-from mri_seg.files import whole_file
-from mri_seg.options import flag
-from mri_seg.pictures import PREDICTION, REFERENCE
 from mri_seg.report import charts
 from mri_seg.report.archive import ArchivedCase, gallery, load_case
 from mri_seg.report.compare import compare
@@ -30,6 +26,10 @@ from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.folder import Evaluation, read_evaluation
 from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
 from mri_seg.report.viewer import pack_case, poster, telling_slice
+from mri_seg.utils.distributed import is_first
+from mri_seg.utils.files import whole_file
+from mri_seg.utils.flags import flag
+from mri_seg.visualize.overlays import PREDICTION, REFERENCE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,7 +64,7 @@ _WHAT_WAS_EVALUATED = (
 class ReportWriter:
     """Handler that writes ``report.html`` when an evaluation is complete.
 
-    Attach it after :py:class:`~mri_seg.evaluation.EvaluationWriter` and
+    Attach it after :py:class:`~mri_seg.evaluation.writer.EvaluationWriter` and
     :py:class:`~mri_seg.report.archive.CaseArchive`, whose files it reads.
 
     Args:

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mri_seg.record import read_json
+from mri_seg.utils.files import read_json
 
 __all__ = ["Evaluation", "read_evaluation"]
 

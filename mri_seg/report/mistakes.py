@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mri_seg.measurements import label_lesions
+from mri_seg.measurements.lesions import label_lesions
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.transforms import NormalizeForeground
+from mri_seg.transforms.volume import NormalizeForeground
 
 __all__ = ["BORDER", "KINDS", "classify", "count", "false_lesions", "missed_lesions"]
 
@@ -86,8 +86,8 @@ def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
         a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
         from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
         z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
-        tissue is the foreground as :py:class:`~mri_seg.transforms.NormalizeForeground` finds it, without reference
-        and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
+        tissue is the foreground as :py:class:`~mri_seg.transforms.volume.NormalizeForeground` finds it, without
+        reference and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
     """
     return _describe(case, _separate_lesions(case.pred, case.label))
 

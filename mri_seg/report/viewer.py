@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mri_seg.pictures import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
+from mri_seg.visualize.overlays import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
 
 __all__ = ["pack_case", "poster", "telling_slice"]
 
 _ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
 _CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
 _AGREED_TUMOUR = len(KINDS) + 1
-_SHOWN_PERCENTILES = (1.0, 99.7)  # those of mri_seg.pictures.grey_levels
+_SHOWN_PERCENTILES = (1.0, 99.7)  # those of mri_seg.visualize.overlays.grey_levels
 _KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
 
 

@@ -17,8 +17,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from mri_seg.networks import AttentionUNet
-from mri_seg.tensorboard import (
+from mri_seg.networks.attention_unet import AttentionUNet
+from mri_seg.training.tensorboard import (
     LAYOUT,
     METRICS,
     LearningRateHandler,

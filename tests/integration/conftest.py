@@ -11,7 +11,7 @@ import pytest
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of six small synthetic cases with a split."""
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
-    from mri_seg.phantom import make_phantom
+    from mri_seg.datasets.phantom import make_phantom
 
     folder = tmp_path_factory.mktemp("data") / "phantom"
     make_phantom(folder, patients=6, slices=5, size=64)

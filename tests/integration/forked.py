@@ -20,7 +20,13 @@ CONFIGS = ROOT / "bundle" / "configs"
 _context = get_context(None if os.name == "nt" else "forkserver")
 if os.name != "nt":
     _context.set_forkserver_preload(
-        ["monai.bundle", "torch.utils.tensorboard", "mri_seg.tensorboard", "mri_seg.report", "mri_seg.outputs"]
+        [
+            "monai.bundle",
+            "torch.utils.tensorboard",
+            "mri_seg.training.tensorboard",
+            "mri_seg.report",
+            "mri_seg.inference.outputs",
+        ]
     )
 
 

@@ -277,7 +277,7 @@ BAD = [
     Input(
         "reference",
         several(tiff("reference.tif"), tiff("reference_mask.tif", slice_pixels(shape=(16, 16)))),
-        r"reference_mask\.tif: the label has the shape \(16, 16, 1\), but \(32, 24, 1\)",
+        r"reference_mask\.tif: this label does not fit its image .*reference\.tif\.",
     ),
     # No image.
     Input(

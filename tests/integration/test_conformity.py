@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_net_in_out
 from monai.inferers import SimpleInferer
 
-from mri_seg.networks import AttentionUNet
-from mri_seg.runtimes import RuntimeInferer
+from mri_seg.inference.runtimes import RuntimeInferer
+from mri_seg.networks.attention_unet import AttentionUNet
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -180,8 +180,8 @@ class TestConfigsAgree:
         own = ("allow_missing_keys", "volume", "spacing")  # inference reads what is less well known
         checks = (
             "CopyItemsd",
-            "mri_seg.transforms.RequireImaged",
-            "mri_seg.transforms.RequireAxiald",
+            "mri_seg.transforms.volume.RequireImaged",
+            "mri_seg.transforms.volume.RequireAxiald",
         )  # they leave the image as it is
         validation, inference = (
             [
@@ -209,7 +209,11 @@ class TestConfigsAgree:
 
     def test_training_orients_resamples_and_normalises_as_inference_does(self) -> None:
         def image_part(transforms: list[dict]) -> list[dict]:
-            shared = ("Orientationd", "mri_seg.transforms.PlaneSpacingd", "mri_seg.transforms.NormalizeForegroundd")
+            shared = (
+                "Orientationd",
+                "mri_seg.transforms.volume.PlaneSpacingd",
+                "mri_seg.transforms.volume.NormalizeForegroundd",
+            )
             own = ("keys", "mode")  # training takes the label along
             return [
                 {key: value for key, value in transform.items() if key not in own}
@@ -223,7 +227,7 @@ class TestConfigsAgree:
 
     def test_both_infer_slice_by_slice_on_the_head(self) -> None:
         for inferer in (config("train.json")["validate"]["inferer"], config("inference.json")["inferer"]):
-            assert inferer["_target_"] == "mri_seg.inferers.HeadInferer"
+            assert inferer["_target_"] == "mri_seg.inference.inferers.HeadInferer"
             assert innermost(inferer) == {"_target_": "SimpleInferer"}
 
     def test_every_top_level_number_is_described(self) -> None:

@@ -16,7 +16,7 @@ from monai.fl.client import MonaiAlgo, MonaiAlgoStats
 from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from mri_seg.reader import LoadVolumed
+from mri_seg.io.load import LoadVolumed
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
@@ -38,8 +38,8 @@ spec.loader.exec_module(federated)
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """Folders of three and of four synthetic cases: lesions are bright at one hospital and dark at the other."""
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
-    from mri_seg.phantom import make_phantom
-    from mri_seg.phantom.volume import has_tumour
+    from mri_seg.datasets.phantom import make_phantom
+    from mri_seg.datasets.phantom.volume import has_tumour
 
     cases = {}
     for number, (name, brightness) in enumerate({"bright": 1.9, "dark": 0.05}.items(), start=3):

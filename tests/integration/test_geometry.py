@@ -53,7 +53,7 @@ def infer(dataset_dir: Path, output_dir: Path, **overrides: object) -> dict[str,
 def head() -> nib.Nifti1Image:
     """A synthetic head with a tumour: six slices of 128 x 128 pixels of 2 mm, in a tilted grid."""
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
-    from mri_seg.phantom import phantom_volume
+    from mri_seg.datasets.phantom import phantom_volume
 
     volume, _ = phantom_volume(seed=0, index=0, slices=6, size=128, tumour=True)
     affine = np.eye(4)
@@ -159,7 +159,7 @@ class TestFormats:
 
     def test_as_dicom_give_a_segmentation_with_the_mask(self, found: tuple[Path, dict]) -> None:
         pytest.importorskip("highdicom", reason="needs the extra `dicom`")
-        from mri_seg.dicom.segmentation import read_segmentation
+        from mri_seg.dicom.seg import read_segmentation
 
         written = sorted((found[0] / "out").glob("*/*_seg.dcm"))
         assert len(written) == 4

@@ -82,7 +82,7 @@ class Ranks:
 
 def die_at(number: int) -> None:
     """A process kills itself before it writes its so manieth case."""
-    from mri_seg.outputs import CaseWriter
+    from mri_seg.inference.writer import CaseWriter
 
     write, written = CaseWriter._write_cases, []
 

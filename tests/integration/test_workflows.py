@@ -20,7 +20,7 @@ from command_line import ROOT, bundle
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mri_seg.record import sha256
+from mri_seg.utils.files import sha256
 
 AS_PREDICTED = {"smallest_lesion": 0, "fill_holes": "false", "amp": "false"}
 

@@ -1,0 +1,1 @@
+"""Options, errors, provenance and weights of a bundle's commands."""

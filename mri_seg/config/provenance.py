@@ -1,0 +1,97 @@
+"""What a run was: its config as it ran, the versions and the command, written beside its results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+import mri_seg
+from mri_seg.utils.distributed import world_size
+from mri_seg.utils.files import write_json
+
+__all__ = ["callers", "evaluated_config", "evaluated_parser", "run_record", "versions", "write_record"]
+
+
+_PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this project and the packages it rests on."""
+    found = {"python": platform.python_version(), "mri_seg": mri_seg.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def run_record(**facts: Any) -> dict[str, Any]:
+    """Describe the process: time, command, versions, number of processes, machine, and whatever facts are given."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
+        "versions": versions(),
+        "processes": world_size(),
+        "machine": {"processors": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
+        **facts,
+    }
+
+
+def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
+    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with every override in place.
+
+    Call it from an expression of a config: the config is the one that is being evaluated.
+
+    Args:
+        output_dir: folder of the run, made if missing.
+        facts: further entries of ``run.json``.
+
+    Returns:
+        the folder.
+
+    Raises:
+        RuntimeError: when no config is being evaluated.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", evaluated_config())
+    write_json(folder / "run.json", run_record(**facts))
+    return folder
+
+
+def evaluated_config() -> dict:
+    """The config whose expression called us, as it was written, with overrides."""
+    return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
+
+
+def evaluated_parser() -> ConfigParser:
+    """The parser of that config: MONAI hands it to no expression, so it is looked up on the stack.
+
+    Raises:
+        RuntimeError: when no config is being evaluated.
+    """
+    for frame in callers():
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser
+    raise RuntimeError("this must be called from an expression of a config.")
+
+
+def callers() -> Iterator[FrameType]:
+    """Frames of the stack, from the function that asks outwards."""
+    frame = inspect.currentframe()
+    while frame is not None and (frame := frame.f_back) is not None:
+        yield frame

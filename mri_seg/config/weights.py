@@ -1,0 +1,175 @@
+"""Load weights one can trust: checked against their SHA-256, never executed, and fitting the network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import monai.handlers
+import torch
+from ignite.engine import Engine
+
+from mri_seg.utils.files import sha256, whole_file
+
+__all__ = [
+    "SUMS",
+    "CheckpointLoader",
+    "bundle_weights",
+    "check_sum",
+    "read_weights",
+    "save_to_bundle",
+    "weights_file",
+    "write_sums",
+]
+
+SUMS = "SHA256SUMS"
+"""File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
+
+
+class CheckpointLoader(monai.handlers.CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` with errors that name the file, what was found, and what was expected.
+
+    Its name is how MONAI's federated learning finds what it must turn off, so that the weights sent to a client stay.
+
+    Args:
+        load_path: the weights.
+        load_dict: the network, by any name.
+        map_location: device on which the weights are read.
+
+    Raises:
+        ValueError: when training or inference starts and the weights are damaged, other than ``SHA256SUMS`` beside
+            them says, or of another network.
+        FileNotFoundError: when there is no such file.
+    """
+
+    def __init__(self, load_path: PathLike | str, load_dict: dict, map_location: Any = "cpu") -> None:
+        super().__init__(load_path=str(load_path), load_dict=load_dict, map_location=map_location)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights."""
+        (network,) = self.load_dict.values()
+        weights = read_weights(self.load_path, self.map_location)
+        _check_fit(self.load_path, weights, network)
+        network.load_state_dict(weights)
+        self.logger.info("Loaded the weights %s", self.load_path)
+
+
+def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, torch.Tensor]:
+    """Read weights without executing anything in the file.
+
+    Args:
+        path: the file.
+        map_location: device on which the weights are read.
+
+    Returns:
+        tensors by name.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is other than ``SHA256SUMS`` says, is not a file of weights, or holds objects.
+    """
+    path = weights_file(path)
+    check_sum(path)
+    try:
+        weights = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # damaged files, and files with objects, raise errors of many kinds
+        why = "it holds more than tensors, which would be executed" if "eights_only" in str(error) else "it is damaged"
+        raise ValueError(f"{path}: cannot be read as weights: {why}. Give weights that training wrote.") from error
+    if isinstance(weights, Mapping) and isinstance(weights.get("model"), Mapping):
+        weights = weights["model"]
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: holds no weights, but {type(weights).__name__}. Give weights that training wrote.")
+    return dict(weights)
+
+
+def weights_file(path: PathLike | str) -> Path:
+    """The path of weights that are there.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file of weights. Train first, or give --checkpoint the path of weights."
+        )
+    return path
+
+
+def check_sum(path: PathLike | str) -> None:
+    """Check a file against ``SHA256SUMS`` beside it, where that names it.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    path = Path(path)
+    sums = path.with_name(SUMS)
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        if name.lstrip("*") == path.name and (found := sha256(path)) != expected:
+            raise ValueError(
+                f"{path}: its SHA-256 is {found}, expected {expected} by {sums}. Copy the file again from its source, "
+                f"or if you put other weights there, remove its line from {SUMS}."
+            )
+
+
+def bundle_weights(which: str | bool) -> str | None:
+    """Name the file of a run that goes to the bundle: ``model.pt``, ``model_final.pt``, or None for neither.
+
+    Args:
+        which: ``"best"`` on the validation patients, ``"last"``, or false for neither.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    names = {"best": "model.pt", "true": "model.pt", "last": "model_final.pt", "false": None}
+    if (choice := str(which).lower()) not in names:
+        raise ValueError(f"--save_to_bundle: expected best, last or false, got {which!r}.")
+    return names[choice]
+
+
+def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str | bool) -> None:
+    """Put weights of a finished run into a bundle as ``model.pt``, and write the sums of all weights there.
+
+    Args:
+        run_dir: folder of the run.
+        folder: the bundle's ``models``.
+        which: as in :py:func:`bundle_weights`.
+    """
+    name = bundle_weights(which)
+    if name is None or idist.get_rank() > 0:
+        return
+    with whole_file(Path(folder, "model.pt")) as unfinished:
+        shutil.copyfile(Path(run_dir, name), unfinished)
+    write_sums(folder)
+
+
+def write_sums(folder: PathLike | str) -> None:
+    """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``, ``.xml`` and ``.bin``) in a folder."""
+    folder = Path(folder)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx", ".xml", ".bin"))
+    with whole_file(folder / SUMS) as unfinished:
+        unfinished.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
+
+
+def _check_fit(path: PathLike | str, weights: Mapping[str, torch.Tensor], network: torch.nn.Module) -> None:
+    expected = network.state_dict()
+    names = sorted(expected.keys() ^ weights.keys())
+    if names:
+        raise ValueError(
+            f"{path}: is of another network: {len(names)} of its weights and the network's have no partner, such as "
+            f"{names[0]}. Give weights of the network that the config defines, or its config."
+        )
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(
+                f"{path}: is of another size of network: {name} has the shape {tuple(value.shape)}, expected "
+                f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (its "
+                "neighbouring_slices and channels)."
+            )

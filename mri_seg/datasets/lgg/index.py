@@ -1,0 +1,203 @@
+"""Find the patients and slices of a TCGA-LGG folder.
+
+A patient is a folder with slices named after it: images ``<patient>_<n>.tif`` and masks ``<patient>_<n>_mask.tif``,
+the slice number ``n`` counting from 1 at the lowest (inferior) slice. Anything else in the tree is ignored.
+
+Source: M. Buda, A. Saha, M. A. Mazurowski, "Association of genomic subtypes of lower-grade gliomas with shape features
+automatically extracted by a deep learning algorithm", Computers in Biology and Medicine 109, 2019.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+__all__ = ["find_patients", "institution", "slice_files"]
+
+_TCGA_PATIENT = re.compile(r"TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}_[0-9]{8}")
+
+
+@dataclass
+class PatientTree:
+    """What a folder tree holds, defects included.
+
+    Attributes:
+        patients: every folder with slices by patient; more than one where a patient is there several times.
+        empty: folders named like a TCGA patient with no slice in or below them.
+    """
+
+    patients: dict[str, list[Path]] = field(default_factory=dict)
+    empty: list[Path] = field(default_factory=list)
+
+
+def find_patients(dataset_dir: str | PathLike[str]) -> dict[str, Path]:
+    """Find the patient folders anywhere below a folder.
+
+    Hidden folders and macOS's ``__MACOSX`` are passed over; symbolic links are followed, once each.
+
+    Args:
+        dataset_dir: folder that holds the patient folders, directly or further down.
+
+    Returns:
+        the folder of each patient, sorted by patient.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        NotADirectoryError: when it is a file.
+        ValueError: when it holds no patient, one patient twice, or a patient's folder without slices.
+    """
+    tree = require_patients(dataset_dir)
+    for patient, folders in tree.patients.items():
+        if len(folders) > 1:
+            raise ValueError(
+                f"{dataset_dir}: patient {patient} is there twice, in {folders[0]} and in {folders[1]}. Remove one of "
+                "them, or name the folder that holds one copy (Kaggle's archive holds the data set twice: take its "
+                "outer kaggle_3m)."
+            )
+    if tree.empty:
+        raise ValueError(
+            f"{tree.empty[0]}: a patient's folder without slices"
+            + (f" (and {len(tree.empty) - 1} more such folders)" if len(tree.empty) > 1 else "")
+            + f", expected files {folder_name(tree.empty[0])}_<n>.tif. Fetch the patient again, or remove the folder."
+        )
+    return {patient: folders[0] for patient, folders in tree.patients.items()}
+
+
+def slice_files(folder: str | PathLike[str]) -> list[tuple[int, Path, Path]]:
+    """List a patient's slices in anatomical order, the lowest first.
+
+    Args:
+        folder: a patient's folder.
+
+    Returns:
+        number, image file and mask file of each slice, by number (``_2.tif`` before ``_10.tif``).
+
+    Raises:
+        FileNotFoundError: when an image has no mask, a mask has no image, or the folder has no slices.
+        ValueError: when two files have the same slice number.
+    """
+    images, masks = numbered_files(folder)
+    if not images and not masks:
+        raise FileNotFoundError(
+            f"{folder}: no slices, expected files {folder_name(folder)}_<n>.tif. Name the folder of one patient."
+        )
+    for present, absent, what in ((images, masks, "mask"), (masks, images, "image")):
+        for number in sorted(present.keys() - absent.keys()):
+            raise FileNotFoundError(
+                f"{present[number]}: its {what} is missing, expected {partner(present[number]).name} beside it. "
+                "Put the file there, or leave the patient out."
+            )
+    return [(number, images[number], masks[number]) for number in sorted(images)]
+
+
+def institution(patient: str) -> str:
+    """Name the institution that imaged a patient: the second part of a TCGA identifier.
+
+    Args:
+        patient: patient identifier, e.g. ``TCGA_CS_4941_19960909``.
+
+    Returns:
+        the institution's code, or ``"unknown"`` for an identifier of one part.
+
+    Example::
+
+        >>> institution("TCGA_CS_4941_19960909")
+        'CS'
+    """
+    parts = patient.split("_")
+    return parts[1] if len(parts) > 1 else "unknown"
+
+
+def require_patients(dataset_dir: str | PathLike[str]) -> PatientTree:
+    """Find the patient folders below a folder, defects included, and insist that there is at least one.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        NotADirectoryError: when it is a file.
+        ValueError: when it holds no patient at all.
+    """
+    remedy = (
+        f"Name the folder that holds the patients, or fetch them: python -m mri_seg.datasets.lgg fetch {dataset_dir}"
+    )
+    if not Path(dataset_dir).exists():
+        raise FileNotFoundError(f"{dataset_dir}: no such folder. {remedy}")
+    if not Path(dataset_dir).is_dir():
+        raise NotADirectoryError(f"{dataset_dir}: not a folder, expected one that holds patient folders.")
+    tree = walk_patients(dataset_dir)
+    if not tree.patients and not tree.empty:
+        raise ValueError(
+            f"{dataset_dir}: no patient found, expected folders <patient> with files <patient>_<n>.tif. {remedy}"
+        )
+    return tree
+
+
+def walk_patients(root: str | PathLike[str]) -> PatientTree:
+    """Find the patient folders below an existing folder, defects included, sorted by patient."""
+    tree = PatientTree()
+    _walk(Path(root), tree, set())
+    tree.patients = dict(sorted(tree.patients.items()))
+    return tree
+
+
+def numbered_files(folder: str | PathLike[str]) -> tuple[dict[int, Path], dict[int, Path]]:
+    """Collect a patient's images and its masks by slice number, whether they pair or not.
+
+    Raises:
+        ValueError: when two files have the same slice number (``_1.tif`` and ``_01.tif``).
+    """
+    images: dict[int, Path] = {}
+    masks: dict[int, Path] = {}
+    pattern = _slice_pattern(folder_name(folder))
+    for path in sorted(Path(folder).iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            files, number = (masks if match["mask"] else images), int(match["number"])
+            if number in files:
+                raise ValueError(
+                    f"{path}: slice {number} is there already as {files[number].name}. Remove one of the two files."
+                )
+            files[number] = path
+    return images, masks
+
+
+def partner(path: Path) -> Path:
+    """Name the mask that belongs to an image, or the image that belongs to a mask."""
+    stem = path.stem
+    return path.with_name(f"{stem[: -len('_mask')] if stem.endswith('_mask') else stem + '_mask'}.tif")
+
+
+def folder_name(folder: str | PathLike[str]) -> str:
+    """The folder's own name, also for ``.`` and ``..``."""
+    return os.path.basename(os.path.abspath(folder))
+
+
+def _walk(folder: Path, tree: PatientTree, seen: set[tuple[str, str]]) -> bool:
+    """Add the patients in and below a folder to the tree; tell whether there were any."""
+    name = folder_name(folder)
+    # The same folder under another name is another candidate (patients are known by their folder's name), so links are
+    # told apart by target and name; a loop of links comes back to a pair it has seen.
+    key = (os.path.realpath(folder), name)
+    if key in seen:
+        return False
+    seen.add(key)
+    pattern = _slice_pattern(name)
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    if any(pattern.fullmatch(entry.name) and os.path.isfile(entry) for entry in entries):
+        tree.patients.setdefault(name, []).append(folder)
+        return True
+    below = [
+        _walk(folder / entry.name, tree, seen)
+        for entry in entries
+        if os.path.isdir(entry) and not entry.name.startswith(".") and entry.name != "__MACOSX"
+    ]
+    if not any(below) and _TCGA_PATIENT.fullmatch(name):
+        tree.empty.append(folder)
+    return any(below)
+
+
+def _slice_pattern(patient: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(patient)}_(?P<number>[0-9]+)(?P<mask>_mask)?\.tif")

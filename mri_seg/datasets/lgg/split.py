@@ -1,0 +1,270 @@
+"""Split the TCGA-LGG patients for training, validation and test.
+
+Shipped splits, each with the published baseline's 15 test patients as its test section:
+
+- ``published``: the baseline's own 90 / 5 / 15 patients;
+- ``institution/CS``, ``institution/DU``, ``institution/FG``, ``institution/HT``: one institution left out of the 95
+  other patients for validation, which tells how well a model carries over to scanners it has not seen;
+- ``folds/1`` to ``folds/5``: five-fold cross-validation of the 95, every institution spread evenly.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .index import find_patients, institution, slice_files
+
+__all__ = ["SECTIONS", "SHIPPED_SPLITS", "datalist", "derive_splits", "load_split", "write_splits"]
+
+SECTIONS = ("training", "validation", "test")
+_INSTITUTIONS = ("CS", "DU", "FG", "HT")  # EZ has one patient, too few to validate on
+_FOLDS = 5
+SHIPPED_SPLITS = (
+    "published",
+    *(f"institution/{code}" for code in _INSTITUTIONS),
+    *(f"folds/{fold}" for fold in range(1, _FOLDS + 1)),
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def load_split(split: str | PathLike[str]) -> dict[str, dict[str, int | None]]:
+    """Load a shipped split or a user's own.
+
+    A split file is a JSON object with any of the sections ``training``, ``validation`` and ``test``, each an object
+    with the number of slices by patient (null where it does not matter) or a plain list of patients, and an optional
+    ``description``.
+
+    Args:
+        split: name of a shipped split (``SHIPPED_SPLITS``), or path of a JSON file.
+
+    Returns:
+        number of slices (or None) by patient, by section.
+
+    Raises:
+        ValueError: when it is neither a shipped name nor a file, when the file is not a split, or when a patient is in
+            two sections.
+
+    Example::
+
+        >>> {section: len(patients) for section, patients in load_split("published").items()}
+        {'training': 90, 'validation': 5, 'test': 15}
+    """
+    if isinstance(split, str) and split in SHIPPED_SPLITS:
+        return _parse(_read_shipped(split), f"split {split!r}")
+    path = Path(split)
+    if not path.is_file():
+        raise ValueError(
+            f"{split}: neither a shipped split nor a file. Shipped are {', '.join(SHIPPED_SPLITS)}; "
+            "the path of a JSON file works too."
+        )
+    return _parse(path.read_bytes(), str(path))
+
+
+def datalist(
+    dataset_dir: str | PathLike[str],
+    split: str | PathLike[str] = "published",
+    section: str = "training",
+    allow_missing: bool = False,
+) -> list[dict[str, Any]]:
+    """List the cases of one section of a split, in the form MONAI's data sets take.
+
+    Only the section asked for has to be complete, but a patient that is in no section is always an error: it would be
+    left out without a word.
+
+    Args:
+        dataset_dir: folder that holds the patient folders.
+        split: name of a shipped split, or path of a JSON file; see ``load_split``.
+        section: ``training``, ``validation``, ``test``, several of them with ``+`` between, or ``all`` for every
+            patient of the split.
+        allow_missing: where the folder does not match the split, log what differs as a warning and go on with the
+            section's patients that are there.
+
+    Returns:
+        a dict a patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from the lowest
+        slice to the highest, and ``case``, the patient.
+
+    Raises:
+        FileNotFoundError: when there is no such folder, or a slice has no mask.
+        ValueError: when the split or section is not known, when the folder does not match them (and ``allow_missing``
+            is false), or when no patient of the section is there.
+    """
+    sections = load_split(split)
+    wanted = _wanted(sections, section, split)
+    found = find_patients(dataset_dir)
+    files = {patient: slice_files(found[patient]) for patient in sorted(wanted.keys() & found.keys())}
+
+    what = f"section {section!r} of split {str(split)!r}"
+    problems = _mismatches(wanted, files, unnamed=found.keys() - set().union(*sections.values()))
+    if problems and not allow_missing:
+        raise ValueError(
+            f"{dataset_dir} does not match {what}: {'; '.join(problems)}. Complete the folder "
+            f"(python -m mri_seg.datasets.lgg fetch {dataset_dir}) or correct the split; allow_missing true goes on "
+            "with "
+            "the patients of the section that are there."
+        )
+    if not files:
+        raise ValueError(f"{dataset_dir}: holds none of the {len(wanted)} patients in {what}. Name another section.")
+    if problems:
+        _logger.warning("%s does not match %s: %s", dataset_dir, what, "; ".join(problems))
+        _logger.warning("Going on with %d of %d patients.", len(files), len(wanted))
+    return [
+        {
+            "image": [str(image) for _, image, _ in slices],
+            "label": [str(mask) for _, _, mask in slices],
+            "case": patient,
+        }
+        for patient, slices in files.items()
+    ]
+
+
+def derive_splits(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Derive every shipped split from the published one; the test section stays the same in all.
+
+    Args:
+        published: the published split as in its file.
+
+    Returns:
+        the content of each split's file by the split's name.
+    """
+    others = dict(sorted({**published["training"], **published["validation"]}.items()))
+
+    def hold_out(held: Collection[str], description: str) -> dict[str, Any]:
+        return {
+            "description": description,
+            "training": {patient: slices for patient, slices in others.items() if patient not in held},
+            "validation": {patient: slices for patient, slices in others.items() if patient in held},
+            "test": published["test"],
+        }
+
+    splits = {"published": dict(published)}
+    for code in _INSTITUTIONS:
+        held = {patient for patient in others if institution(patient) == code}
+        splits[f"institution/{code}"] = hold_out(
+            held,
+            f"TCGA-LGG with institution {code} left out: its {len(held)} patients outside the published test section "
+            f"are validation, the other {len(others) - len(held)} training. Slices per patient.",
+        )
+    # Dealing out the patients in order of institution gives each fold the same share of every institution, give or
+    # take one patient.
+    deck = sorted(others, key=lambda patient: (institution(patient), patient))
+    for fold in range(1, _FOLDS + 1):
+        held = set(deck[fold - 1 :: _FOLDS])
+        splits[f"folds/{fold}"] = hold_out(
+            held,
+            f"TCGA-LGG, fold {fold} of {_FOLDS} over the patients outside the published test section, balanced by "
+            f"institution: {len(held)} patients are validation, the other {len(others) - len(held)} training. "
+            "Slices per patient.",
+        )
+    return splits
+
+
+def write_splits(folder: str | PathLike[str]) -> None:
+    """Write the files of all shipped splits below a folder, derived from the published split."""
+    for name, content in derive_splits(json.loads(_read_shipped("published"))).items():
+        path = Path(folder, f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_shipped(name: str) -> bytes:
+    return resources.files(__package__).joinpath(f"splits/{name}.json").read_bytes()
+
+
+def _parse(text: bytes, source: str) -> dict[str, dict[str, int | None]]:
+    """Turn a split file's content into slices by patient by section; ``source`` names the file in errors."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:  # not JSON, not even text, or brackets without end
+        raise ValueError(f"{source}: not a JSON file ({error}), expected a split.") from error
+    known = ", ".join(SECTIONS)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: holds a {type(content).__name__}, expected an object with sections {known}.")
+    content.pop("description", None)
+    unknown = [key for key in content if key not in SECTIONS]
+    if unknown:
+        raise ValueError(f"{source}: {unknown[0]!r} is not a section, expected {known}. Rename or remove it.")
+    if not content:
+        raise ValueError(f"{source}: no sections, expected one or more of {known}.")
+    sections = {name: _parse_section(patients, f"{source}: section {name!r}") for name, patients in content.items()}
+    _refuse_shared_patients(sections, source)
+    return sections
+
+
+def _parse_section(patients: Any, source: str) -> dict[str, int | None]:
+    if isinstance(patients, list):
+        for patient in patients:
+            if not isinstance(patient, str):
+                raise ValueError(f"{source} lists {patient!r}, expected patients' names as text.")
+        return dict.fromkeys(patients)
+    if not isinstance(patients, dict):
+        raise ValueError(
+            f"{source} is a {type(patients).__name__}, expected an object (slices by patient) or a list of patients."
+        )
+    for patient, slices in patients.items():
+        if slices is not None and (type(slices) is not int or slices < 1):  # JSON's true is an int to Python
+            raise ValueError(
+                f"{source} gives {slices!r} slices to {patient}, expected a whole number from 1 on, or null."
+            )
+    return patients
+
+
+def _refuse_shared_patients(sections: Mapping[str, Mapping[str, int | None]], source: str) -> None:
+    section_of: dict[str, str] = {}
+    for section, patients in sections.items():
+        for patient in patients:
+            if patient in section_of:
+                raise ValueError(
+                    f"{source}: patient {patient} is in two sections, {section_of[patient]!r} and {section!r}. "
+                    "Remove it from one of them: a patient a model is trained on says nothing about how good it is."
+                )
+            section_of[patient] = section
+
+
+def _wanted(
+    sections: Mapping[str, Mapping[str, int | None]], section: str, split: str | PathLike[str]
+) -> dict[str, int | None]:
+    """Slices by patient of the section asked for."""
+    if section == "all":
+        return {patient: slices for patients in sections.values() for patient, slices in patients.items()}
+    wanted: dict[str, int | None] = {}
+    for name in str(section).split("+"):
+        if name not in sections:
+            raise ValueError(f"split {str(split)!r} has no section {name!r}, expected {', '.join(sections)} or all.")
+        wanted |= sections[name]
+    return wanted
+
+
+def _mismatches(
+    wanted: Mapping[str, int | None], files: Mapping[str, Sequence[Any]], unnamed: Collection[str]
+) -> list[str]:
+    """Say in words how the folder's patients differ from the section's."""
+    missing = sorted(wanted.keys() - files.keys())
+    other_counts = [
+        f"{patient} ({len(slices)} instead of {wanted[patient]})"
+        for patient, slices in files.items()
+        if wanted[patient] not in (None, len(slices))
+    ]
+    return [
+        f"{_count(names)} {problem}: {_first(names)}"
+        for names, problem in (
+            (missing, "not there"),
+            (other_counts, "with another number of slices than the split says"),
+            (sorted(unnamed), "there, but in no section of the split"),
+        )
+        if names
+    ]
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} patient{'s' if len(names) > 1 else ''}"
+
+
+def _first(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

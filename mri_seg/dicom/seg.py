@@ -1,0 +1,197 @@
+"""Write a mask as a DICOM Segmentation that refers to the series it was found in, and read it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.sr.codedict import codes
+
+from mri_seg.dicom.geometry import Frame, order_frames
+from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, refusals_name, source_images
+from mri_seg.dicom.series import number_of
+from mri_seg.utils.files import whole_file
+from mri_seg.visualize.overlays import PREDICTION
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+
+__all__ = ["read_segmentation", "write_segmentation"]
+
+_LONGEST_SHORT_TEXT = 1024  # characters of VR ST
+_SERIES_AFTER_SOURCE = 1000  # the series number of a segmentation follows its source's by this much
+
+
+def write_segmentation(
+    path: PathLike | str,
+    mask: np.ndarray,
+    files: Sequence[PathLike | str],
+    *,
+    algorithm_version: str,
+    algorithm_parameters: Mapping[str, Any] | None = None,
+    remarks: Sequence[str] = (),
+    series_description: str = "Tumour segmentation (mri_seg)",
+) -> None:
+    """Write a mask as a DICOM Segmentation (SEG) of the series it was found in.
+
+    The SEG is binary with one segment, "Tumour", coded in SNOMED CT as a neoplasm of the brain (DICOM PS3.16, CID 7150,
+    7159 and 4031). Its frames are the slices with tumour, each with a reference to the source image (or frame) it
+    covers; all slices where there is no tumour at all, because a SEG cannot be without frames. Patient, study and
+    frame of reference are the source's; series and instance are new. The file is written whole or not at all.
+
+    Args:
+        path: the file to write.
+        mask: ``(H, W, D)``, rows x columns x slices in the grid of ``order_frames(files)``; False or 0 where there is
+            no tumour, True or 1 where there is.
+        files: files of the series in any order: single-frame images, or one multi-frame image.
+        algorithm_version: version of the program, of 64 characters at most.
+        algorithm_parameters: weights and options of the program, by name (AlgorithmParameters).
+        remarks: what to know of the result, such as "This is not FLAIR." (SegmentDescription).
+        series_description: what viewers call the new series, of 64 characters at most.
+
+    Raises:
+        ModuleNotFoundError: when highdicom is not installed.
+        ValueError: when the mask does not fit the series or is not binary, or when the source lacks what a SEG
+            needs, such as PixelSpacing.
+
+    Example::
+
+        >>> write_segmentation("seg.dcm", mask, files, algorithm_version="0.1.0")  # doctest: +SKIP
+        >>> (read_segmentation("seg.dcm", files) == mask).all()  # doctest: +SKIP
+        True
+    """
+    highdicom = import_highdicom()
+    frames = order_frames(files).frames
+    sources = source_images(frames)
+    mask = _checked(mask, frames, sources)
+    tumour = _tumour(algorithm_version, algorithm_parameters or {}, remarks)
+    with refusals_name(frames[0].path, "DICOM segmentation"):
+        segmentation = highdicom.seg.Segmentation(
+            source_images=sources,
+            pixel_array=mask[..., _stored_order(frames, sources)].transpose(2, 0, 1),
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[tumour],
+            series_instance_uid=highdicom.UID(),
+            series_number=max(int(number_of(sources[0], "SeriesNumber") or 0), 0) + _SERIES_AFTER_SOURCE,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="mri_seg",
+            manufacturer_model_name="mri_seg",
+            software_versions=algorithm_version,
+            device_serial_number=algorithm_version,
+            content_label="TUMOUR",
+            content_description="Brain tumour on FLAIR, found by mri_seg",
+            content_creator_name="mri_seg^",  # a family name, in the form of person names
+            series_description=series_description,
+            omit_empty_frames=bool(mask.any()),
+        )
+    with whole_file(path) as unfinished:
+        segmentation.save_as(unfinished, enforce_file_format=True)
+
+
+def read_segmentation(path: PathLike | str, files: Sequence[PathLike | str]) -> np.ndarray:
+    """Read a DICOM Segmentation back into the grid of the series that it refers to.
+
+    Slices without a frame in the SEG are empty; several segments become one.
+
+    Args:
+        path: the SEG file.
+        files: files of the series in any order.
+
+    Returns:
+        mask ``(H, W, D)``, bool, in the grid of ``order_frames(files)``.
+
+    Raises:
+        ModuleNotFoundError: when highdicom is not installed.
+        ValueError: when the file is not a SEG, or refers to other images than these.
+    """
+    import_highdicom()
+    frames = order_frames(files).frames
+    sources = source_images(frames)
+    segmentation = _read(path)
+    _check_reference(path, segmentation, sources)
+    if is_multiframe(sources[0]):
+        pixels = segmentation.get_pixels_by_source_frame(
+            sources[0].SOPInstanceUID,
+            [frame.number + 1 for frame in frames],
+            assert_missing_frames_are_empty=True,
+        )
+    else:
+        pixels = segmentation.get_pixels_by_source_instance(
+            [source.SOPInstanceUID for source in sources],
+            assert_missing_frames_are_empty=True,
+        )
+    return pixels.any(-1).transpose(1, 2, 0)  # (D, H, W, segments) -> (H, W, D)
+
+
+def _checked(mask: np.ndarray, frames: Sequence[Frame], sources: Sequence[Dataset]) -> np.ndarray:
+    expected = (int(sources[0].Rows), int(sources[0].Columns), len(frames))
+    if mask.shape != expected:
+        raise ValueError(
+            f"{frames[0].path}: its series has the shape {expected} (rows, columns, slices), "
+            f"but the mask has {mask.shape}. Give the mask in the grid of the series."
+        )
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError(
+            f"{frames[0].path}: the mask of its series holds values from {mask.min()} to {mask.max()}, "
+            "expected 0 and 1 alone. Threshold it first."
+        )
+    return mask.astype(bool)
+
+
+def _stored_order(frames: Sequence[Frame], sources: Sequence[Dataset]) -> np.ndarray:
+    """The slice that each source shows: ``(D,)``, in the order of source images, or of the one image's frames."""
+    if is_multiframe(sources[0]):
+        return np.argsort([frame.number for frame in frames])
+    return np.arange(len(frames))
+
+
+def _tumour(version: str, parameters: Mapping[str, Any], remarks: Sequence[str]) -> SegmentDescription:
+    highdicom = import_highdicom()
+    tumour = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Tumour",
+        segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.cid7159.Neoplasm,
+        anatomic_regions=[codes.SCT.Brain],
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="mri_seg",
+            version=version,
+            family=codes.cid7162.ArtificialIntelligence,
+            parameters=parameter_texts(parameters) or None,
+        ),
+        tracking_id="Tumour",
+        tracking_uid=highdicom.UID(),
+        display_color=highdicom.color.CIELabColor.from_rgb(*PREDICTION),
+    )
+    if remarks:
+        tumour.SegmentDescription = " ".join(remarks)[:_LONGEST_SHORT_TEXT]
+    return tumour
+
+
+def _read(path: PathLike | str) -> Segmentation:
+    highdicom = import_highdicom()
+    try:
+        return highdicom.seg.segread(path)
+    except FileNotFoundError:
+        raise
+    except (AttributeError, InvalidDicomError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as a DICOM segmentation ({error}). Give a SEG file of this series."
+        ) from error
+
+
+def _check_reference(path: PathLike | str, segmentation: Segmentation, sources: Sequence[Dataset]) -> None:
+    """Refuse a SEG of other images, which would read as an empty mask."""
+    known = {source.SOPInstanceUID for source in sources}
+    referenced = {instance for _, _, instance in segmentation.get_source_image_uids()}
+    if not referenced or not referenced <= known:
+        raise ValueError(
+            f"{path}: refers to {len(referenced)} images, of which {len(referenced - known)} are not among the "
+            f"{len(known)} given. Give all files of the series that it segments."
+        )

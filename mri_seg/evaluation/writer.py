@@ -1,0 +1,337 @@
+"""Evaluate predictions by both protocols and write tables of slices and patients."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.metrics import compute_dice
+from monai.metrics.utils import get_mask_edges, get_surface_distance
+from monai.utils import convert_to_tensor
+
+from mri_seg.config.provenance import run_record
+from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
+from mri_seg.utils.distributed import gathered, is_first
+from mri_seg.utils.files import whole_file, write_json
+
+__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarise", "surface_scores"]
+
+_HAUSDORFF_SHARE = 0.95  # of a surface that lies within the distance
+_UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
+
+
+class EvaluationWriter:
+    """Handler that writes ``metrics.json``, ``patients.csv`` and ``slices.csv`` when an evaluation is complete.
+
+    Attach it to an evaluator whose output holds ``pred`` and ``label``: binary volumes ``(1, H, W, D)`` in the
+    geometry of the input, ``pred`` with the metadata ``case``. Of several processes the first writes the rows of all.
+
+    Args:
+        output_dir: folder of the files.
+        surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
+        resamples: bootstrap resamples of the patients.
+        seed: seed of the bootstrap.
+        facts: what was evaluated (section, split, checkpoint); goes into ``metrics.json``.
+    """
+
+    def __init__(
+        self,
+        output_dir: PathLike | str,
+        *,
+        surface_tolerance: float = 2.0,
+        resamples: int = 2000,
+        seed: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.surface_tolerance = surface_tolerance
+        self.resamples = resamples
+        self.seed = seed
+        self.facts = dict(facts or {})
+        self.patients: list[dict] = []
+        self.slices: list[dict] = []
+        self._record: dict[str, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self.patients, self.slices = [], []
+        self._record = run_record(**self.facts)
+
+    def _add(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            pred, label = item["pred"], item["label"]
+            case = str(pred.meta["case"])
+            self.slices += slice_rows(case, pred, label)
+            self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
+
+    def _write(self, engine: Engine) -> None:
+        shares = gathered((self.patients, self.slices))
+        if not is_first():
+            return
+        self.patients, self.slices = ([row for share in shares for row in share[n]] for n in (0, 1))
+        summary = summarise(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
+            _write_csv(self.output_dir / name, rows)
+        settings = {"surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
+        write_json(self.output_dir / "metrics.json", {**self._record, **settings, **summary})
+        engine.logger.info("%s", describe(summary))
+
+
+def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]:
+    """Score every slice of a case by the slice protocol.
+
+    Args:
+        case: name of the case.
+        pred: binary prediction ``(1, H, W, D)``.
+        label: binary label of the same shape.
+
+    Returns:
+        a row a slice, numbered from 1: scores, and pixels of label, prediction and their intersection.
+    """
+    scores = slice_scores(pred[None], label[None]).tolist()
+    pred, label = (torch.as_tensor(v)[0] > 0 for v in (pred, label))
+    pixels = {
+        "label_pixels": label.sum(dim=(0, 1)).tolist(),
+        "pred_pixels": pred.sum(dim=(0, 1)).tolist(),
+        "overlap_pixels": (pred & label).sum(dim=(0, 1)).tolist(),
+    }
+    return [
+        {"case": case, "slice": n + 1, **dict(zip(SLICE_SCORES, score)), **{key: v[n] for key, v in pixels.items()}}
+        for n, score in enumerate(scores)
+    ]
+
+
+def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_tolerance: float = 2.0) -> dict:
+    """Score a case by the patient protocol.
+
+    Distances are in mm if the spacing of rows, columns and slices is known. If any of the three is not, they are in
+    pixels: neighbouring pixels are 1 apart, and so are neighbouring slices. If exactly one mask is empty, HD95 is the
+    diagonal of the volume and surface Dice 0; if both are, these two are NaN and Dice is 1.
+
+    Args:
+        case: name of the case.
+        pred: binary prediction ``(1, H, W, D)``, with metadata.
+        label: binary label of the same shape.
+        surface_tolerance: distance within which surfaces agree.
+
+    Returns:
+        the case's name, Dice, 95th percentile of the Hausdorff distance and surface Dice (:py:func:`surface_scores`; of
+        a volume of one slice those of its plane), the unit of distances, and voxels of label and prediction.
+    """
+    spacing, unit = _spacing(pred)
+    pred, label = (convert_to_tensor(v, track_meta=False)[0] > 0 for v in (pred, label))
+    diagonal = math.hypot(*(size * step for size, step in zip(label.shape, spacing)))
+    slices = int(label.shape[-1])
+    box = _bounding_box(pred | label)
+    pred, label = pred[box], label[box]
+    label_voxels, pred_voxels = int(label.sum()), int(pred.sum())
+    dice = float(compute_dice(pred[None, None], label[None, None], ignore_empty=False))
+    if label_voxels and pred_voxels:
+        if slices == 1:
+            pred, label, spacing = pred[..., 0], label[..., 0], spacing[:2]
+        hd95, surface_dice = surface_scores(pred, label, spacing, tolerance=surface_tolerance)
+    else:
+        hd95, surface_dice = (diagonal, 0.0) if label_voxels or pred_voxels else (math.nan, math.nan)
+    return {
+        "case": case,
+        "dice": dice,
+        "hd95": hd95,
+        "surface_dice": surface_dice,
+        "distance_unit": unit,
+        "label_voxels": label_voxels,
+        "pred_voxels": pred_voxels,
+        "slices": slices,
+    }
+
+
+def surface_scores(
+    pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], *, tolerance: float
+) -> tuple[float, float]:
+    """95th percentile of the Hausdorff distance, and surface Dice, of the same sub-voxel surfaces.
+
+    By the definition of the reference implementation (github.com/google-deepmind/surface-distance; Nikolov et al. 2021,
+    doi.org/10.2196/26151): a surface runs between voxels, each of its elements counts by its area (in a plane: length),
+    and its distance is that to the nearest element of the other surface. HD95 is the larger of the two directions.
+    MONAI's ``compute_hausdorff_distance`` and the default of ``compute_surface_dice`` count edge voxels instead.
+
+    Args:
+        pred: binary prediction ``(H, W, D)`` or ``(H, W)``, bool, not empty.
+        label: binary label of the same shape, not empty.
+        spacing: distance of rows, columns and slices.
+        tolerance: distance within which surfaces agree, in the unit of the spacing.
+
+    Returns:
+        HD95, in the unit of the spacing, and surface Dice.
+    """
+    pred, label = (torch.nn.functional.pad(mask, (1, 1) * mask.ndim) for mask in (pred, label))
+    pred_surface, label_surface, pred_areas, label_areas = get_mask_edges(pred, label, crop=False, spacing=spacing)
+    hd95 = agreeing = area = 0.0
+    for surface, other, areas in (
+        (pred_surface, label_surface, pred_areas),
+        (label_surface, pred_surface, label_areas),
+    ):
+        distances, order = get_surface_distance(surface, other, spacing=spacing).sort()
+        areas = areas[surface][order].double()
+        shares = areas.cumsum(0) / areas.sum()
+        hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
+        agreeing += float(areas[distances <= tolerance].sum())
+        area += float(areas.sum())
+    return hd95, agreeing / area
+
+
+def summarise(
+    patients: Sequence[Mapping], slices: Sequence[Mapping], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Average over slices and over patients, with 95 % bootstrap intervals over patients.
+
+    Args:
+        patients: rows of :py:func:`patient_row`.
+        slices: rows of :py:func:`slice_rows`.
+        resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        counts, ``slice_protocol`` and ``patient_protocol``; an interval is null where fewer than two patients have a
+        value. Surface distances tell apart in how many patients exactly one mask is empty (``one_mask_empty``, part of
+        the means) and in how many both are (``both_masks_empty``, left out of them).
+
+    Raises:
+        ValueError: when there is no patient.
+    """
+    if not patients:
+        raise ValueError("there is no patient to summarise.")
+    draw = {"resamples": resamples, "seed": seed}
+    cases = [row["case"] for row in patients]
+
+    def over_slices(values: Sequence[float], rows: Sequence[Mapping]) -> dict:
+        by_case: dict[str, list[float]] = {case: [] for case in cases}
+        for row, value in zip(rows, values):
+            by_case[row["case"]].append(value)
+        kept = [v for v in by_case.values() if v]
+        if not kept:
+            return {"mean": None, "interval": None}
+        sums, counts = (np.array([f(v) for v in kept], dtype=float) for f in (sum, len))
+        interval = bootstrap_interval(len(kept), lambda n: sums[n].sum(-1) / counts[n].sum(-1), **draw)
+        return {"mean": float(sums.sum() / counts.sum()), "interval": interval}
+
+    def over_patients(values: Sequence[float]) -> dict:
+        kept = np.array([v for v in values if not math.isnan(v)])
+        summary = {"patients": len(kept)}
+        for name, statistic in (("mean", np.mean), ("median", np.median)):
+            summary[name] = float(statistic(kept)) if len(kept) else None
+            summary[f"{name}_interval"] = bootstrap_interval(len(kept), lambda n: statistic(kept[n], axis=-1), **draw)  # noqa: B023
+        return summary
+
+    tumour = [row for row in slices if row["label_pixels"]]
+    healthy = [row for row in slices if not row["label_pixels"]]
+    slice_protocol = {score: over_slices([row[score] for row in slices], slices) for score in SLICE_SCORES}
+    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumour], tumour)
+    slice_protocol["healthy_slices_with_false_tumour"] = over_slices(
+        [float(row["pred_pixels"] > 0) for row in healthy], healthy
+    )
+    dice = [row["dice"] for row in patients]
+    patient_protocol: dict[str, Any] = {"dice": {**over_patients(dice), "lowest": min(dice)}}
+    for unit in sorted({row["distance_unit"] for row in patients}):
+        of_unit = [row for row in patients if row["distance_unit"] == unit]
+        masks = [(row["label_voxels"] > 0) + (row["pred_voxels"] > 0) for row in of_unit]
+        empty = {"one_mask_empty": masks.count(1), "both_masks_empty": masks.count(0)}
+        for name in ("hd95", "surface_dice"):
+            patient_protocol[f"{name}_{unit}"] = {**over_patients([row[name] for row in of_unit]), **empty}
+    return {
+        "patients": len(patients),
+        "slices": len(slices),
+        "tumour_slices": len(tumour),
+        "slice_protocol": slice_protocol,
+        "patient_protocol": patient_protocol,
+    }
+
+
+def bootstrap_interval(number: int, statistic: Any, *, resamples: int = 2000, seed: int = 0) -> list[float] | None:
+    """95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
+
+    Args:
+        number: number of patients.
+        statistic: takes places of patients ``(resamples, number)``, gives a value for each resample.
+        resamples: how often to resample.
+        seed: seed of the resampling.
+
+    Returns:
+        lower and upper end, or None for fewer than two patients.
+    """
+    if number < 2:
+        return None
+    places = np.random.default_rng(seed).integers(number, size=(resamples, number))
+    return [float(v) for v in np.percentile(statistic(places), (2.5, 97.5))]
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Both protocols in a few lines of text, for a log."""
+
+    def value(entry: Mapping, name: str = "mean", interval: str = "interval") -> str:
+        if entry[name] is None:
+            return "none"
+        ends = f" [{entry[interval][0]:.4f}, {entry[interval][1]:.4f}]" if entry[interval] else ""
+        return f"{entry[name]:.4f}{ends}"
+
+    by_slice, by_patient = summary["slice_protocol"], summary["patient_protocol"]
+    dice = by_patient["dice"]
+    lines = [
+        f"{summary['patients']} patients, {summary['slices']} slices, {summary['tumour_slices']} with tumour; "
+        "95 % bootstrap intervals over patients",
+        "slice protocol: " + ", ".join(f"{score} {value(by_slice[score])}" for score in SLICE_SCORES),
+        f"  Dice of tumour slices {value(by_slice['dice_of_tumour_slices'])}, "
+        f"share of healthy slices with false tumour {value(by_slice['healthy_slices_with_false_tumour'])}",
+        f"patient protocol: mean Dice {value(dice, 'mean', 'mean_interval')}, "
+        f"median {value(dice, 'median', 'median_interval')}, lowest {dice['lowest']:.4f}",
+    ]
+    for unit, words in _UNITS.items():
+        if f"hd95_{unit}" in by_patient:
+            hd95, surface_dice = (by_patient[f"{name}_{unit}"] for name in ("hd95", "surface_dice"))
+            lines.append(
+                f"  HD95 in {words}: mean {value(hd95, 'mean', 'mean_interval')}; surface Dice: mean "
+                f"{value(surface_dice, 'mean', 'mean_interval')}; of {hd95['patients']} patients, "
+                f"{hd95['one_mask_empty']} of them with one mask empty (HD95 the volume's diagonal, surface Dice 0); "
+                f"{hd95['both_masks_empty']} more with both empty left out"
+            )
+    return "\n".join(lines)
+
+
+def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
+    """Distance of rows, columns and slices with its unit: mm if all three are known."""
+    known = isinstance(volume, MetaTensor) and all(
+        bool(volume.meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")
+    )
+    return (affine_to_spacing(volume.affine).tolist(), "mm") if known else ([1.0] * 3, "pixel")
+
+
+def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    """Smallest box around a mask ``(H, W, D)``, all of it if it is empty.
+
+    MONAI crops before it computes distances, too, but converts whole volumes first, which takes three times as long.
+    """
+    voxels = mask.cpu().numpy()
+    plane = voxels.any(axis=2)
+    places = [np.flatnonzero(axis) for axis in (plane.any(axis=1), plane.any(axis=0), voxels.any(axis=(0, 1)))]
+    return tuple(slice(int(place[0]), int(place[-1]) + 1) if place.size else slice(None) for place in places)
+
+
+def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
+    with whole_file(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

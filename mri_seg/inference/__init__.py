@@ -1,0 +1,1 @@
+"""Run the network on cases and write what it finds."""

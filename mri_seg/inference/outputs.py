@@ -1,0 +1,279 @@
+"""What was found in a case, and one writer for each kind of output."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import tifffile
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation, Resize
+from PIL import Image
+
+from mri_seg.inference.provenance import (
+    result_settings,
+)
+from mri_seg.measurements.lesions import measure
+from mri_seg.utils.case_flags import add_flag, case_flags
+from mri_seg.utils.files import whole_file, write_json
+from mri_seg.visualize.case_page import case_page
+from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
+
+__all__ = ["OUTPUTS", "Result"]
+
+
+_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
+
+
+_SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
+
+
+_REMARKS = ("flags", "warnings")
+
+
+_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version")
+
+
+_NO_ORIENTATION = (
+    "The file does not say how the head lies (its qform_code and sform_code are 0), so left and right may be "
+    "exchanged. Compare with the images, or write the file again with the affine of its source."
+)
+
+
+class Result:
+    """What was found in a case, in the grid of its input; what several outputs need is made once.
+
+    Args:
+        item: output of the evaluator for the case: ``flair``, the volume ``(1, H, W, D)`` as read, with the metadata
+            ``case`` and ``files``; ``pred``, its binary mask, and ``probability``; perhaps ``label``.
+
+    Attributes:
+        about: what the measurements say beside figures: the input, flags, and what the result was made of.
+        settings: version, weights and options, as :py:func:`mri_seg.inference.provenance.result_settings` gives them.
+    """
+
+    def __init__(self, item: Mapping[str, Any]) -> None:
+        self.item = item
+        self.case = str(item["flair"].meta["case"])
+        self.files = [Path(name) for name in item["flair"].meta["files"].split("\n")]
+        self.about: Mapping[str, Any] = {}
+        self.settings: Mapping[str, Any] = result_settings(None)
+
+    def flags(self, case: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Flags of the case and of its volume, each once, in the order they were raised."""
+        meta = self.item["flair"].meta
+        if _codes(meta) == (0, 0):
+            add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
+        volumes = [self.item[key].meta for key in ("flair", "image") if isinstance(self.item.get(key), MetaTensor)]
+        return _merged(case_flags(case), *map(case_flags, volumes))
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """Affine of the input, RAS, in mm."""
+        return np.asarray(self.item["flair"].affine, dtype=np.float64)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Binary mask ``(H, W, D)``, uint8."""
+        return (_volume(self.item["pred"]) > 0).astype(np.uint8)
+
+    @cached_property
+    def probability(self) -> np.ndarray:
+        """Probability of tumour ``(H, W, D)``, float32."""
+        return _volume(self.item["probability"]).astype(np.float32)
+
+    @cached_property
+    def measurements(self) -> dict[str, Any]:
+        """Volume, lesions and diameters: see :py:func:`mri_seg.measurements.lesions.measure`."""
+        known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
+        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+        return {"case": found["case"], **self.about, **found}
+
+    @cached_property
+    def slices(self) -> list[np.ndarray]:
+        """A picture ``(h, w, 3)`` of each axial slice with its outlines."""
+        return slice_pictures(self._shown("flair"), self._shown("pred"), self._shown("label"))
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the case has a reference."""
+        return isinstance(self.item.get("label"), MetaTensor)
+
+    @cached_property
+    def panel(self) -> np.ndarray:
+        """Panel in the published style ``(h, w, 3)``; needs a reference."""
+        return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
+
+    def _shown(self, key: str) -> np.ndarray | None:
+        """A volume as pictures show it: rows towards posterior, columns towards the left, pixels square."""
+        volume = self.item.get(key)
+        if not isinstance(volume, MetaTensor):
+            return None
+        volume = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+        rows, columns, _ = affine_to_spacing(volume.affine).tolist()
+        if abs(rows / columns - 1) < _SQUARE:
+            return _volume(volume)
+        size = (round(volume.shape[1] * max(rows / columns, 1)), round(volume.shape[2] * max(columns / rows, 1)), -1)
+        return _volume(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume))
+
+
+class Output(NamedTuple):
+    """A kind of output: the names of its files for a case, and the function that writes them."""
+
+    names: Callable[[Mapping[str, Any]], list[str]]
+    write: Callable[[Path, Result], None]
+
+
+def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
+    """Write a volume that says its place as the input does: by the same codes, if that was NIfTI."""
+    meta = result.item["flair"].meta
+    qform_code, sform_code = _codes(meta) or (1, 1)
+    image = nibabel.Nifti1Image(volume, result.affine)
+    image.set_qform(_qform(meta) if _codes(meta) and qform_code else result.affine, code=qform_code)
+    image.set_sform(result.affine, code=sform_code)
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as unfinished:
+        nibabel.save(image, unfinished)
+
+
+def _codes(meta: Mapping[str, Any]) -> tuple[int, int] | None:
+    """``qform_code`` and ``sform_code`` of a NIfTI file; None for other files."""
+    codes = [meta.get(name) for name in ("qform_code", "sform_code")]
+    return None if None in codes else (int(codes[0]), int(codes[1]))
+
+
+def _qform(meta: Mapping[str, Any]) -> np.ndarray:
+    """The affine by the qform of a NIfTI file, which may be another than by its sform; its affine if it is damaged."""
+    header = nibabel.Nifti1Header()
+    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        header[name] = float(meta[name])
+    header["pixdim"][:4] = np.asarray(meta["pixdim"])[:4]
+    try:
+        qform = header.get_qform()
+        damaged = not np.isfinite(qform).all() or np.linalg.det(qform) == 0
+    except ValueError:
+        damaged = True
+    return np.asarray(meta["affine"]) if damaged else qform
+
+
+def _write_mask(folder: Path, result: Result) -> None:
+    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.mask, result)
+
+
+def _write_probability(folder: Path, result: Result) -> None:
+    _write_nifti(folder / f"{result.case}_probability.nii.gz", result.probability, result)
+
+
+def _slice_names(case: Mapping[str, Any]) -> list[str]:
+    return [_slice_name(Path(file)) for file in case["image"]]
+
+
+def _slice_name(file: Path) -> str:
+    """``x_7.tif`` gives ``x_7_mask.tif``; JPEG would not keep a mask as it is, so its masks are PNG."""
+    return f"{file.stem}_mask{file.suffix if file.suffix.lower() in ('.tif', '.tiff') else '.png'}"
+
+
+def _write_slices(folder: Path, result: Result) -> None:
+    """Masks of 0 and 255, as TCGA-LGG's are."""
+    masks = result.mask.transpose(2, 0, 1) * 255  # (D, H, W)
+    for file, mask in zip(result.files, masks if len(result.files) == len(masks) else [masks], strict=True):
+        name = _slice_name(file)
+        with whole_file(folder / name) as unfinished:
+            if name.endswith(".png"):
+                Image.fromarray(mask).save(unfinished)
+            else:
+                tifffile.imwrite(unfinished, mask, photometric="minisblack", compression="deflate")
+
+
+def _write_segmentation(folder: Path, result: Result) -> None:
+    from mri_seg.dicom.seg import write_segmentation
+
+    write_segmentation(folder / f"{result.case}_seg.dcm", result.mask, result.files, **_algorithm(result))
+
+
+def _write_report(folder: Path, result: Result) -> None:
+    from mri_seg.dicom.sr import write_report
+
+    path, segmentation = folder / f"{result.case}_sr.dcm", folder / f"{result.case}_seg.dcm"
+    write_report(path, result.measurements, segmentation, result.files, **_algorithm(result))
+
+
+def _algorithm(result: Result) -> dict[str, Any]:
+    """What DICOM files say of how they were made, and remarks on the case."""
+    options = result.settings["options"]
+    values = {key: value for key, value in options.items() if not str(value).startswith("sha256:")}
+    sums = {key: value for key, value in result.settings.items() if key.endswith("_sha256") and value}
+    return {
+        "algorithm_version": result.settings["mri_seg_version"],
+        "algorithm_parameters": {**sums, **values},
+        "remarks": [flag["message"] for flag in result.about.get("flags", [])],
+    }
+
+
+def _write_measurements(folder: Path, result: Result) -> None:
+    write_json(folder / f"{result.case}_measurements.json", result.measurements)
+
+
+def _write_sheet(folder: Path, result: Result) -> None:
+    save_png(folder / f"{result.case}_sheet.png", contact_sheet(result.slices, with_reference=result.has_label))
+
+
+def _write_panel(folder: Path, result: Result) -> None:
+    save_png(folder / f"{result.case}_panel.png", result.panel)
+
+
+def _write_page(folder: Path, result: Result) -> None:
+    with whole_file(folder / f"{result.case}.html") as unfinished:
+        unfinished.write_text(
+            case_page(result.measurements, result.slices, with_reference=result.has_label), encoding="utf-8"
+        )
+
+
+def _named(ending: str) -> Callable[[Mapping[str, Any]], list[str]]:
+    return lambda case: [f"{case['case']}{ending}"]
+
+
+OUTPUTS = {
+    "mask": Output(_named("_mask.nii.gz"), _write_mask),
+    "probability": Output(_named("_probability.nii.gz"), _write_probability),
+    "slices": Output(_slice_names, _write_slices),
+    "seg": Output(_named("_seg.dcm"), _write_segmentation),
+    "measurements": Output(_named("_measurements.json"), _write_measurements),
+    "sr": Output(_named("_sr.dcm"), _write_report),
+    "sheet": Output(_named("_sheet.png"), _write_sheet),
+    "panel": Output(_named("_panel.png"), _write_panel),
+    "page": Output(_named(".html"), _write_page),
+}
+"""All kinds of output, in the order they are written: a DICOM SR refers to the SEG before it."""
+
+
+_FITTING = {
+    "slices": lambda case: case.get("source") in ("tiff", "picture"),
+    "seg": lambda case: case.get("source") == "dicom",
+    "sr": lambda case: case.get("source") == "dicom",
+    "panel": lambda case: "label" in case,
+}
+
+
+_AUTO = ("mask", "slices", "seg", "measurements", "sheet", "panel", "page")
+
+
+def _merged(*flags: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Flags of several places, each once; their messages, which logs have after a name, as sentences."""
+    found: list[dict[str, str]] = []
+    for raised in itertools.chain(*flags):
+        message = raised["message"]
+        sentence = {"name": raised["name"], "message": message[:1].upper() + message[1:]}
+        if sentence not in found:
+            found.append(sentence)
+    return found
+
+
+def _volume(volume: MetaTensor) -> np.ndarray:
+    return volume.detach().cpu().numpy()[0]

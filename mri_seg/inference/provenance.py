@@ -1,0 +1,271 @@
+"""What the results of a case were made of: a record beside them, by which those of other weights are told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai.utils import ensure_tuple
+
+import mri_seg
+from mri_seg.config.provenance import evaluated_parser
+from mri_seg.config.weights import weights_file
+from mri_seg.inference.runtimes import int8_file
+from mri_seg.io.metaimage import meta_image_data
+from mri_seg.utils.files import sha256
+
+__all__ = [
+    "case_provenance",
+    "describe_input",
+    "input_differences",
+    "input_path",
+    "provenance_file",
+    "result_options",
+    "result_settings",
+    "settings_differences",
+]
+
+_SETTINGS = ("mri_seg_version", "checkpoint_sha256", "ensemble_sha256", "int8_sha256", "options")
+_SECTIONS = ("network", "preprocessing", "inferer", "postprocessing")
+_REFERENCE = re.compile(r"@([A-Za-z_]\w*)")
+
+# Options that the sections refer to, but that change no result: weights count by their content, and these say where
+# and in what pieces it is computed, and what is refused.
+_NEUTRAL = {"bundle_root", "checkpoint", "ensemble", "device", "slices_per_batch", "largest_volume", "allow_non_axial"}
+
+_SHOWN = 12  # characters of a SHA-256 in messages
+
+
+def provenance_file(folder: PathLike | str, case: str) -> Path:
+    """Where the folder of a case keeps what its results were made of."""
+    return Path(folder, f"{case}_provenance.json")
+
+
+def result_options(sections: Sequence[str] = _SECTIONS) -> dict[str, Any]:
+    """The options on which results depend, as they are set in the config whose expression calls this.
+
+    They are found by following the references from the parts of the config that compute results. A part that is no
+    plain value, such as ``postprocessing``, is given by the SHA-256 of its text.
+
+    Args:
+        sections: parts of the config that compute results.
+
+    Returns:
+        values by name, sorted; ready for JSON.
+
+    Raises:
+        RuntimeError: when no config is being evaluated.
+    """
+    parser = evaluated_parser()
+    config = parser.get()
+    reached: dict[str, Any] = {}
+    waiting = list(sections)
+    while waiting:
+        name = waiting.pop()
+        if name in config and name not in reached:
+            reached[name] = config[name]
+            waiting += _REFERENCE.findall(_text(config[name]))
+    return {
+        name: _text_digest(value) if name in sections else _plain(parser.get_parsed_content(name), value)
+        for name, value in sorted(reached.items())
+        if name not in _NEUTRAL
+    }
+
+
+def result_settings(
+    checkpoint: PathLike | str | None,
+    ensemble: Sequence[PathLike | str] | PathLike | str = (),
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All on which results depend but the input: version, weights by their SHA-256, and options.
+
+    Args:
+        checkpoint: the weights.
+        ensemble: further weights.
+        options: what :py:func:`result_options` found.
+
+    Returns:
+        ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256`` (a list), ``int8_sha256`` (of the files of 8-bit
+        weights, for the runtime that takes them) and ``options``.
+
+    Raises:
+        FileNotFoundError: when there is no such file of weights.
+    """
+    weights = [weights_file(path) for path in (*ensure_tuple(checkpoint or ()), *ensure_tuple(ensemble))]
+    sums = [sha256(path) for path in weights]
+    settings: dict[str, Any] = {
+        "mri_seg_version": mri_seg.__version__,
+        "checkpoint_sha256": sums.pop(0) if checkpoint else None,
+        "ensemble_sha256": sums,
+    }
+    if options and options.get("runtime") == "openvino-int8":
+        files = [part for path in weights for part in (int8_file(path), int8_file(path).with_suffix(".bin"))]
+        settings["int8_sha256"] = [sha256(part) for part in files if part.is_file()]
+    return {**settings, "options": json.loads(json.dumps(dict(options or {}), default=str))}
+
+
+def case_provenance(
+    case: Mapping[str, Any], settings: Mapping[str, Any], flags: Sequence[Mapping[str, str]], described: Mapping
+) -> dict[str, Any]:
+    """What the results of a case are made of, ready for JSON.
+
+    Args:
+        case: a case of :py:func:`mri_seg.io.cases.find_cases`.
+        settings: what :py:func:`result_settings` found.
+        flags: flags of the case.
+        described: what :py:func:`describe_input` found.
+    """
+    found: dict[str, Any] = {"case": case["case"], "source": case.get("source", "")}
+    found |= {key: case[key] for key in ("series_uid", "series_description") if key in case}
+    return {**found, **described, "flags": list(flags), **settings}
+
+
+def describe_input(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the files of a case so that they are known again: by their content, wherever they are.
+
+    Args:
+        case: a case of :py:func:`mri_seg.io.cases.find_cases`.
+
+    Returns:
+        for ``input`` and, if there is one, ``reference``: ``path``, the file or the folder of all; ``files``, their
+        names in it; ``sha256`` of the content of all; and ``stat``, the SHA-256 of paths, sizes and times of change,
+        by which they are known again without reading them.
+
+    Raises:
+        OSError: when a file cannot be read.
+    """
+    ordered = _is_ordered(case)
+    return {name: _describe(files, ordered) for name, files in _files_of(case).items()}
+
+
+def input_path(case: Mapping[str, Any]) -> str:
+    """Path of the file of a case, or of the folder of all its files."""
+    return str(_root(_paths(case["image"])))
+
+
+def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of results and those of this run: for each a clause with both values."""
+    found = []
+    for name in _SETTINGS:
+        old, new = recorded.get(name), settings.get(name)
+        if name == "options":
+            old, new = old or {}, new or {}
+            keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            found += [f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}" for key in keys]
+        elif old != new:
+            found.append(f"{name} was {_shown(old)}, is {_shown(new)}")
+    return found
+
+
+def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:
+    """What differs between the files that results were made of and those of a case: for each a clause with both.
+
+    Their content is read only if they were moved or touched since.
+
+    Args:
+        recorded: what :py:func:`case_provenance` gave for the results.
+        case: a case of :py:func:`mri_seg.io.cases.find_cases`.
+
+    Raises:
+        OSError: when a file cannot be read.
+    """
+    files, ordered, found = _files_of(case), _is_ordered(case), []
+    for name in ("input", "reference"):
+        old, new = recorded.get(name), files.get(name)
+        if old and new and old["stat"] == _stat_sum(_paths(new), ordered):
+            continue
+        described = _describe(new, ordered) if new else None
+        if (old and old["sha256"]) != (described and described["sha256"]):
+            found.append(f"{name} was {_shown_files(old)}, is {_shown_files(described)}")
+    return found
+
+
+def _describe(files: Sequence[PathLike | str], ordered: bool) -> dict[str, Any]:
+    paths = _paths(files)
+    root = _root(paths)
+    return {
+        "path": str(root),
+        "files": [path.relative_to(root).as_posix() if len(paths) > 1 else path.name for path in paths],
+        "sha256": _content_sum(paths, ordered),
+        "stat": _stat_sum(paths, ordered),
+    }
+
+
+def _paths(files: Sequence[PathLike | str]) -> list[Path]:
+    return [Path(file).absolute() for file in files]
+
+
+def _root(paths: Sequence[Path]) -> Path:
+    """The file, or the folder of several."""
+    return paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _files_of(case: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: list(case[key]) for name, key in (("input", "image"), ("reference", "label")) if case.get(key)}
+
+
+def _is_ordered(case: Mapping[str, Any]) -> bool:
+    return case.get("source") != "dicom"  # whose images say where they lie
+
+
+def _content_sum(paths: Sequence[Path], ordered: bool) -> str:
+    return _sum([":".join(map(sha256, _parts(path))) for path in paths], ordered)
+
+
+def _stat_sum(paths: Sequence[Path], ordered: bool) -> str:
+    stats = [(part, part.stat()) for path in paths for part in _parts(path)]
+    return _sum([f"{part} {stat.st_size} {stat.st_mtime_ns}" for part, stat in stats], ordered)
+
+
+def _sum(texts: list[str], ordered: bool) -> str:
+    return hashlib.sha256("\n".join(texts if ordered else sorted(texts)).encode()).hexdigest()
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    """The file, and the one beside it that holds its voxels, where its format has two."""
+    yield path
+    suffix = path.suffix.lower()
+    if suffix == ".mhd" and (data := meta_image_data(path)):
+        yield data
+    for one, other in ((".hdr", ".img"), (".img", ".hdr")):
+        if suffix == one and (pair := path.with_suffix(other)).is_file():
+            yield pair
+
+
+def _text(part: Any) -> str:
+    return json.dumps(part, sort_keys=True, default=lambda value: type(value).__qualname__)
+
+
+def _text_digest(part: Any) -> str:
+    return "sha256:" + hashlib.sha256(_text(part).encode()).hexdigest()
+
+
+def _plain(value: Any, raw: Any) -> Any:
+    """A value as JSON gives it back, switches in words as switches; by its text if it is no plain value."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return _text_digest(raw) if isinstance(raw, dict) else json.loads(json.dumps(value))
+    except TypeError:
+        return _text_digest(raw)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"(sha256:)?[0-9a-f]{64}", value):
+        return value.removeprefix("sha256:")[:_SHOWN]
+    return json.dumps(value)
+
+
+def _shown_files(described: Mapping[str, Any] | None) -> str:
+    if described is None:
+        return "none"
+    count = len(described["files"])
+    return f"{described['path']} ({count} file{'s' * (count > 1)}, SHA-256 {_shown(described['sha256'])})"

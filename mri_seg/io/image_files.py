@@ -1,0 +1,139 @@
+"""Sort files into images, labels and others; gather slices into volumes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import tifffile
+
+from mri_seg.io.label_names import Label, label_of
+from mri_seg.io.nibabel_files import is_pair, other_half
+from mri_seg.io.slice_reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
+
+__all__ = ["Image", "SortedFiles", "sort_files", "stem_of"]
+
+_VOLUME = re.compile(r"\.(nii|nii\.gz|nrrd|mha|mhd|mg[hz]|hdr|img|hdr\.gz|img\.gz)$", re.IGNORECASE)
+_SLICES = {"tiff": TIFF_SUFFIXES, "picture": PICTURE_SUFFIXES}
+_NUMBERED = re.compile(r"^(?P<stem>.*?)[ _.-]?(?P<number>\d+)$")
+
+
+class Image(NamedTuple):
+    """Files that make an image.
+
+    Attributes:
+        name: its name, without suffix; of slices without their number.
+        files: its files in order; of a pair of header and image the latter.
+        source: ``volume``, ``tiff`` or ``picture``.
+        error: why it cannot be read, if it cannot.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    source: str
+    error: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it lies in."""
+        return self.files[0].parent
+
+
+@dataclass
+class SortedFiles:
+    """Files by what they are.
+
+    Attributes:
+        images: images of every kind.
+        labels: labels of each source, ``volume``, ``tiff`` and ``picture``.
+        others: files that are neither, DICOM among them.
+    """
+
+    images: list[Image] = field(default_factory=list)
+    labels: dict[str, list[Label]] = field(default_factory=lambda: defaultdict(list))
+    others: list[Path] = field(default_factory=list)
+
+
+def sort_files(files: Sequence[Path], found: SortedFiles, root: Path | None) -> None:
+    """Sort the files of one folder.
+
+    Files of one folder whose names differ in their last number alone are the slices of one image, in the order of the
+    numbers; a TIFF file of several pages is an image, and so is a NIfTI, NRRD, MetaImage, MGH or MGZ file, or a pair of
+    ``.hdr`` and ``.img``.
+
+    Args:
+        files: the files.
+        found: gets what they are.
+        root: the folder that is searched; None for a file that the user named, which is no label whatever its name.
+    """
+    slices: dict[str, list[Path]] = {source: [] for source in _SLICES}
+    for file in files:
+        source, stem = _source_of(file), stem_of(file)
+        if source is None:
+            found.others.append(file)
+        elif root is not None and (label := label_of(file, stem, root)):
+            if not _is_second_half(file):
+                found.labels[source].append(label)
+        elif source == "volume":
+            if root is None or not _is_second_half(file):
+                found.images.append(Image(stem, (file,), source))
+        else:
+            slices[source].append(file)
+    for source, of_source in slices.items():
+        for name, members, error in _group(of_source):
+            found.images.append(Image(name, tuple(members), source, error))
+
+
+def stem_of(file: Path) -> str:
+    """Name of an image file without its suffixes: ``a.v2.nii.gz`` gives ``a.v2``."""
+    return _VOLUME.sub("", file.name) if _VOLUME.search(file.name) else file.stem
+
+
+def _source_of(file: Path) -> str | None:
+    """Source of a file, None for other files."""
+    if _VOLUME.search(file.name):
+        # A file named .img that has no header may be DICOM.
+        return "volume" if not is_pair(file) or other_half(file) is not None else None
+    return next((source for source, suffixes in _SLICES.items() if file.suffix.lower() in suffixes), None)
+
+
+def _is_second_half(file: Path) -> bool:
+    """Whether a file is the header of a pair, which stands for both by its image."""
+    return is_pair(file) and ".hdr" in file.name.lower()[-7:]
+
+
+def _group(images: Sequence[Path]) -> Iterator[tuple[str, list[Path], str | None]]:
+    """Gather slices into images by the name before the last number: name, files in order, error if any."""
+    numbered: dict[str, dict[int, Path]] = defaultdict(dict)
+    errors: dict[str, str] = {}
+    for file in images:
+        match = _NUMBERED.match(file.stem)
+        if match is None:
+            yield file.stem, [file], None
+            continue
+        slices, number = numbered[match["stem"]], int(match["number"])
+        if number in slices:
+            errors[match["stem"]] = f"{file}: slice {number} is also {slices[number]}. Keep one of them."
+        slices[number] = file
+    for stem, slices in numbered.items():
+        files = [slices[number] for number in sorted(slices)]
+        if len(files) == 1 or _pages(files[0]) > 1:
+            for file in files:
+                yield (stem if len(files) == 1 and stem else file.stem), [file], errors.get(stem)
+        else:
+            yield stem or files[0].parent.resolve().name, files, errors.get(stem)
+
+
+def _pages(file: Path) -> int:
+    """Pages of a TIFF file, 1 where it cannot be read: the reader's error says more."""
+    if file.suffix.lower() not in TIFF_SUFFIXES:
+        return 1
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return len(tiff.pages)
+    except Exception:
+        return 1

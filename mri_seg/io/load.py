@@ -1,0 +1,245 @@
+"""Read a case as one FLAIR volume, whatever its files are."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import itk
+import nibabel
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import ImageReader, ITKReader, MetaTensor
+from monai.data.utils import affine_to_spacing, to_affine_nd
+from monai.transforms import LoadImage, MapTransform
+from monai.utils import ensure_tuple
+
+from mri_seg.dicom.reader import DICOMReader
+from mri_seg.io.metaimage import check_meta_image
+from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
+from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
+from mri_seg.utils.messages import reason
+from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError
+
+__all__ = ["LoadVolumed"]
+
+
+_CIFTI_INTENTS = range(3000, 3100)  # NIfTI's codes of connectivity
+
+
+_LARGEST_RATIO = 200.0  # of the sides of a voxel
+
+
+_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
+
+
+class LoadVolumed(MapTransform):
+    """Read each case as a volume ``(1, H, W, D)``, whatever its files are, and keep its name and files with it.
+
+    MONAI's ``LoadImage`` with the reader chosen by the files alone: slices (:py:class:`SliceReader`), DICOM
+    (:py:class:`mri_seg.dicom.reader.DICOMReader`), what nibabel reads, such as NIfTI and MGZ
+    (:py:class:`mri_seg.io.nibabel_files.VolumeReader`), and whatever else ITK reads, such as NRRD and MetaImage
+    (``ITKReader``). ``LoadImage`` alone tries every other reader when one raises, so a
+    damaged slice would surface as some other library's error, or be read in another geometry.
+
+    Args:
+        keys: keys of file names or lists of file names.
+        volume: which volume of a file with several (4D) is FLAIR, counted from 0; None for files with one volume, and
+            for cases that say it themselves, by a number of the key ``volume``. It is for the first of the keys: files
+            of the others, such as labels, hold one volume.
+        channel: see :py:class:`SliceReader`.
+        spacing: see :py:class:`SliceReader`.
+        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
+        case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
+            The names of the files go to the metadata as ``files``, a line each.
+        allow_missing_keys: whether to pass over missing keys.
+
+    Raises:
+        ValueError: on loading, when a file cannot be read, declares more than ``largest_volume``, is not one volume,
+            holds no number, or has no usable affine. Whether a label fits its image is for
+            :py:class:`mri_seg.transforms.labels.LabelToImageGridd` to see.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        volume: int | None = None,
+        channel: int = 1,
+        spacing: Sequence[float] | None = None,
+        largest_volume: int = LARGEST_VOLUME,
+        case_key: str = "case",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        # Not a LoadImaged: MONAI Label would wrap it in a loader of its own, which fails where there is no reference.
+        super().__init__(keys, allow_missing_keys)
+        with _no_word_of_missing_plugins():
+            self._loader = LoadImage(ensure_channel_first=True, image_only=True)
+        self.volume = volume
+        self.case_key = case_key
+        self.largest_volume = largest_volume
+        self.own_readers = (
+            SliceReader(channel=channel, spacing=spacing, largest_volume=largest_volume),
+            DICOMReader(largest_volume=largest_volume),
+        )
+        # ITKReader takes whatever is left.
+        self.other_readers = (VolumeReader(squeeze_non_spatial_dims=True), ITKReader())
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Load the volumes ``(1, H, W, D)``."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            files = [str(name) for name in ensure_tuple(d[key])]
+            index = d.get("volume") if self.volume is None else self.volume
+            volume = self._load(files, reader, index, is_label=key != self.keys[0])
+            _check_voxel_size(volume, files[0])
+            volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
+            volume.meta["files"] = "\n".join(files)  # one text, because batching takes lists apart
+            d[key] = volume
+        return d
+
+    def _load(self, files: list[str], reader: ImageReader | None, index: int | None, *, is_label: bool) -> MetaTensor:
+        own = next((own for own in self.own_readers if own.verify_suffix(files)), None)
+        if reader or own:  # their errors say what is wrong and where
+            return self._loader(files, reader or own)
+        if not Path(files[0]).is_file():
+            raise FileNotFoundError(f"{files[0]}: no such file.")
+        _refuse_cifti(files[0])
+        try:
+            _check_size(files, SizeLimit(self.largest_volume))
+            other = next(other for other in self.other_readers if other.verify_suffix(files))
+            volume = self._loader(files, other)
+            # MONAI puts another affine in place of one with NaN, so look at the file's own.
+            affine = nibabel.load(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
+        except TooLargeError:
+            raise
+        except Exception as error:  # each library raises errors of its own for damaged files
+            raise ValueError(
+                f"{files[0]}: cannot be read ({reason(error)}). Copy the file again from its source, or leave it out."
+            ) from error
+        _check_affine(affine, files[0])
+        if not torch.isfinite(volume).any():
+            raise ValueError(f"{files[0]}: holds no number but NaN and infinity. Export it again, or leave it out.")
+        return self._one_volume(volume, files[0], index, is_label=is_label)
+
+    @staticmethod
+    def _one_volume(volume: MetaTensor, file: str, index: int | None, *, is_label: bool) -> MetaTensor:
+        if volume.ndim == 3:  # one slice
+            volume = volume[..., None]
+            volume.affine = to_affine_nd(3, volume.affine)
+        if volume.ndim != 4:
+            raise ValueError(f"{file}: has {volume.ndim - 1} dimensions, expected a volume of three.")
+        count = len(volume)
+        if count > 1 and is_label:
+            raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
+        if count > 1 and index is None:
+            raise ValueError(
+                f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."
+            )
+        if count > 1 and not isinstance(index, int):
+            raise ValueError(f"--volume: {index!r}, expected a whole number, 0 to {count - 1}.")
+        if count > 1 and not 0 <= index < count:
+            raise ValueError(f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {index}.")
+        return volume[[index]] if count > 1 else volume
+
+
+@contextmanager
+def _no_word_of_missing_plugins() -> Iterator[None]:
+    """LoadImage makes one of each of MONAI's readers, one of which warns that a GPU decoder is not installed."""
+    log = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
+    """Refuse files whose headers declare more than the limit, or more than the file can hold."""
+    for file in files:
+        if file.lower().endswith((".nii", ".nii.gz")):
+            header = _nifti_header(file)
+            shape, dtype = header.get_data_shape(), header.get_data_dtype()
+            if min(shape, default=0) < 1 or dtype.kind not in "iuf":
+                raise ValueError(f"{' x '.join(map(str, shape))} voxels of type {dtype}, expected real numbers")
+            limit.add(file, shape)
+            voxels = math.prod(map(int, shape))
+            offset = max(int(header.get_data_offset()), 0)
+            if offset > limit.largest:  # all of it would be read, as extensions of the header
+                raise ValueError(f"its voxels are to begin after {offset} bytes")
+            expected = voxels * dtype.itemsize + offset
+            found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
+            if expected > found:
+                raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+        elif is_mgh(file) or is_pair(file):
+            check_volume_header(Path(file), limit)
+        elif file.lower().endswith((".mha", ".mhd")):
+            check_meta_image(Path(file), limit)
+        else:
+            image = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
+            if image is not None:  # else the error is given on reading
+                image.SetFileName(file)
+                image.ReadImageInformation()
+                sizes = [image.GetDimensions(axis) for axis in range(image.GetNumberOfDimensions())]
+                limit.add(file, sizes, image.GetNumberOfComponents())
+
+
+def _nifti_header(file: str) -> nibabel.Nifti1Header | nibabel.Nifti2Header:
+    """Header of a NIfTI file, without the extensions that may follow it."""
+    with (gzip.open if file.lower().endswith(".gz") else open)(file, "rb") as stream:
+        block = stream.read(nibabel.Nifti2Header.sizeof_hdr)
+    if len(block) < nibabel.Nifti1Header.sizeof_hdr:
+        raise ValueError(f"it ends within its header, after {len(block)} bytes")
+    kind = nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(block) else nibabel.Nifti1Header
+    header = kind(block[: kind.sizeof_hdr], check=False)
+    if int(header["datatype"]) not in nibabel.nifti1.data_type_codes.code:
+        raise ValueError(f"its datatype is {int(header['datatype'])}, which NIfTI does not know")
+    return header
+
+
+def _refuse_cifti(file: str) -> None:
+    """Refuse CIFTI-2, which has NIfTI's name and header, but holds values of surfaces and no image."""
+    if not file.lower().endswith((".nii", ".nii.gz")):
+        return
+    try:
+        intent = int(_nifti_header(file)["intent_code"])
+    except Exception:  # what is wrong with it is told on reading
+        return
+    if intent in _CIFTI_INTENTS:
+        raise ValueError(
+            f"{file}: is CIFTI (intent code {intent}), values on the brain's surface and its connections, expected a "
+            "volume of voxels. Give the FLAIR image as volumetric NIfTI, as the scanner's series gives it by dcm2niix."
+        )
+
+
+def _check_voxel_size(volume: MetaTensor, file: str) -> None:
+    """Refuse voxels of a size that no image has: resampling to mm would empty or blow up the volume."""
+    if not volume.meta.get("spacing_known", True):
+        return
+    sizes = affine_to_spacing(volume.affine).numpy()
+    if min(sizes) < _VOXEL_SIZES[0] or max(sizes) > _VOXEL_SIZES[1] or max(sizes) > _LARGEST_RATIO * min(sizes):
+        raise ValueError(
+            f"{file}: its voxels are {' x '.join(f'{size:.3g}' for size in sizes)} mm, expected {_VOXEL_SIZES[0]:g} to "
+            f"{_VOXEL_SIZES[1]:g} mm and sides within a factor of {_LARGEST_RATIO:g}. Perhaps it is in another unit "
+            "than mm: write it again with the affine of its source."
+        )
+
+
+def _check_affine(affine: np.ndarray, file: str) -> None:
+    """Make sure that the affine places voxels in space, since all geometry rests on it."""
+    axes = affine[:3, :3]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-9:
+        raise ValueError(
+            f"{file}: its affine {affine[:3].round(3).tolist()} does not give voxels a size. "
+            "Write the file again with the affine of its source."
+        )

@@ -1,0 +1,127 @@
+"""Volumes that nibabel reads beside NIfTI: FreeSurfer's MGH and MGZ, and pairs of header and image (Analyze, NIfTI)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from monai.data import NibabelReader
+from monai.utils import ensure_tuple
+from nibabel.freesurfer.mghformat import DATA_OFFSET
+from nibabel.freesurfer.mghformat import header_dtype as _MGH_HEADER
+from nibabel.spm99analyze import Spm99AnalyzeImage
+
+from mri_seg.utils.size_limit import SizeLimit
+
+__all__ = ["VolumeReader", "check_volume_header", "is_mgh", "is_pair", "other_half"]
+
+_MGH = re.compile(r"\.mg[hz]$", re.IGNORECASE)
+_PAIR = re.compile(r"\.(?P<half>hdr|img)(?P<packed>\.gz)?$", re.IGNORECASE)
+_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
+_LARGEST_HEADER = 2**20  # bytes
+_MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}  # of a voxel, by the header's type
+
+
+class VolumeReader(NibabelReader):
+    """MONAI's ``NibabelReader`` for all that nibabel reads as a volume: NIfTI, MGH, MGZ, and pairs of files.
+
+    The metadata's ``orientation_known`` is False for files that do not say which side is left: Analyze, and MGH without
+    direction cosines.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
+        """Tell whether the files are named as NIfTI, MGH, MGZ, or half of a pair."""
+        names = [str(name) for name in ensure_tuple(filename)]
+        return super().verify_suffix(filename) or all(is_mgh(name) or is_pair(name) for name in names)
+
+    def get_data(self, img: nibabel.spatialimages.SpatialImage) -> tuple[np.ndarray, dict]:
+        """Array and metadata of an image, see MONAI's reader."""
+        array, meta = super().get_data(img)
+        file = str(self.filenames[0])
+        if _is_analyze(img) or (is_mgh(file) and _mgh_header(Path(file))["goodRASFlag"] != 1):
+            meta["orientation_known"] = False
+        return array, meta
+
+
+def is_mgh(name: PathLike | str) -> bool:
+    """Whether a file is named as FreeSurfer's MGH or MGZ."""
+    return _MGH.search(str(name)) is not None
+
+
+def is_pair(name: PathLike | str) -> bool:
+    """Whether a file is named as half of a pair, ``.hdr`` or ``.img``."""
+    return _PAIR.search(str(name)) is not None
+
+
+def other_half(file: Path) -> Path | None:
+    """The header of an image, or the image of a header; None if it is not there or the file is no half of a pair."""
+    match = _PAIR.search(file.name)
+    if match is None:
+        return None
+    stem, half = file.name[: match.start()], {"hdr": "img", "img": "hdr"}[match["half"].lower()]
+    for ending in (half, half.upper(), f"{half}.gz"):
+        if (other := file.with_name(f"{stem}.{ending}")).is_file():
+            return other
+    return None
+
+
+def check_volume_header(file: Path, limit: SizeLimit) -> None:
+    """Refuse a file, before it is decoded, whose header is damaged or declares more than the limit or the file holds.
+
+    Args:
+        file: an MGH or MGZ file, or half of a pair.
+        limit: adds up what headers declare.
+
+    Raises:
+        TooLargeError: when it declares too much.
+        ValueError: when it is damaged, or the other half is missing; the message does not name the file.
+    """
+    if is_mgh(file):
+        header, data = _mgh_header(file), file
+        shape, size, offset = header["dims"].tolist(), _MGH_BYTES[int(header["type"])], DATA_OFFSET
+    else:
+        other = other_half(file)
+        if other is None:
+            raise ValueError("the other half of the pair of .hdr and .img is missing")
+        headers, data = (file, other) if _PAIR.search(file.name)["half"].lower() == "hdr" else (other, file)
+        if headers.stat().st_size > _LARGEST_HEADER:
+            raise ValueError(f"its header {headers.name} is larger than {_LARGEST_HEADER} bytes")
+        image = nibabel.load(file)  # reads the header alone
+        dtype = image.get_data_dtype()
+        shape, size, offset = image.shape, dtype.itemsize, int(image.header.get_data_offset())
+        if dtype.kind not in "iuf":
+            raise ValueError(f"it holds values of type {dtype}, expected real numbers")
+    if min(shape, default=0) < 1:
+        raise ValueError(f"it has {' x '.join(map(str, shape))} voxels, expected one or more each way")
+    limit.add(file, shape)
+    expected = math.prod(map(int, shape)) * size + max(offset, 0)
+    packed = data.name.lower().endswith("z")  # .mgz, .gz
+    found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if packed else 1)
+    if expected > found:
+        raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+
+
+def _mgh_header(file: Path) -> np.void:
+    """Header of an MGH file, a structure with nibabel's names of fields."""
+    with (gzip.open if file.name.lower().endswith("z") else open)(file, "rb") as stream:
+        block = stream.read(_MGH_HEADER.itemsize)
+    if len(block) < _MGH_HEADER.itemsize:
+        raise ValueError(f"it ends within its header, after {len(block)} bytes")
+    header = np.frombuffer(block, dtype=_MGH_HEADER)[0]
+    if header["version"] != 1 or int(header["type"]) not in _MGH_BYTES:
+        raise ValueError(f"its header gives version {header['version']} and type {header['type']}, expected MGH's")
+    return header
+
+
+def _is_analyze(image: nibabel.spatialimages.SpatialImage) -> bool:
+    """Whether an image is Analyze and no NIfTI; SPM's ``.mat`` beside it would say where it lies."""
+    if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image, nibabel.Nifti1Pair):
+        return False
+    files = getattr(image, "file_map", {})
+    return not (isinstance(image, Spm99AnalyzeImage) and "mat" in files and Path(files["mat"].filename).is_file())

@@ -1,0 +1,233 @@
+"""Measure the lesions of a mask: number, volume, place, largest area, diameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
+
+from mri_seg.measurements.diameters import _in_plane
+
+__all__ = ["bounding_box", "label_lesions", "measure", "slice_axis", "summary_row"]
+
+
+UNCERTAIN = (0.3, 0.7)
+"""Probabilities between which a voxel counts as uncertain: the lower included, the upper not."""
+
+
+_AXIAL = axcodes2ornt(("P", "L", "S"))  # rows run to posterior, columns to the patient's left, slices to superior
+
+
+def measure(
+    mask: np.ndarray,
+    affine: np.ndarray,
+    *,
+    case: str = "",
+    probability: np.ndarray | None = None,
+    spacing_known: bool = True,
+    slice_spacing_known: bool = True,
+) -> dict[str, Any]:
+    """Measure the lesions of a mask.
+
+    Slices are axial: the volume is turned so that its axes, whichever order and direction they have, are the closest
+    to posterior, left and superior. Slices are counted from 1, the lowest. A lesion is a 26-connected component of the
+    mask. Its diameters are those of the slice in which their product, RANO's bidimensional product (Wen et al., J Clin
+    Oncol 2010; measured automatically by Chang et al., Neuro-Oncology 2019, AutoRANO), is largest; see
+    :py:func:`diameters`. Lesions of any size are measured: which of them RANO calls measurable is for the reader to
+    say.
+
+    Where a spacing is not known, figures that need it are replaced by counts. Without pixel size: ``volume_voxels``,
+    ``centroid_voxels`` (row, column and slice in the array given, from 0), ``largest_axial_area_pixels``,
+    ``longest_diameter_pixels``, ``perpendicular_diameter_pixels`` and ``bidimensional_product_pixels``. Without
+    distance of slices only: ``volume_voxels`` and ``centroid_voxels``; what lies in the plane stays in mm.
+
+    Args:
+        mask: binary mask ``(H, W, D)`` in any orientation.
+        affine: from voxels to RAS coordinates in mm, ``(4, 4)``.
+        case: name of the case.
+        probability: probability of lesion, of the shape of the mask.
+        spacing_known: whether the affine's pixel size is real.
+        slice_spacing_known: whether the affine's distance of slices is real.
+
+    Returns:
+        ``case``, ``spacing_known``, ``slice_spacing_known``; ``spacing_mm`` of rows, columns and slices in axial
+        orientation, None where unknown; ``volume_ml`` and ``lesion_count``; ``mean_foreground_probability``, over the
+        voxels of the mask, and ``uncertain_share``: of the voxels whose probability is 0.3 or more, the share below
+        0.7 (both None where there is no such voxel, or no probability); and ``lesions``, the largest first, each with
+        ``volume_ml``, ``centroid_lps_mm`` (x, y, z as in DICOM), ``largest_axial_area_mm2``, ``longest_diameter_mm``,
+        ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (where the diameters were
+        taken), ``first_slice``, ``last_slice`` and ``slices`` (how many).
+
+    Raises:
+        ValueError: when mask, affine or probability do not have these shapes, or the affine cannot be inverted.
+
+    Example::
+
+        >>> mask = np.zeros((20, 20, 5), dtype=bool)
+        >>> mask[5:15, 8, 2] = True
+        >>> lesion = measure(mask, np.diag([2.0, 2.0, 5.0, 1.0]))["lesions"][0]
+        >>> lesion["longest_diameter_mm"], lesion["perpendicular_diameter_mm"], lesion["measured_slice"]
+        (20.0, 2.0, 3)
+    """
+    mask, affine = np.asarray(mask) > 0, np.asarray(affine, dtype=float)
+    _check(mask, affine, probability)
+    axial, to_input = _to_axial(mask, affine)
+    to_ras = affine @ to_input
+    spacing = voxel_sizes(to_ras)
+    volume_known = spacing_known and slice_spacing_known
+    volume = ("volume_ml", abs(float(np.linalg.det(affine[:3, :3]))) / 1000) if volume_known else ("volume_voxels", 1)
+    plane = spacing[:2] if spacing_known else np.ones(2)
+    units = ("mm", "mm2") if spacing_known else ("pixels", "pixels")
+
+    labels, count = label_lesions(axial)
+    lesions = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        lesion, origin = labels[box] == number, np.array([axis.start for axis in box])
+        centroid = origin + np.array(ndimage.center_of_mass(lesion))
+        row: dict[str, Any] = {volume[0]: int(lesion.sum()) * volume[1]}
+        if volume_known:
+            row["centroid_lps_mm"] = (apply_affine(to_ras, centroid) * (-1, -1, 1)).tolist()
+        else:
+            row["centroid_voxels"] = apply_affine(to_input, centroid).tolist()
+        row |= _in_plane(lesion, plane, units)
+        row["measured_slice"] += int(origin[2])
+        first, last = box[2].start + 1, box[2].stop
+        lesions.append({**row, "first_slice": first, "last_slice": last, "slices": last - first + 1})
+    lesions.sort(key=lambda lesion: -lesion[volume[0]])
+
+    known = (spacing_known, spacing_known, slice_spacing_known)
+    return {
+        "case": case,
+        "spacing_known": bool(spacing_known),
+        "slice_spacing_known": bool(slice_spacing_known),
+        "spacing_mm": [float(s) if k else None for s, k in zip(spacing, known)],
+        volume[0]: int(mask.sum()) * volume[1],
+        "lesion_count": count,
+        **_certainty(mask, probability),
+        "lesions": lesions,
+    }
+
+
+def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the lesions of a mask: components whose voxels touch by face, edge or corner (26 neighbours).
+
+    Args:
+        mask: binary mask ``(H, W, D)``.
+
+    Returns:
+        labels of the same shape, int32, 0 outside lesions; and how many lesions there are.
+    """
+    mask = np.asarray(mask) > 0
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    box = bounding_box(mask)
+    count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim), output=labels[box])
+    return labels, int(count)
+
+
+def slice_axis(affine: np.ndarray) -> int:
+    """Axis of a volume, 0 to 2, that is closest to superior: the one along which axial slices follow each other.
+
+    Args:
+        affine: from voxels to RAS coordinates, ``(4, 4)``.
+    """
+    return int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0])
+
+
+_LESION_COLUMNS = (
+    "volume_ml",
+    "volume_voxels",
+    "largest_axial_area_mm2",
+    "largest_axial_area_pixels",
+    "longest_diameter_mm",
+    "longest_diameter_pixels",
+    "perpendicular_diameter_mm",
+    "perpendicular_diameter_pixels",
+    "bidimensional_product_mm2",
+    "bidimensional_product_pixels",
+    "measured_slice",
+    "first_slice",
+    "last_slice",
+    "slices",
+)
+
+
+_CENTROID_COLUMNS = {
+    "centroid_lps_mm": ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm"),
+    "centroid_voxels": ("centroid_row", "centroid_column", "centroid_slice"),
+}
+
+
+def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of a table for a case, with the same columns whatever is known of its spacing.
+
+    Args:
+        measurements: result of :py:func:`measure`.
+
+    Returns:
+        the case's figures; ``sum_of_products_mm2`` or ``_pixels``, the bidimensional products of all lesions
+        together; and the figures of the lesion of largest volume, as ``largest_lesion_...``. None where there is no
+        value.
+    """
+    row = {
+        name: measurements.get(name)
+        for name in (
+            "case",
+            "spacing_known",
+            "slice_spacing_known",
+            "lesion_count",
+            "volume_ml",
+            "volume_voxels",
+            "mean_foreground_probability",
+            "uncertain_share",
+        )
+    }
+    lesions = measurements["lesions"]
+    for unit, known in (("mm2", measurements["spacing_known"]), ("pixels", not measurements["spacing_known"])):
+        products = [lesion[f"bidimensional_product_{unit}"] for lesion in lesions] if known else None
+        row[f"sum_of_products_{unit}"] = None if products is None else float(sum(products))
+    largest = lesions[0] if lesions else {}
+    row |= {f"largest_lesion_{name}": largest.get(name) for name in _LESION_COLUMNS}
+    for name, columns in _CENTROID_COLUMNS.items():
+        values = largest.get(name, (None,) * 3)
+        row |= {f"largest_lesion_{column}": value for column, value in zip(columns, values)}
+    return row
+
+
+def _check(mask: np.ndarray, affine: np.ndarray, probability: np.ndarray | None) -> None:
+    if mask.ndim != 3:
+        raise ValueError(f"the mask must be a volume (H, W, D), got shape {mask.shape}. Take its one channel.")
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise ValueError(f"the affine must be an invertible matrix (4, 4), got {affine.tolist()}.")
+    if probability is not None and np.shape(probability) != mask.shape:
+        raise ValueError(f"the probability must have the mask's shape {mask.shape}, got {np.shape(probability)}.")
+
+
+def _to_axial(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a volume to axial orientation; also the affine from its voxels to those of the volume given."""
+    turn = ornt_transform(io_orientation(affine), _AXIAL)
+    return apply_orientation(volume, turn), inv_ornt_aff(turn, volume.shape)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Smallest box around a mask; an empty one where nothing is inside."""
+    box = []
+    for axis in range(mask.ndim):
+        places = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0))
+    return tuple(box)
+
+
+def _certainty(mask: np.ndarray, probability: np.ndarray | None) -> dict[str, float | None]:
+    mean = share = None
+    if probability is not None:
+        probability = np.asarray(probability)
+        foreground = probability[mask]
+        mean = float(foreground.mean(dtype=np.float64)) if foreground.size else None
+        lower, upper = UNCERTAIN
+        possible = probability[probability >= lower]
+        share = float((possible < upper).mean()) if possible.size else None
+    return {"mean_foreground_probability": mean, "uncertain_share": share}

@@ -1,0 +1,1 @@
+"""Slices to train on, handlers, resuming, TensorBoard, several processes."""

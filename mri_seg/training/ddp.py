@@ -1,0 +1,198 @@
+"""Train and evaluate with several processes: shares of the data, one network, averaged buffers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence, Sized
+from os import PathLike
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.metrics import CumulativeIterationMetric
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Sampler
+from torch.utils.tensorboard import SummaryWriter
+
+from mri_seg.utils.distributed import _TELLING, agreed, gathered, is_first, rank, world_size
+from mri_seg.utils.flags import flag
+
+__all__ = [
+    "AverageBuffers",
+    "CaseSampler",
+    "ShareEvaluator",
+    "handlers",
+    "parallel",
+    "same_network",
+    "share",
+    "summary_writer",
+]
+
+
+def share(number: int, rank: int, world_size: int) -> range:
+    """Places of the cases that a process takes: each once, in one piece, so that results put together are in order.
+
+    Args:
+        number: number of cases.
+        rank: number of the process, from 0.
+        world_size: number of processes.
+
+    Example::
+
+        >>> [list(share(5, rank, 3)) for rank in range(3)]
+        [[0], [1, 2], [3, 4]]
+    """
+    return range(number * rank // world_size, number * (rank + 1) // world_size)
+
+
+class CaseSampler(Sampler):
+    """Places of the cases of a data set that this process takes: see :py:func:`share`.
+
+    MONAI's ``DistributedSampler`` repeats cases to make the shares equal, or deals them out like cards; this one keeps
+    their order.
+
+    Args:
+        dataset: the cases.
+    """
+
+    def __init__(self, dataset: Sized) -> None:
+        self.places = share(len(dataset), rank(), world_size())
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[int]:
+        """Places in the data set."""
+        return iter(self.places)
+
+
+class ShareEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator of a share of the cases, whose metrics are those of all cases on every process.
+
+    MONAI gathers metrics as well, but waits for ever where a process has no case.
+
+    Args:
+        args: arguments of MONAI's ``SupervisedEvaluator``.
+        kwargs: further ones.
+    """
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Evaluate; where there is no case, take part in what the others do at the end."""
+        if self.state.epoch_length != 0:
+            super().run(global_epoch)
+            return
+        self.state.max_epochs = self.state.epoch = max(global_epoch, 1)
+        for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+            self.fire_event(event)
+
+    def _register_metrics(self, k_metric: dict, add_metrics: dict | None = None) -> None:
+        @self.on(Events.EPOCH_COMPLETED)  # before the metrics themselves
+        def _gather() -> None:
+            for handler in {**k_metric, **(add_metrics or {})}.values():
+                _gather_scores(handler.metric_fn)
+
+        super()._register_metrics(k_metric, add_metrics)
+
+
+def _gather_scores(metric: CumulativeIterationMetric) -> None:
+    """Put the scores of all processes in place of what MONAI's ``Cumulative`` would gather."""
+    shares = [share for share in gathered(metric._buffers) if share is not None]
+    if shares:
+        metric._synced_tensors = [torch.stack([score for part in parts for score in part]) for parts in zip(*shares)]
+        metric._synced = True
+
+
+class AverageBuffers:
+    """Handler that averages the network's buffers, such as batch normalisation's, over the processes after every step.
+
+    So they rest on the slices of all processes, and the network is the same on each.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        if world_size() > 1:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)  # which still needs them
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        """Average."""
+        buffers = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        together = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(together)
+        together /= world_size()
+        for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers])):
+            buffer.copy_(mean.view_as(buffer))
+
+
+def same_network(network: torch.nn.Module, sync_batchnorm: bool | str = False) -> torch.nn.Module:
+    """Give the network the first process's weights, on all processes.
+
+    Args:
+        network: the network, on its device.
+        sync_batchnorm: whether batch normalisation uses the slices of all processes; on GPUs only.
+
+    Raises:
+        ValueError: when ``sync_batchnorm`` is asked for on CPUs.
+    """
+    if world_size() == 1:
+        return network
+    if flag(sync_batchnorm, "sync_batchnorm"):
+        if next(network.parameters()).device.type != "cuda":
+            raise ValueError("--sync_batchnorm: PyTorch has it on GPUs only. Leave it out on CPUs.")
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    weights = {name: value.cpu() for name, value in network.state_dict().items()} if is_first() else {}
+    network.load_state_dict(agreed(weights))
+    return network
+
+
+def parallel(network: torch.nn.Module) -> torch.nn.Module:
+    """The network as the trainer calls it, so that gradients are averaged over the processes.
+
+    Everything else takes the network itself: the optimizer, the average of its weights, checkpoints. Buffers are the
+    task of :py:class:`AverageBuffers`.
+    """
+    if world_size() == 1:
+        return network
+    device = next(network.parameters()).device
+    names = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # torch before 2.13
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None, **{name: False})
+
+
+def handlers(handlers: Sequence[Any]) -> list[Any]:
+    """Those of a list of handlers that belong on this process: on all but the first, none that only tell or draw.
+
+    A handler that tells, but needs every process, says so by an attribute ``on_every_process``.
+    """
+    return [
+        handler
+        for handler in handlers
+        if is_first() or getattr(handler, "on_every_process", False) or not isinstance(handler, _TELLING)
+    ]
+
+
+def summary_writer(log_dir: PathLike | str) -> Any:
+    """A ``SummaryWriter`` on the first process; on the others one that writes nothing."""
+    return SummaryWriter(log_dir=str(log_dir)) if is_first() else _Silent()
+
+
+class _Silent:
+    """Takes any call, to any depth."""
+
+    def __getattr__(self, name: str) -> _Silent:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Silent:
+        return self

@@ -1,0 +1,196 @@
+"""Training slices drawn from cached volumes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from monai.data import CacheDataset, Dataset
+from monai.transforms import Transform
+from monai.utils import convert_to_tensor
+from torch.utils.data import Sampler
+
+from mri_seg.transforms.volume import neighbour_offsets
+from mri_seg.utils.distributed import rank as this_rank
+from mri_seg.utils.distributed import world_size
+
+__all__ = ["EpochSampler", "SliceDataset"]
+
+logger = logging.getLogger(__name__)
+
+_CASES_NAMED = 10  # in a message
+
+
+class SliceDataset(Dataset):
+    """Slices of volumes that are read and preprocessed once.
+
+    Volumes are kept as half-precision slices and byte labels: 192 KiB a slice of 256 x 256.
+
+    Args:
+        data: cases, each a dictionary with what ``transform`` reads.
+        transform: preprocessing of a case, giving ``image`` and ``label`` volumes ``(1, H, W, D)``, all of the same
+            H and W.
+        neighbouring_slices: how many slices the network sees at once, an odd number; slices at the edge repeat.
+        num_workers: threads that preprocess.
+        progress: whether to show a progress bar.
+        device: where the slices are kept; on the device that trains no slice has to be copied to it.
+
+    Raises:
+        ValueError: when the volumes differ in H or W, or ``neighbouring_slices`` is not odd.
+
+    Each item is a dictionary of ``image`` ``(neighbouring_slices, H, W)`` in float16 and ``label`` ``(1, H, W)`` in
+    uint8, 0 or 1.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict],
+        transform: Callable,
+        *,
+        neighbouring_slices: int = 1,
+        num_workers: int | None = 1,
+        progress: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(data, transform)
+        if not len(data):
+            raise ValueError("there is no case to take slices from.")
+        offsets = torch.tensor(neighbour_offsets(neighbouring_slices))
+        volumes = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
+        sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
+        if len(sizes) != 1:
+            raise ValueError(f"volumes differ in size ({sorted(sizes)}): bring them to one size in the preprocessing.")
+        self.images = torch.cat([volume["image"] for volume in volumes]).to(device)  # (slices, H, W)
+        self.labels = torch.cat([volume["label"] for volume in volumes]).to(device)
+        neighbours, first = [], 0
+        for volume in volumes:
+            depth = len(volume["image"])
+            slices = torch.arange(depth)[:, None] + offsets
+            neighbours.append(first + slices.clamp(0, depth - 1))
+            first += depth
+        self.neighbours = torch.cat(neighbours).to(device)  # (slices, neighbouring_slices), places in `images`
+        self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
+        self._name_cases_without_tumour([not volume["label"].any() for volume in volumes])
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.neighbours)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """One slice with its neighbours, and its place in the data set."""
+        return {"image": self.images[self.neighbours[index]], "label": self.labels[index, None], "index": index}
+
+    def describe(self, index: int) -> str:
+        """Say where a slice comes from: its file, or the case's and the number of the slice, from 1."""
+        case = int(torch.searchsorted(self._ends, index, right=True))
+        files = self.data[case].get("image")
+        last, first = int(self._ends[case]), int(self._ends[case - 1]) if case else 0
+        if isinstance(files, (list, tuple)) and len(files) == last - first:
+            return str(files[index - first])
+        return f"{self._name(case)}, slice {index - first + 1}"
+
+    def weights(self, tumour_fraction: float | None) -> torch.Tensor:
+        """Weight of each slice by which a sampler draws tumour slices in the given proportion.
+
+        Args:
+            tumour_fraction: share of slices drawn that show tumour, 0 to 1; None keeps the data's own share.
+
+        Returns:
+            weights ``(slices,)`` that sum to 1.
+
+        Raises:
+            ValueError: when ``tumour_fraction`` is not between 0 and 1.
+        """
+        tumour = (self.labels > 0).flatten(1).any(dim=1).cpu()
+        if tumour_fraction is None or tumour.all() or not tumour.any():
+            return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
+        if not 0 <= tumour_fraction <= 1:
+            raise ValueError(f"tumour_fraction must be between 0 and 1, got {tumour_fraction}.")
+        share = torch.where(tumour, tumour_fraction / tumour.sum(), (1 - tumour_fraction) / (~tumour).sum())
+        return share.double()
+
+    def _name(self, case: int) -> str:
+        return self.data[case].get("case") or f"case {case + 1}"
+
+    def _name_cases_without_tumour(self, without: Sequence[bool]) -> None:
+        """Say in a line of the log which labels mark nothing: perhaps a mask is missing, or is that of another case."""
+        names = [self._name(case) for case, empty in enumerate(without) if empty]
+        if not names or this_rank() > 0:
+            return
+        more = f" and {len(names) - _CASES_NAMED} more" if len(names) > _CASES_NAMED else ""
+        logger.log(
+            logging.WARNING if all(without) else logging.INFO,
+            "%d of %d cases to train on have no tumour in their label: %s%s.",
+            len(names),
+            len(without),
+            ", ".join(names[:_CASES_NAMED]),
+            more,
+        )
+
+
+class EpochSampler(Sampler):
+    """Draw slices by weight; what is drawn depends on seed and epoch alone.
+
+    So a run that was stopped draws what it would have drawn: set ``epoch``, and ``start`` for the place within it.
+    Several processes share the same draws: each takes every so many, so that a step of all of them sees what one
+    process would see in a step of as many slices. Draws that do not go round are left out.
+
+    Args:
+        weights: weight of each slice ``(slices,)``.
+        num_samples: slices drawn in an epoch, by all processes together.
+        seed: seed of the draws.
+        replacement: whether a slice may be drawn again in an epoch.
+        num_replicas: number of processes; those that torchrun started if None.
+        rank: number of this process, from 0.
+    """
+
+    def __init__(
+        self,
+        weights: torch.Tensor,
+        num_samples: int,
+        seed: int = 0,
+        replacement: bool = True,
+        *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        self.num_samples = num_samples
+        self.seed = seed
+        self.replacement = replacement
+        self.num_replicas = world_size() if num_replicas is None else num_replicas
+        self.rank = this_rank() if rank is None else rank
+        self.epoch = 1
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is drawn next, from 1."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Slices of an epoch that this process takes."""
+        return self.num_samples // self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        """Places of the slices drawn, from ``start`` on, by all processes together."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        drawn = torch.multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=generator)
+        start, self.start = self.start, 0
+        rest = drawn[start:].tolist()
+        yield from rest[: len(rest) // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]
+
+
+class _Compact(Transform):
+    """Preprocessing followed by the compact form that is cached: slices first, float16 and uint8, no metadata."""
+
+    def __init__(self, transform: Callable) -> None:
+        self.transform = transform
+
+    def __call__(self, case: dict) -> dict[str, torch.Tensor]:
+        volume = self.transform(case)
+        return {
+            # (D, H, W), without metadata, which would slow every slice drawn
+            key: convert_to_tensor(volume[key][0], track_meta=False).movedim(-1, 0).to(dtype).contiguous()
+            for key, dtype in (("image", torch.float16), ("label", torch.uint8))
+        }

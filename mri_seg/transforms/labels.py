@@ -1,0 +1,252 @@
+"""Labels of cases: brought to the grid of their image, and made binary."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, Orientation, ResampleToMatch
+from monai.utils import MetaKeys
+from nibabel.affines import apply_affine
+
+from mri_seg.utils.case_flags import add_flag
+
+__all__ = ["BinaryLabeld", "LabelToImageGridd"]
+
+logger = logging.getLogger(__name__)
+
+_SAME_GRID = 0.1  # voxels of the image between the corners of two grids that are the same
+_SAME_SPACE = 0.5  # of the smaller field of view lies in the other
+_LARGEST_SHARE_OUTSIDE = 0.01  # of the labelled voxels
+_SAMPLES = 17  # points along an axis by which overlap is measured
+_VALUES_NAMED = 8  # in a message
+
+
+class LabelToImageGridd(MapTransform):
+    """Bring a label to the grid of its image, so that both can be compared voxel by voxel.
+
+    A label in the image's grid, its corners within a tenth of a voxel, stays as it is. One that differs in flips and
+    order of axes is reoriented, without resampling. Another grid over the same space is resampled by nearest neighbour,
+    with a line in the log; what lies outside the label's field of view is background. If image or label has no geometry
+    of its own (TIFF, PNG and JPEG; NIfTI with both codes 0; an identity matrix), equal shapes are taken voxel by voxel:
+    without a word if both were read alike, as slices beside slices are, otherwise with the flag
+    ``label_without_geometry``.
+
+    Args:
+        keys: keys of the labels ``(1, H, W, D)``, read by :py:class:`mri_seg.io.load.LoadVolumed`.
+        key_dst: key of the image ``(1, H, W, D)``, before any other transform.
+        threshold: value from which a voxel counts as labelled.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        key_dst: str = "image",
+        *,
+        threshold: float = 0.5,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.key_dst = key_dst
+        self.threshold = threshold
+        self._orient = Orientation(axcodes="RAS", labels=None)
+        self._resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring each label to the image's grid; it gets the image's affine.
+
+        Raises:
+            ValueError: when a label without geometry has another shape than the image, when label and image do not lie
+                in the same space, and when over 1 % of the labelled voxels lie outside the image.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            image, label = d[self.key_dst], d[key]
+            moved = self._moved(image, label)
+            meta = {k: v for k, v in label.meta.items() if k != MetaKeys.AFFINE}
+            # What is known of the place of voxels is known of the image.
+            meta |= {k: image.meta[k] for k in ("spacing_known", "slice_spacing_known") if k in image.meta}
+            d[key] = MetaTensor(moved.as_tensor(), affine=image.affine, meta=meta)
+        return d
+
+    def _moved(self, image: MetaTensor, label: MetaTensor) -> MetaTensor:
+        # From voxels of the label to voxels of the image, in double precision.
+        to_image = np.linalg.inv(_affine(image)) @ _affine(label)
+        if _same_grid(to_image, label.shape[1:], image.shape[1:]):
+            return label
+        if _has_geometry(label) and not _is_identity(label):
+            # In the space of the image's voxels, whose axes are its rows, columns and slices.
+            oriented = self._orient(MetaTensor(label.as_tensor(), affine=to_image))
+            if _same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
+                return oriented
+            if _has_geometry(image):
+                return self._resampled(image, label, to_image)
+        if label.shape != image.shape:
+            raise ValueError(_refusal(image, label, "Their shapes differ, and not both say where in space they lie"))
+        if not _read_alike(image, label):
+            add_flag(
+                image.meta,
+                "label_without_geometry",
+                f"not both, the image and its label {_file(label)}, say where in space they lie, so the label is taken "
+                "voxel by voxel. Look whether it lies on the image.",
+            )
+        return label
+
+    def _resampled(self, image: MetaTensor, label: MetaTensor, to_image: np.ndarray) -> MetaTensor:
+        image_shape, label_shape = image.shape[1:], label.shape[1:]
+        overlap = max(
+            _share_inside(apply_affine(to_image, _samples(label_shape)), image_shape),
+            _share_inside(apply_affine(np.linalg.inv(to_image), _samples(image_shape)), label_shape),
+        )
+        if overlap < _SAME_SPACE:
+            raise ValueError(_refusal(image, label, f"{100 * overlap:.0f} % of the smaller of both overlaps the other"))
+        labelled = np.argwhere((label.as_tensor()[0] >= self.threshold).numpy())
+        outside = 1 - _share_inside(apply_affine(to_image, labelled), image_shape) if len(labelled) else 0.0
+        if outside > _LARGEST_SHARE_OUTSIDE:
+            raise ValueError(
+                _refusal(image, label, f"{100 * outside:.1f} % of the labelled voxels lie outside the image")
+            )
+        resampled = self._resample(MetaTensor(label.as_tensor(), affine=label.affine), img_dst=image)
+        logger.info(
+            "%s: its label is in another grid (%s) than the image (%s), and was resampled to the image's by nearest "
+            "neighbour.",
+            _file(label),
+            _grid(label),
+            _grid(image),
+        )
+        if len(labelled) and not (resampled >= self.threshold).any():
+            add_flag(
+                image.meta,
+                "label_lost",
+                f"its label {_file(label)} is in a finer grid, and what it marks is lost on the voxels of the image. "
+                "Resample the label yourself, or leave the case out.",
+            )
+        return resampled
+
+
+class BinaryLabeld(MapTransform):
+    """Make labels binary: what is ``threshold`` or more is tumour, whatever its value.
+
+    If a label holds several such values, such as 1, 2 and 4 for parts of a tumour, a line in the log lists them with
+    their voxels, once for all labels of the same values.
+
+    Args:
+        keys: keys of the labels.
+        threshold: lowest value that is tumour.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(self, keys: KeysCollection, threshold: float = 0.5, *, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.threshold = threshold
+        self._named: set[tuple[float, ...]] = set()
+        self._naming = threading.Lock()  # CacheDataset prepares cases in threads
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make each label 0 and 1, of its own type."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            tumour = d[key] >= self.threshold
+            self._name_values(d[key], tumour)
+            d[key] = tumour.to(d[key].dtype)
+        return d
+
+    def _name_values(self, label: torch.Tensor, tumour: torch.Tensor) -> None:
+        marked = torch.as_tensor(label)[torch.as_tensor(tumour)]
+        if not len(marked) or marked.min() == marked.max():
+            return
+        values, voxels = (found.tolist() for found in marked.unique(return_counts=True))
+        # Greys of a picture differ from label to label: one line for all that hold many values.
+        kind = tuple(values) if len(values) <= _VALUES_NAMED else ()
+        with self._naming:
+            if kind in self._named:
+                return
+            self._named.add(kind)
+        listed = ", ".join(f"{value:g} ({count} voxels)" for value, count in zip(values[:_VALUES_NAMED], voxels))
+        more = f" and {len(values) - _VALUES_NAMED} more" if len(values) > _VALUES_NAMED else ""
+        logger.info(
+            "%s: its label holds %d values, all taken for tumour: %s%s. Further labels with %s are not named.",
+            _file(label),
+            len(values),
+            listed,
+            more,
+            "these values" if kind else "as many",
+        )
+
+
+def _affine(volume: MetaTensor) -> np.ndarray:
+    return np.asarray(volume.affine, dtype=np.float64)
+
+
+def _same_grid(affine: np.ndarray, shape: Sequence[int], other_shape: Sequence[int]) -> bool:
+    """Whether the corners of two grids agree, of which the affine leads from voxels of one to those of the other."""
+    corners = np.array(list(product(*((-0.5, size - 0.5) for size in shape))))
+    return tuple(shape) == tuple(other_shape) and bool(
+        np.abs(apply_affine(affine, corners) - corners).max() <= _SAME_GRID
+    )
+
+
+def _has_geometry(volume: MetaTensor) -> bool:
+    """Whether a volume's file says where in space its voxels lie: slices do not, nor does NIfTI with both codes 0."""
+    meta = volume.meta
+    codes = [int(meta[key]) for key in ("qform_code", "sform_code") if key in meta]
+    return (any(codes) or not codes) and all(
+        meta.get(key, True) for key in ("has_geometry", "spacing_known", "slice_spacing_known")
+    )
+
+
+def _is_identity(volume: MetaTensor) -> bool:
+    """Whether an affine is what programs write that know no geometry; ITK's axes point to the left and posterior."""
+    return any(np.allclose(_affine(volume), np.diag([sign, sign, 1, 1])) for sign in (1, -1))
+
+
+def _read_alike(image: MetaTensor, label: MetaTensor) -> bool:
+    """Whether neither says where it lies and reading put both in the same order of axes, as it does with slices."""
+    if _has_geometry(image) or _has_geometry(label):
+        return False
+    axes, sizes = zip(
+        *((_affine(volume)[:3, :3], affine_to_spacing(volume.affine).numpy()) for volume in (image, label))
+    )
+    both_known = all(volume.meta.get("spacing_known", True) for volume in (image, label))
+    return np.allclose(axes[0] / sizes[0], axes[1] / sizes[1]) and (not both_known or np.allclose(*sizes))
+
+
+def _samples(shape: Sequence[int]) -> np.ndarray:
+    """Points spread evenly over a grid, as voxels ``(points, 3)``."""
+    axes = (np.linspace(0, size - 1, min(size, _SAMPLES)) for size in shape)
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _share_inside(points: np.ndarray, shape: Sequence[int]) -> float:
+    """Share of points, as voxels ``(points, 3)``, that lie in a grid."""
+    edge = 0.5 + _SAME_GRID
+    return float(((points >= -edge) & (points <= np.array(shape) - 1 + edge)).all(axis=1).mean())
+
+
+def _refusal(image: MetaTensor, label: MetaTensor, why: str) -> str:
+    affines = [_affine(volume)[:3].round(3).tolist() for volume in (label, image)]
+    return (
+        f"{_file(label)}: this label does not fit its image {_file(image)}. {why}. The label has {_grid(label)} and the"
+        f" affine {affines[0]}, the image {_grid(image)} and the affine {affines[1]}. Write the label again in the grid"
+        " of its image."
+    )
+
+
+def _grid(volume: MetaTensor) -> str:
+    sizes = " x ".join(f"{size:.3g}" for size in affine_to_spacing(volume.affine).tolist())
+    return f"{' x '.join(map(str, volume.shape[1:]))} voxels of {sizes} mm"
+
+
+def _file(volume: torch.Tensor) -> str:
+    """Name of the file, the first of several."""
+    meta = volume.meta if isinstance(volume, MetaTensor) else {}
+    return str(meta.get("files") or meta.get(MetaKeys.FILENAME_OR_OBJ) or "label").partition("\n")[0]

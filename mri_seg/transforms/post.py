@@ -1,0 +1,138 @@
+"""Clean predicted masks: leave out lesions too small to be believed, fill holes in axial slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type, convert_to_numpy
+from scipy import ndimage
+
+from mri_seg.measurements.lesions import bounding_box, label_lesions, slice_axis
+from mri_seg.utils.flags import flag
+
+__all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
+
+
+class RemoveSmallLesionsd(MapTransform):
+    """Remove lesions (26-connected components of a binary mask) smaller than a volume.
+
+    The volume of a voxel comes from the affine. Where the metadata says that spacing is not known, a usual one stands
+    in: for all three axes without ``spacing_known`` (TIFF without pixel size, and volumes without metadata), for the
+    third axis, the slices', where only ``slice_spacing_known`` is missing. MONAI's ``RemoveSmallObjectsd`` does the
+    same by the affine alone, but needs scikit-image.
+
+    Args:
+        keys: keys of the masks.
+        smallest: volume of the smallest lesion kept, in mm3; 0 keeps all.
+        unknown_spacing: spacing in mm of rows, columns and slices that stands in for an unknown one.
+        allow_missing_keys: whether to pass over missing keys.
+
+    Raises:
+        ValueError: when ``smallest`` is negative, or ``unknown_spacing`` is not three positive numbers.
+
+    Example::
+
+        >>> import torch
+        >>> mask = MetaTensor(torch.eye(4).reshape(1, 4, 4, 1), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
+        >>> remove = RemoveSmallLesionsd("pred", smallest=20.5)  # the four voxels touch: 20 mm3 together
+        >>> remove({"pred": mask})["pred"].sum().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        smallest: float,
+        *,
+        unknown_spacing: Sequence[float] = (0.94, 0.94, 5.0),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if not smallest >= 0:
+            raise ValueError(f"smallest must be a volume in mm3, 0 or more, got {smallest}.")
+        if len(unknown_spacing) != 3 or not all(0 < s < math.inf for s in unknown_spacing):
+            raise ValueError(f"unknown_spacing must be three positive numbers in mm, got {unknown_spacing}.")
+        self.smallest = smallest
+        self.unknown_spacing = tuple(float(s) for s in unknown_spacing)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Remove small lesions from each mask ``(1, H, W, D)``; type, device and metadata stay."""
+        d = dict(data)
+        if self.smallest > 0:
+            for key in self.key_iterator(d):
+                # A billionth of a voxel, so that a lesion of just this volume is kept despite rounding.
+                voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
+                d[key] = _changed(d[key], lambda mask, voxels=voxels: _large(mask, voxels))
+        return d
+
+    def _voxel_volume(self, mask: NdarrayOrTensor) -> float:
+        """Volume of a voxel in mm3."""
+        if not isinstance(mask, MetaTensor) or not mask.meta.get("spacing_known", True):
+            return math.prod(self.unknown_spacing)
+        axes = convert_to_numpy(mask.affine)[:3, :3].astype(float)
+        if not mask.meta.get("slice_spacing_known", True):
+            return float(np.linalg.norm(np.cross(axes[:, 0], axes[:, 1]))) * self.unknown_spacing[2]
+        return abs(float(np.linalg.det(axes)))
+
+
+class FillHolesInSlicesd(MapTransform):
+    """Fill holes of binary masks in their axial slices.
+
+    A hole is background that no path of pixels joined by edges leads out of, within its slice. Slices follow each
+    other along the axis that is closest to superior. MONAI's ``FillHolesd`` fills only holes closed in all three
+    directions, which thick slices rarely have.
+
+    Args:
+        keys: keys of the masks.
+        enabled: False changes nothing.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(self, keys: KeysCollection, enabled: bool | str = True, *, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.enabled = flag(enabled, "fill_holes")
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Fill holes of each mask ``(1, H, W, D)``, without an affine along the last axis; type and metadata stay."""
+        d = dict(data)
+        if self.enabled:
+            for key in self.key_iterator(d):
+                axis = slice_axis(convert_to_numpy(d[key].affine)) if isinstance(d[key], MetaTensor) else 2
+                d[key] = _changed(d[key], lambda mask, axis=axis: _filled(mask, axis))
+        return d
+
+
+def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Apply a function of a boolean mask ``(H, W, D)`` to each channel, keeping type, device and metadata.
+
+    The function sees the box around the mask, and leaves what is outside it empty.
+    """
+    if masks.ndim != 4:
+        raise ValueError(f"the mask must be a volume (1, H, W, D), got shape {tuple(masks.shape)}.")
+    changed = convert_to_numpy(masks) > 0
+    for mask in changed:
+        if mask.any():
+            box = bounding_box(mask)
+            mask[box] = change(mask[box])
+    return convert_to_dst_type(changed, masks)[0]
+
+
+def _large(mask: np.ndarray, voxels: float) -> np.ndarray:
+    """The lesions of at least so many voxels."""
+    labels, count = label_lesions(mask)
+    large = np.bincount(labels.ravel(), minlength=count + 1) >= voxels
+    large[0] = False
+    return large[labels]
+
+
+def _filled(mask: np.ndarray, axis: int) -> np.ndarray:
+    """The mask with holes filled in the slices along an axis."""
+    slices = np.moveaxis(mask, axis, 0)
+    filled = [ndimage.binary_fill_holes(pixels) if pixels.any() else pixels for pixels in slices]
+    return np.moveaxis(np.stack(filled), 0, axis)

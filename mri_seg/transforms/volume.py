@@ -1,0 +1,300 @@
+"""Transforms of whole volumes that MONAI does not have: geometry, normalisation, neighbouring slices."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor, get_track_meta
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, Spacingd, Transform
+from monai.utils import convert_to_numpy, convert_to_tensor
+
+from mri_seg.utils.case_flags import add_flag
+from mri_seg.utils.flags import flag
+from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit
+
+__all__ = [
+    "NeighbouringSlicesd",
+    "NormalizeForeground",
+    "NormalizeForegroundd",
+    "PlaneSpacingd",
+    "RequireAxiald",
+    "RequireImaged",
+]
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE = 10_000  # voxels
+_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+
+
+class NormalizeForeground(Transform):
+    """Normalise a volume by the median and spread of its own foreground.
+
+    MR intensities have no unit, and some volumes use a tenth of their range, so the foreground is found relative to
+    the volume: above ``threshold`` of the way from its darkest to its brightest values (the ``percentiles``). The
+    foreground's median becomes 0 and its spread (interquartile range, in standard deviations of a normal distribution)
+    becomes 1; values beyond ``limits`` are cut. The result does not depend on scale and offset of the input.
+
+    Args:
+        threshold: where foreground begins, as a share of the way between the percentiles, 0 to 1.
+        percentiles: percentiles of the volume taken as its darkest and brightest value.
+        limits: lowest and highest value of the result, in spreads.
+
+    Example::
+
+        >>> NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1
+        tensor(True)
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.12,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        limits: tuple[float, float] = (-5.0, 10.0),
+    ) -> None:
+        self.threshold = threshold
+        self.percentiles = percentiles
+        self.limits = limits
+
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Normalise the volume ``(1, H, W, D)``; a constant one becomes all 0, with a warning.
+
+        Values that are not numbers, which mark what lies outside a skull-stripped brain, become the lowest.
+        """
+        volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
+        values = convert_to_numpy(volume)
+        finite = values[np.isfinite(values)]
+        # What is not a number stands for air, as dark as the darkest: foreground is then what it is with a dark air.
+        values = np.where(np.isfinite(values), values, finite.min()) if finite.size else finite
+        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
+        foreground = values[values > low + self.threshold * (high - low)]
+        lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
+        spread = (upper - lower) / _IQR_OF_NORMAL
+        if spread <= 0:
+            name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
+            logger.warning("%s: intensities do not vary, so there is nothing to normalise by.", name)
+            spread = 1.0
+        lowest, highest = self.limits
+        normalised = (volume - float(median)) / float(spread)
+        return normalised.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
+
+
+class NormalizeForegroundd(MapTransform):
+    """Dictionary-based version of :py:class:`NormalizeForeground`.
+
+    Args:
+        keys: keys of the volumes.
+        allow_missing_keys: whether to pass over missing keys.
+        kwargs: arguments of :py:class:`NormalizeForeground`.
+    """
+
+    def __init__(self, keys: KeysCollection, *, allow_missing_keys: bool = False, **kwargs: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalize = NormalizeForeground(**kwargs)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise each volume ``(1, H, W, D)``."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.normalize(d[key])
+        return d
+
+
+class PlaneSpacingd(Spacingd):
+    """Resample in plane to a pixel size; slices stay, and so do volumes whose pixel size is unknown.
+
+    Args:
+        keys: keys of the volumes.
+        pixel_size: rows' and columns' spacing wanted, in mm.
+        largest_volume: voxels that the result may have.
+        kwargs: further arguments of MONAI's ``Spacingd``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        pixel_size: Sequence[float],
+        *,
+        largest_volume: int = LARGEST_VOLUME,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(keys, pixdim=(*pixel_size, -1.0), **kwargs)
+        self.pixel_size = pixel_size
+        self.largest_volume = largest_volume
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+        """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
+
+        Raises:
+            ValueError: when the result would be larger than ``largest_volume``.
+        """
+        if not self._spacing_known(data):
+            return dict(data)
+        for key in self.key_iterator(data):
+            spacing = affine_to_spacing(data[key].affine).tolist()
+            sizes = data[key].shape[1:]
+            planes = (size * step / wanted for size, step, wanted in zip(sizes, spacing, self.pixel_size))
+            shape = [*(math.ceil(size) for size in planes), *sizes[2:]]
+            SizeLimit(self.largest_volume).add(
+                f"{data[key].meta.get('filename_or_obj', key)} resampled from {spacing[0]:g} x {spacing[1]:g} mm to "
+                f"{self.pixel_size[0]:g} x {self.pixel_size[1]:g} mm",
+                shape,
+            )
+        # Spacingd takes every entry whose name begins with a key's for metadata: MONAI Label's image_path is a text.
+        return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
+
+    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Resample back to the grid before this transform."""
+        return super().inverse(data) if self._spacing_known(data) else dict(data)
+
+    def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
+        return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
+
+
+class RequireImaged(MapTransform):
+    """Refuse volumes that are no image, such as binary masks, and flag those that may be none.
+
+    A volume of one or two distinct finite values is refused. The flag ``few_values`` says that there are no more than
+    ``few``, as in a mask of several labels, and ``orientation_unknown`` that the file does not say which side is left.
+
+    Args:
+        keys: keys of the volumes, as read.
+        few: distinct values up to which a volume is flagged.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(self, keys: KeysCollection, *, few: int = 16, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.few = few
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each volume ``(C, H, W, D)``.
+
+        Raises:
+            ValueError: when a volume has one or two distinct finite values.
+        """
+        for key in self.key_iterator(data):
+            meta = data[key].meta
+            found = _distinct_values(data[key].as_tensor(), self.few)
+            if found is not None and len(found) <= 2:
+                file = str(meta.get("files") or meta.get("filename_or_obj", key)).partition("\n")[0]
+                values = " and ".join(f"{value:g}" for value in found.tolist()) or "none that is a number"
+                raise ValueError(
+                    f"{file}: its only {'value is' if len(found) == 1 else 'values are'} {values}, expected an image. "
+                    "It is empty or a mask: give the image, or leave it out."
+                )
+            if found is not None:
+                message = (
+                    f"it has only {len(found)} distinct values, as a mask of several labels has: look at the image."
+                )
+                add_flag(meta, "few_values", message)
+            if not meta.get("orientation_known", True):
+                message = (
+                    "its file does not say which side is left; nibabel's default is taken. Convert it to NIfTI from "
+                    "its source if the side matters."
+                )
+                add_flag(meta, "orientation_unknown", message)
+        return dict(data)
+
+
+def _distinct_values(volume: torch.Tensor, most: int) -> torch.Tensor | None:
+    """The distinct finite values of a volume, None if there are more than ``most``."""
+    flat = volume.flatten()
+    for values in (flat[:: max(len(flat) // _SAMPLE, 1)], flat):  # an image shows in a sample of it
+        distinct = values[torch.isfinite(values)].unique()
+        if len(distinct) > most:
+            return None
+    return distinct
+
+
+class RequireAxiald(MapTransform):
+    """Refuse volumes of thick slices that are not axial, since the network reads axial slices.
+
+    A slice is thick when its distance is over ``ratio`` times the pixel size. Volumes of nearly cubic voxels can be
+    read in axial slices whatever they were acquired in, and volumes whose spacing is not known are let through.
+
+    Args:
+        keys: keys of the volumes, brought to axial orientation before: slices along the last axis.
+        allow: whether to let such volumes through.
+        ratio: largest ratio of the distance of slices to the pixel size that still counts as cubic.
+        allow_missing_keys: whether to pass over missing keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        allow: bool | str = False,
+        ratio: float = 2.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.allow = flag(allow, "allow_non_axial")
+        self.ratio = ratio
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each volume ``(C, H, W, D)``.
+
+        Raises:
+            ValueError: when the slices of a volume are thick and not axial.
+        """
+        for key in self.key_iterator(data):
+            meta = data[key].meta
+            rows, columns, slices = (float(step) for step in affine_to_spacing(data[key].affine))
+            thick, thin = max(rows, columns), min(rows, columns, slices)
+            if self.allow or not meta.get("spacing_known", True) or thick <= max(self.ratio * thin, slices):
+                continue
+            raise ValueError(
+                f"{meta.get('filename_or_obj', key)}: acquired in {'coronal' if rows > columns else 'sagittal'} slices "
+                f"{thick:.1f} mm apart, expected axial slices or voxels that are nearly cubic. Give the axial series, "
+                "or set allow_non_axial to true and mistrust the result."
+            )
+        return dict(data)
+
+
+class NeighbouringSlicesd(MapTransform):
+    """Give every slice its neighbours as channels: ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
+
+    The slice itself is the middle channel, lower slices come before it; slices at the edge repeat. Channels share their
+    memory, slice after slice: do not write to them; :py:func:`mri_seg.io.collate.case_batch` keeps it so.
+
+    Args:
+        keys: keys of the volumes.
+        number: how many slices the network sees at once, an odd number; 1 changes nothing.
+        allow_missing_keys: whether to pass over missing keys.
+
+    Raises:
+        ValueError: when ``number`` is not odd.
+    """
+
+    def __init__(self, keys: KeysCollection, number: int = 3, *, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.offsets = neighbour_offsets(number)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Stack the neighbours of each volume ``(1, H, W, D)``."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            slices, ends = d[key][0].movedim(-1, 0), len(self.offsets) // 2
+            stack = torch.cat([slices[:1]] * ends + [slices] + [slices[-1:]] * ends)  # (D + 2 ends, H, W)
+            d[key] = stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)  # a view: each slice is kept once
+        return d
+
+
+def neighbour_offsets(number: int) -> range:
+    """Offsets of a slice's neighbours, itself included: -1, 0, 1 for three.
+
+    Raises:
+        ValueError: when ``number`` is not a positive odd number.
+    """
+    if number < 1 or number % 2 == 0:
+        raise ValueError(f"the number of neighbouring slices must be odd, with the slice in the middle, got {number}.")
+    return range(-(number // 2), number // 2 + 1)

@@ -1,0 +1,93 @@
+"""Write files so that each appears whole under its name or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+__all__ = ["read_json", "safe_name", "sha256", "whole_file", "write_json"]
+
+_LONGEST_NAME = 80  # characters, of up to three bytes each of 255
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.|$)", re.IGNORECASE)
+
+
+def safe_name(name: str, default: str = "case") -> str:
+    """A name that a file or folder may have on Linux, macOS and Windows; most names stay as they are.
+
+    Args:
+        name: any text.
+        default: what stands for a text of which nothing is left.
+
+    Example::
+
+        >>> safe_name("a:b. "), safe_name("con"), safe_name("...")
+        ('a_b', 'con_', 'case')
+    """
+    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name)).strip().rstrip(". ")
+    return _RESERVED.sub(r"\1_", name, count=1) if _RESERVED.match(name) else name or default
+
+
+@contextmanager
+def whole_file(path: PathLike | str) -> Iterator[Path]:
+    """Give a hidden name in the same folder to write to; the file gets its own name when the block ends well.
+
+    The folder is made when it is not there. Suffixes stay as they are, for libraries that choose a format by them.
+
+    Args:
+        path: the file to write; an existing one is replaced.
+
+    Example::
+
+        >>> with whole_file("result.txt") as unfinished:
+        ...     _ = unfinished.write_text("all of it")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Other processes and threads may write the same file; a name cut at its start stays within what a name may have.
+    prefix = f".part-{os.getpid()}-{threading.get_ident()}-"
+    unfinished = path.with_name(prefix + path.name[-(_LONGEST_NAME - len(prefix)) :])
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+_PIECE = 2**20  # bytes
+
+
+def sha256(file: PathLike | str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_json(file: PathLike | str, content: Any) -> None:
+    """Write JSON so that the file is whole or not there; what JSON has no form for becomes text."""
+    with whole_file(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(file: PathLike | str) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: when the file is damaged.
+    """
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error}). Remove it to have it written again.") from error

@@ -1,0 +1,1 @@
+"""Outlines, sheets and the page of a case."""

@@ -1,0 +1,77 @@
+"""Draw a case as one HTML page that needs nothing else: its slices and its measurements."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import mri_seg
+from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+
+__all__ = ["case_page"]
+
+_QUANTITIES = (
+    ("volume", {"volume_ml": "mL", "volume_voxels": "voxels"}),
+    ("largest axial area", {"largest_axial_area_mm2": "mm²", "largest_axial_area_pixels": "pixels"}),
+    ("longest diameter", {"longest_diameter_mm": "mm", "longest_diameter_pixels": "pixels"}),
+    ("perpendicular", {"perpendicular_diameter_mm": "mm", "perpendicular_diameter_pixels": "pixels"}),
+    ("product", {"bidimensional_product_mm2": "mm²", "bidimensional_product_pixels": "pixels²"}),
+)
+
+_FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid"))
+
+
+def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> str:
+    """Draw the page of a case.
+
+    Args:
+        measurements: what :py:func:`mri_seg.measurements.lesions.measure` found; flags of the case, its input and what
+            the result was made of stand on the page if they are in it: ``flags``, ``input``, ``series_description``,
+            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
+        pictures: slices ``(h, w, 3)`` from the lowest, as :py:func:`mri_seg.visualize.overlays.slice_pictures` draws
+            them.
+        with_reference: whether they have the outline of a reference.
+
+    Returns:
+        one HTML document; the pictures are inside, and nothing is fetched from elsewhere.
+    """
+    from jinja2 import Environment, PackageLoader  # not needed before the first page
+
+    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    lesions = measurements["lesions"]
+    quantities = [(name, *_unit(units, lesions[0])) for name, units in _QUANTITIES] if lesions else []
+    return environment.get_template("case.html").render(
+        case=measurements["case"],
+        measurements=measurements,
+        total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
+        header=[f"{name} ({unit})" for name, _, unit in quantities],
+        rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
+        pictures=[_data_uri(picture) for picture in pictures],
+        width=pictures[0].shape[1],
+        height=pictures[0].shape[0],
+        legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
+        flags=measurements.get("flags", []),
+        facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
+        weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
+        version=measurements.get("mri_seg_version", mri_seg.__version__),
+    )
+
+
+def _unit(units: Mapping[str, str], found: Mapping[str, Any]) -> tuple[str, str]:
+    return next((key, unit) for key, unit in units.items() if key in found)
+
+
+def _text(found: Mapping[str, Any], key: str, unit: str = "") -> str:
+    value = found[key]
+    return f"{value:,.1f} {unit}".strip() if isinstance(value, float) else f"{value:,} {unit}".strip()
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", compress_level=3)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

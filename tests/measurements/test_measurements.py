@@ -1,0 +1,472 @@
+"""Measurements of shapes whose answers are known, in any orientation and unit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+from mri_seg.measurements.diameters import Diameters, diameters
+from mri_seg.measurements.lesions import label_lesions, measure, slice_axis, summary_row
+
+AXIAL = np.array([[0, -1.0, 0, 90], [-1.0, 0, 0, 80], [0, 0, 1.0, -40], [0, 0, 0, 1]])
+"""Rows to posterior, columns to the patient's left, slices to superior, voxels of 1 mm."""
+
+TURNS = [
+    np.array([*zip(axes, signs)])
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+"""The 48 ways to order and direct three axes."""
+
+
+def ellipse(
+    long: float, wide: float, angle: float = 0.0, centre: tuple[float, float] = (45.0, 45.0), size: int = 90
+) -> np.ndarray:
+    """Pixels whose centres lie in an ellipse of these half axes; the angle, in degrees, is from the rows."""
+    rows, columns = np.mgrid[:size, :size] - np.array(centre)[:, None, None]
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return ((rows * cos + columns * sin) / long) ** 2 + ((columns * cos - rows * sin) / wide) ** 2 <= 1
+
+
+def drawn(picture: str) -> np.ndarray:
+    return np.array([[letter == "#" for letter in row] for row in picture.split()])
+
+
+def along(mask: np.ndarray, ends: tuple, number: int = 400) -> np.ndarray:
+    """Pixels met on the way between two ends, a hair off lines of the grid."""
+    share = np.linspace(0, 1, number)[1:-1, None]
+    points = (1 - share) * ends[0] + share * np.array(ends[1])
+    met = np.zeros(len(points), dtype=bool)
+    padded = np.pad(mask, 1)
+    for nudge in itertools.product((-1e-6, 1e-6), repeat=2):  # the border belongs to the lesion
+        rows, columns = np.rint(points + nudge).astype(int).T + 1
+        met |= padded[rows, columns]
+    return met
+
+
+def volume(*slices: np.ndarray) -> np.ndarray:
+    return np.stack(slices, axis=-1)
+
+
+def ragged(seed: int, shape: tuple[int, ...] = (9, 8, 4), share: float = 0.35) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < share
+
+
+class TestDiametersOfShapes:
+    def test_a_pixel_is_one_pixel_long_and_wide(self) -> None:
+        found = diameters(np.ones((1, 1)))
+        assert (found.longest, found.perpendicular) == (1, 1)
+
+    @pytest.mark.parametrize("length", [2, 3, 7, 30])
+    def test_a_row_of_pixels_is_as_long_as_it_has_pixels(self, length: int) -> None:
+        for bar in (np.ones((1, length)), np.ones((length, 1))):
+            found = diameters(np.pad(bar, 3))
+            assert found.longest == pytest.approx(length)
+            assert found.perpendicular == pytest.approx(1)
+
+    @pytest.mark.parametrize("radius", [3, 5, 10, 20, 30])
+    def test_a_disc_is_two_radii_within_a_pixel(self, radius: int) -> None:
+        random = np.random.default_rng(radius)
+        for _ in range(10):
+            found = diameters(ellipse(radius, radius, centre=tuple(45 + random.random(2))))
+            assert 2 * radius - 0.5 < found.longest < 2 * radius + 1
+            assert 2 * radius - 1 < found.perpendicular < 2 * radius + 1
+
+    @pytest.mark.parametrize("angle", range(0, 180, 15))
+    @pytest.mark.parametrize(("long", "wide"), [(30, 20), (25, 10), (12, 4)])
+    def test_an_ellipse_at_any_angle_is_two_half_axes_within_a_pixel(self, long: int, wide: int, angle: int) -> None:
+        found = diameters(ellipse(long, wide, angle, centre=(45.3, 44.6)))
+        assert found.longest == pytest.approx(2 * long, abs=1)
+        assert found.perpendicular == pytest.approx(2 * wide, abs=1)
+
+    def test_ellipses_are_measured_without_much_bias(self) -> None:
+        random = np.random.default_rng(1)
+        errors = []
+        for _ in range(60):
+            found = diameters(ellipse(20, 10, random.uniform(0, 180), centre=tuple(45 + random.random(2))))
+            errors.append((found.longest - 40, found.perpendicular - 20))
+        assert (np.abs(np.mean(errors, axis=0)) < 0.5).all()
+
+    def test_a_rectangle_is_as_long_as_its_diagonal(self) -> None:
+        found = diameters(np.pad(np.ones((30, 20)), 2))
+        assert found.longest == pytest.approx(math.hypot(30, 20), abs=1)
+        assert found.perpendicular == pytest.approx(20 / (30 / math.hypot(30, 20)), abs=1)
+
+    def test_an_l_is_not_measured_across_the_outside(self) -> None:
+        arms = np.zeros((41, 41), dtype=bool)
+        arms[:, :4] = arms[-4:] = True
+        found = diameters(arms)
+        # from the tip of an arm past the inner corner: less than the 58 pixels between the two tips
+        assert 41 <= found.longest < 43
+        assert along(arms, found.longest_ends).all()
+
+    def test_a_ring_is_not_measured_across_its_hole(self) -> None:
+        ring = ellipse(30, 30) & ~ellipse(20, 20)
+        found = diameters(ring)
+        assert found.longest == pytest.approx(2 * math.sqrt(30**2 - 20**2), abs=1.5)
+        assert along(ring, found.longest_ends).all()
+        assert along(ring, found.perpendicular_ends).all()
+
+    def test_the_perpendicular_does_not_cross_a_slit(self) -> None:
+        whole = ellipse(10, 30)
+        slit = whole.copy()
+        slit[45, 18:73] = False
+        assert diameters(whole).perpendicular == pytest.approx(20, abs=1)
+        assert diameters(slit).perpendicular < 12
+
+    def test_parts_that_touch_at_a_corner_are_apart(self) -> None:
+        found = diameters(drawn("##.. ##.. ..#. ...#"))
+        assert found.longest == pytest.approx(diameters(np.ones((2, 2))).longest)
+
+    def test_the_part_with_the_largest_product_counts(self) -> None:
+        parts = np.zeros((30, 30), dtype=bool)
+        parts[0, :20] = True
+        parts[5:15, 5:15] = True
+        found = diameters(parts)
+        assert found.longest < 15
+        assert all(4 < end[0] < 15 for end in found.longest_ends + found.perpendicular_ends)
+
+    def test_pixels_need_not_be_square(self) -> None:
+        found = diameters(ellipse(10, 30), spacing=(3.0, 0.5))
+        assert found.longest == pytest.approx(60, abs=3)
+        assert found.perpendicular == pytest.approx(30, abs=1.5)
+        (top, _), (bottom, _) = found.longest_ends
+        assert abs(bottom - top) == pytest.approx(20, abs=1)
+
+    def test_what_is_ragged_beyond_measure_is_measured_still(self) -> None:
+        noise = ragged(0, (150, 150), 0.7)
+        found = diameters(noise)
+        assert found.longest > 20
+        assert along(noise, found.longest_ends).all()
+
+    @pytest.mark.parametrize("lesion", [np.zeros((4, 4)), np.ones((2, 2, 2)), np.ones(3)])
+    def test_nothing_and_other_than_slices_are_refused(self, lesion: np.ndarray) -> None:
+        with pytest.raises(ValueError, match=r"must be a slice \(H, W\) with at least one pixel, got shape"):
+            diameters(lesion)
+
+    @pytest.mark.parametrize("spacing", [(1,), (1, 1, 1), (1, 0), (-1, 1), (1, math.nan)])
+    def test_spacing_that_is_none_is_refused(self, spacing: tuple[float, ...]) -> None:
+        with pytest.raises(ValueError, match="two positive numbers"):
+            diameters(np.ones((2, 2)), spacing)
+
+
+class TestDiametersOfAnything:
+    @pytest.fixture(params=range(12))
+    def lesion(self, request: pytest.FixtureRequest) -> np.ndarray:
+        return ragged(request.param, (9, 11), (0.45, 0.6, 0.75, 0.9)[request.param % 4])
+
+    @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 1.9)])
+    def test_lie_inside_at_a_right_angle_with_the_lengths_told(
+        self, lesion: np.ndarray, spacing: tuple[float, float]
+    ) -> None:
+        found = diameters(lesion, spacing)
+        runs = [np.subtract(*ends) * spacing for ends in (found.longest_ends, found.perpendicular_ends)]
+        assert np.hypot(*np.transpose(runs)) == pytest.approx([found.longest, found.perpendicular])
+        assert np.dot(*runs) == pytest.approx(0, abs=1e-9)
+        assert found.perpendicular <= found.longest
+        for ends in (found.longest_ends, found.perpendicular_ends):
+            assert along(lesion, ends).all()
+
+    def test_no_segment_inside_is_longer(self, lesion: np.ndarray) -> None:
+        labels = label_lesions(lesion[..., None])[0][..., 0]
+        for number in range(1, min(labels.max(), 3) + 1):
+            part = self.first_part(labels == number)
+            found, expected = diameters(part), self.longest_by_trying_all(part)
+            assert found.longest >= expected * (1 - 1e-9)
+            assert expected == pytest.approx(found.longest) or expected == pytest.approx(found.perpendicular)
+
+    @staticmethod
+    def first_part(mask: np.ndarray) -> np.ndarray:
+        """What can be reached from the first pixel over edges."""
+        part, grown = np.zeros_like(mask), np.zeros_like(mask)
+        grown.flat[np.flatnonzero(mask)[0]] = True
+        while (grown != part).any():
+            part = grown
+            padded = np.pad(part, 1)
+            grown = mask & (part | padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2])
+        return part
+
+    @staticmethod
+    def longest_by_trying_all(part: np.ndarray) -> float:
+        padded = np.pad(part, 1)
+        points = [
+            *(np.argwhere(padded[1:] != padded[:-1]) - (0.5, 1)),
+            *(np.argwhere(padded[:, 1:] != padded[:, :-1]) - (1, 0.5)),
+        ]
+        pairs = sorted(itertools.combinations(points, 2), key=lambda pair: -math.dist(*pair))
+        return next(math.dist(*pair) for pair in pairs if along(part, pair, 150).all())
+
+
+class TestLabelLesions:
+    def test_voxels_that_touch_at_a_corner_are_one_lesion(self) -> None:
+        mask = np.zeros((4, 4, 4), dtype=np.uint8)
+        mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = 1
+        labels, count = label_lesions(mask)
+        assert count == 2
+        assert labels.shape == mask.shape
+        assert labels[0, 0, 0] == labels[1, 1, 1] != labels[3, 3, 3]
+
+    def test_nothing_has_no_lesion(self) -> None:
+        labels, count = label_lesions(np.zeros((3, 4, 5)))
+        assert count == 0
+        assert not labels.any()
+
+
+class TestMeasure:
+    @pytest.fixture
+    def mask(self) -> np.ndarray:
+        """A box of 4 x 10 voxels in slices 3 to 5, wider in slice 4, and a voxel far away in slice 8."""
+        mask = np.zeros((20, 30, 9), dtype=np.uint8)
+        mask[4:8, 10:20, 2:5] = 1
+        mask[4:8, 10:24, 3] = 1
+        mask[18, 2, 7] = 1
+        return mask
+
+    def test_volumes_and_slices(self, mask: np.ndarray) -> None:
+        found = measure(mask, AXIAL * [[0.5], [2.0], [3.0], [1]], case="one")
+        assert found["case"] == "one"
+        assert found["spacing_mm"] == [2.0, 0.5, 3.0]
+        assert found["volume_ml"] == pytest.approx(137 * 3 / 1000)
+        assert found["lesion_count"] == 2
+        large, small = found["lesions"]
+        assert large["volume_ml"] == pytest.approx(136 * 3 / 1000)
+        assert small["volume_ml"] == pytest.approx(3 / 1000)
+        assert [large[k] for k in ("first_slice", "last_slice", "slices", "measured_slice")] == [3, 5, 3, 4]
+        assert [small[k] for k in ("first_slice", "last_slice", "slices", "measured_slice")] == [8, 8, 1, 8]
+        assert large["largest_axial_area_mm2"] == pytest.approx(56)
+
+    def test_diameters_are_those_of_the_slice_with_the_largest_product(self, mask: np.ndarray) -> None:
+        lesion = measure(mask, AXIAL)["lesions"][0]
+        expected = diameters(mask[..., 3])
+        assert lesion["longest_diameter_mm"] == expected.longest
+        assert lesion["perpendicular_diameter_mm"] == expected.perpendicular
+        assert lesion["bidimensional_product_mm2"] == pytest.approx(expected.longest * expected.perpendicular)
+
+    def test_no_slice_is_passed_over(self) -> None:
+        random = np.random.default_rng(3)
+        slices = [ellipse(random.uniform(3, 12), random.uniform(3, 12), 30, (14, 14), 28) for _ in range(12)]
+        lesion = measure(volume(*slices), AXIAL)["lesions"][0]
+        products = [diameters(pixels).product for pixels in slices]
+        assert lesion["bidimensional_product_mm2"] == pytest.approx(max(products))
+        assert lesion["measured_slice"] == np.argmax(products) + 1
+
+    def test_centroids_are_in_lps(self, mask: np.ndarray) -> None:
+        x, y, z = apply_affine(AXIAL, (18, 2, 7))
+        assert measure(mask, AXIAL)["lesions"][1]["centroid_lps_mm"] == pytest.approx([-x, -y, z])
+
+    def test_a_mask_without_lesion_has_no_volume(self) -> None:
+        found = measure(np.zeros((5, 5, 5)), AXIAL, probability=np.full((5, 5, 5), 0.1))
+        assert (found["volume_ml"], found["lesion_count"], found["lesions"]) == (0, 0, [])
+        assert found["mean_foreground_probability"] is None
+        assert found["uncertain_share"] is None
+
+    def test_one_slice_is_a_volume(self) -> None:
+        lesion = measure(ellipse(10, 5)[..., None], AXIAL)["lesions"][0]
+        assert lesion["longest_diameter_mm"] == pytest.approx(20, abs=1)
+
+    def test_is_plain_enough_for_json(self, mask: np.ndarray) -> None:
+        found = measure(mask, AXIAL, probability=mask * np.float32(0.9))
+        assert json.loads(json.dumps(found)) == found
+
+    def test_oblique_volumes_are_measured_along_their_own_axes(self, mask: np.ndarray) -> None:
+        angle = math.radians(20)
+        turn = np.eye(4)
+        turn[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        expected, found = measure(mask, AXIAL), measure(mask, turn @ AXIAL)
+        for lesion in expected["lesions"] + found["lesions"]:
+            del lesion["centroid_lps_mm"]
+        for before, after in zip(expected["lesions"], found["lesions"]):
+            assert after == pytest.approx(before)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"mask": np.ones((1, 4, 4, 4))}, r"must be a volume \(H, W, D\), got shape \(1, 4, 4, 4\)"),
+            ({"affine": np.zeros((4, 4))}, r"must be an invertible matrix \(4, 4\)"),
+            ({"affine": np.eye(3)}, r"must be an invertible matrix \(4, 4\)"),
+            ({"affine": np.full((4, 4), np.nan)}, r"must be an invertible matrix \(4, 4\)"),
+            ({"probability": np.ones((4, 4, 3))}, r"the mask's shape \(4, 4, 4\), got \(4, 4, 3\)"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, change: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            measure(**{"mask": np.ones((4, 4, 4)), "affine": AXIAL, **change})
+
+
+class TestCertainty:
+    def test_is_told_by_the_probability(self) -> None:
+        probability = np.zeros((2, 5, 1), dtype=np.float32)
+        probability[0, :, 0] = [0.29, 0.4, 0.6, 0.8, 1.0]
+        found = measure(probability > 0.5, AXIAL, probability=probability)
+        assert found["mean_foreground_probability"] == pytest.approx(0.8)
+        assert found["uncertain_share"] == pytest.approx(2 / 4)
+
+    def test_is_unknown_without_it(self) -> None:
+        found = measure(np.ones((2, 2, 2)), AXIAL)
+        assert found["mean_foreground_probability"] is None
+        assert found["uncertain_share"] is None
+
+
+class TestUnknownSpacing:
+    @pytest.fixture
+    def mask(self) -> np.ndarray:
+        mask = np.zeros((12, 14, 6), dtype=bool)
+        mask[3:6, 2:10, 1:4] = True
+        return mask
+
+    def test_of_pixels_gives_counts(self, mask: np.ndarray) -> None:
+        found = measure(mask, AXIAL * 2.5, spacing_known=False)
+        assert found["spacing_mm"] == [None, None, 2.5]
+        assert found["volume_voxels"] == 72
+        assert "volume_ml" not in found
+        lesion, expected = found["lesions"][0], diameters(mask[..., 1])
+        assert lesion == {
+            "volume_voxels": 72,
+            "centroid_voxels": pytest.approx([4, 5.5, 2]),
+            "largest_axial_area_pixels": 24,
+            "longest_diameter_pixels": expected.longest,
+            "perpendicular_diameter_pixels": expected.perpendicular,
+            "bidimensional_product_pixels": expected.product,
+            "measured_slice": 2,
+            "first_slice": 2,
+            "last_slice": 4,
+            "slices": 3,
+        }
+
+    def test_of_slices_gives_counts_of_voxels_and_mm_in_plane(self, mask: np.ndarray) -> None:
+        found = measure(mask, AXIAL * [[2.0], [2.0], [1.0], [1]], slice_spacing_known=False)
+        assert found["spacing_mm"] == [2.0, 2.0, None]
+        assert found["volume_voxels"] == 72
+        lesion = found["lesions"][0]
+        assert lesion["centroid_voxels"] == pytest.approx([4, 5.5, 2])
+        assert lesion["largest_axial_area_mm2"] == pytest.approx(96)
+        assert lesion["longest_diameter_mm"] == pytest.approx(2 * diameters(mask[..., 1]).longest)
+        assert "volume_ml" not in lesion
+        assert "centroid_lps_mm" not in lesion
+
+    def test_gives_centroids_in_the_array_given(self, mask: np.ndarray) -> None:
+        turn = TURNS[29]
+        turned, affine = apply_orientation(mask, turn), AXIAL @ inv_ornt_aff(turn, mask.shape)
+        found = measure(turned, affine, spacing_known=False)["lesions"][0]["centroid_voxels"]
+        assert found == pytest.approx(np.argwhere(turned).mean(axis=0))
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("turn", TURNS)
+    def test_order_and_direction_of_axes_do_not_matter(self, turn: np.ndarray) -> None:
+        mask, probability = ragged(5), np.random.default_rng(6).random((9, 8, 4))
+        affine = AXIAL * [[0.8], [1.3], [4.0], [1]]
+        expected = measure(mask, affine, probability=probability)
+        turned = [apply_orientation(array, turn) for array in (mask, probability)]
+        found = measure(turned[0], affine @ inv_ornt_aff(turn, mask.shape), probability=turned[1])
+        assert same(found, expected)
+
+    @pytest.mark.parametrize("turn", TURNS)
+    def test_slices_follow_the_axis_closest_to_superior(self, turn: np.ndarray) -> None:
+        affine = AXIAL @ inv_ornt_aff(turn, (9, 8, 4))
+        assert slice_axis(affine) == np.argmax(np.abs(affine[2, :3]))
+
+
+def same(found: object, expected: object) -> bool:
+    """Equal, with numbers equal within rounding; lesions of equal volume may have changed places."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    return found == (pytest.approx(expected) if isinstance(expected, float) else expected)
+
+
+class TestAnyMask:
+    """What holds for every mask, tried on many."""
+
+    def test_scaling_scales_lengths_areas_and_volumes(self) -> None:
+        hypothesis = pytest.importorskip("hypothesis")
+        strategies = hypothesis.strategies
+
+        @hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
+        @hypothesis.given(strategies.integers(0, 10**6), strategies.floats(0.2, 5))
+        def check(seed: int, scale: float) -> None:
+            mask, scaling = ragged(seed, (7, 6, 4)), np.diag([scale] * 3 + [1])
+            before, after = measure(mask, AXIAL), measure(mask, scaling @ AXIAL)
+            assert after["volume_ml"] == pytest.approx(before["volume_ml"] * scale**3)
+            for one, other in zip(before["lesions"], after["lesions"]):
+                for name, power in (
+                    ("volume_ml", 3),
+                    ("largest_axial_area_mm2", 2),
+                    ("bidimensional_product_mm2", 2),
+                    ("longest_diameter_mm", 1),
+                    ("perpendicular_diameter_mm", 1),
+                    ("measured_slice", 0),
+                ):
+                    assert other[name] == pytest.approx(one[name] * scale**power)
+                assert other["centroid_lps_mm"] == pytest.approx([scale * v for v in one["centroid_lps_mm"]])
+
+        check()
+
+    def test_figures_agree_with_each_other(self) -> None:
+        hypothesis = pytest.importorskip("hypothesis")
+        strategies = hypothesis.strategies
+
+        @hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+        @hypothesis.given(strategies.integers(0, 10**6), strategies.floats(0.02, 0.9))
+        def check(seed: int, share: float) -> None:
+            mask = ragged(seed, (7, 6, 4), share)
+            probability = np.random.default_rng(seed).random(mask.shape)
+            found = measure(mask, AXIAL, probability=probability)
+            lesions = found["lesions"]
+            assert found["lesion_count"] == len(lesions)
+            assert sum(lesion["volume_ml"] for lesion in lesions) == pytest.approx(found["volume_ml"])
+            assert 0 <= found["uncertain_share"] <= 1
+            volumes = [lesion["volume_ml"] for lesion in lesions]
+            assert volumes == sorted(volumes, reverse=True)
+            for lesion in lesions:
+                assert 1 <= lesion["first_slice"] <= lesion["measured_slice"] <= lesion["last_slice"] <= 4
+                assert lesion["longest_diameter_mm"] >= 1
+                assert lesion["longest_diameter_mm"] <= math.hypot(7, 6)
+
+        check()
+
+
+class TestSummaryRow:
+    def test_has_the_same_columns_whatever_is_known(self) -> None:
+        mask = ragged(2)
+        rows = [
+            summary_row(measure(mask, AXIAL, case="a", probability=mask * 0.9)),
+            summary_row(measure(mask, AXIAL, spacing_known=False)),
+            summary_row(measure(mask, AXIAL, slice_spacing_known=False)),
+            summary_row(measure(np.zeros((3, 3, 3)), AXIAL)),
+        ]
+        assert len({tuple(row) for row in rows}) == 1
+
+    def test_holds_every_figure_of_the_largest_lesion(self) -> None:
+        for known in (True, False):
+            found = measure(ragged(2), AXIAL, spacing_known=known)
+            row = summary_row(found)
+            for name, value in found["lesions"][0].items():
+                if not name.startswith("centroid"):
+                    assert row[f"largest_lesion_{name}"] == value
+        assert row["largest_lesion_centroid_row"] == found["lesions"][0]["centroid_voxels"][0]
+        assert row["largest_lesion_centroid_x_mm"] is None
+
+    def test_sums_the_products_of_all_lesions(self) -> None:
+        mask = np.zeros((20, 20, 3), dtype=bool)
+        mask[2, 2:6, 1] = mask[10, 3:12, 1] = True
+        row = summary_row(measure(mask, AXIAL))
+        assert row["sum_of_products_mm2"] == pytest.approx(4 + 9)
+        assert row["sum_of_products_pixels"] is None
+        row = summary_row(measure(mask, AXIAL, spacing_known=False))
+        assert row["sum_of_products_pixels"] == pytest.approx(4 + 9)
+
+    def test_holds_one_value_a_column(self) -> None:
+        row = summary_row(measure(ragged(2), AXIAL))
+        assert all(value is None or isinstance(value, str | int | float) for value in row.values())
+
+
+def test_diameters_know_their_product() -> None:
+    assert Diameters(3.0, 2.0, ((0, 0), (0, 3)), ((0, 0), (2, 0))).product == 6
