@@ -103,10 +103,10 @@ def make(folder: Path) -> list[Path]:
     uid = generate_uid()
     write_enhanced(enhanced / "flair.dcm", 240, uid, "FLAIR")
     write_enhanced(study / "flair.dcm", 240, uid, "FLAIR")
-    write_enhanced(folder / "t1.dcm", 20, uid, "T1", series_uid="1.2.3.10", echo_time=10.0, inversion_time=None)
+    write_enhanced(folder / "t1.dcm", 20, uid, "T1", series_uid="1.2.3.100", echo_time=10.0, inversion_time=None)
     content = (folder / "t1.dcm").read_bytes()
     for number in range(93):
-        (study / f"{number}.dcm").write_bytes(content.replace(b"1.2.3.10", f"1.2.3.{number + 10}".encode()))
+        (study / f"{number}.dcm").write_bytes(content.replace(b"1.2.3.100", f"1.2.3.{number + 100}".encode()))
     noise = np.random.default_rng(0).integers(0, 500, (256, 256, 100)).astype(ramp().dtype)
     write_series(single, noise, series_number=3)
     return [enhanced, study, single]
