@@ -32,7 +32,7 @@ PARTS = {
     "slice_rows": "slice protocol",
     "compute_dice": "Dice",
     "surface_scores": "95th Hausdorff percentile and surface Dice",
-    "summarise": "means and bootstrap",
+    "summarize": "means and bootstrap",
     "_write_csv": "files",
     "write_json": "files",
 }

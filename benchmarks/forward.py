@@ -4,10 +4,10 @@
 
 Contestants, the published network with random weights and the network of inference.json, take turns on whole slices of
 256 x 256, three batches a turn; then on whole volumes with air skipped, by the boxes of
-`mri_seg.inference.inferers.HeadInferer`, counted in slices of the volumes. Ratios are to PyTorch's eager float32 in
-the same turn, of the published network and of the same network, with nothing skipped. The share is of the machine's
-rate of matrix products in the same type, measured in the same run, with the operations that `FlopCounterMode` counts
-on the whole slices; what skipped air saves counts as if it were computed.
+`mri_seg.inference.inferers.ForegroundSliceInferer`, counted in slices of the volumes. Ratios are to PyTorch's eager
+float32 in the same turn, of the published network and of the same network, with nothing skipped. The share is of the
+machine's rate of matrix products in the same type, measured in the same run, with the operations that
+`FlopCounterMode` counts on the whole slices; what skipped air saves counts as if it were computed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from monai.inferers import Inferer, SimpleInferer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mri_seg.config.weights import read_weights
-from mri_seg.inference.inferers import AutocastInferer, HeadInferer
+from mri_seg.inference.inferers import AutocastInferer, ForegroundSliceInferer
 from mri_seg.inference.quantization import quantize
 from mri_seg.inference.runtimes import RuntimeInferer, int8_file
 from mri_seg.io.cases import find_cases
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
 
     config, network = shipped_network(args.checkpoint)
-    published = AttentionUNet(in_channels=config["neighbouring_slices"]).eval()
+    published = AttentionUNet(in_channels=config["num_slices"]).eval()
     prepare = config.get_parsed_content("preprocessing")
     cases = find_cases(args.dataset_dir)
     cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
@@ -81,7 +81,7 @@ def measure(
         return lambda: [inferer(image, network) for _ in range(CALLS)]
 
     def of_volumes(inferer: Inferer, network: torch.nn.Module, **options: Any) -> Callable:
-        infer = HeadInferer(inferer, slices_per_batch=args.batch, **options)
+        infer = ForegroundSliceInferer(inferer, slices_per_batch=args.batch, **options)
         return lambda: [infer(volume, network) for volume in volumes]
 
     stack = torch.cat([volume[0].movedim(-1, 0) for volume in volumes])

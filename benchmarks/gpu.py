@@ -91,8 +91,8 @@ def infer(args: argparse.Namespace) -> dict[str, tuple]:
     """Forward passes over slices that are on the device."""
     config, network = shipped_network(CHECKPOINT)
     network = network.to(DEVICE, memory_format=torch.channels_last)
-    published = AttentionUNet(in_channels=config["neighbouring_slices"]).eval().to(DEVICE)
-    image = torch.randn(args.batch, config["neighbouring_slices"], 256, 256, device=DEVICE)
+    published = AttentionUNet(in_channels=config["num_slices"]).eval().to(DEVICE)
+    image = torch.randn(args.batch, config["num_slices"], 256, 256, device=DEVICE)
     last, compiled, half = (
         image.to(memory_format=torch.channels_last),
         torch.compile(network) if DEVICE.type == "cuda" else network,

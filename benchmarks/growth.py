@@ -139,14 +139,14 @@ def case_jobs(folder: Path, args: argparse.Namespace) -> dict[tuple[str, int], J
 
 def volume_jobs(folder: Path, sizes: list[str]) -> dict[tuple[str, int], Job]:
     """Inference of a volume of each size."""
-    pixel_size = json.loads((CONFIGS / "inference.json").read_text())["pixel_size"]
+    pixdim = json.loads((CONFIGS / "inference.json").read_text())["pixdim"]
     jobs: dict[tuple[str, int], Job] = {}
     for size in sizes:
         side, depth = map(int, size.split("x"))
         data = folder / size
         data.mkdir()
         volume = noise((side, side, depth)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(volume, np.diag([*pixel_size, 1, 1])), data / "head.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(volume, np.diag([*pixdim, 1, 1])), data / "head.nii.gz")
         jobs["infer a volume", volume.size] = partial(
             run, configs=["inference.json"], outputs="mask,measurements", dataset_dir=data
         )

@@ -22,15 +22,15 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
 
-from mri_seg.evaluation.writer import slice_rows, summarise
-from mri_seg.inference.inferers import AveragingInferer, bfloat16_is_fast
+from mri_seg.evaluation.writer import slice_rows, summarize
+from mri_seg.inference.inferers import EnsembleInferer, bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 GRID = {
     "flip": (False, True),
     "threshold": (0.4, 0.5, 0.6),
-    "smallest_lesion": (0, 200, 400, 800, 1600),
+    "min_lesion_volume": (0, 200, 400, 800, 1600),
     "fill_holes": (False, True),
 }
 NO_DISTANCES = {
@@ -51,7 +51,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
     network.load_state_dict(torch.load(weights, weights_only=True))
     parser.update({"amp": bfloat16_is_fast("cpu"), "flip": False, "ensemble": []})
     inferer = parser.get_parsed_content("validate#inferer")
-    members = [AveragingInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]
+    members = [EnsembleInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]
     found = []
     for case in parser.get_parsed_content("validate#dataset"):
         with torch.no_grad():
@@ -63,7 +63,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
 
 def evaluate(cases: list[dict], choice: dict) -> dict:
     """Both protocols for one choice of settings."""
-    remove = RemoveSmallLesionsd("pred", choice["smallest_lesion"])
+    remove = RemoveSmallLesionsd("pred", choice["min_lesion_volume"])
     fill = FillHolesInSlicesd("pred", choice["fill_holes"])
     patients, slices = [], []
     for case in cases:
@@ -74,7 +74,7 @@ def evaluate(cases: list[dict], choice: dict) -> dict:
         slices += slice_rows(name, pred, label)
         dice = float(compute_dice(pred[None], label[None], ignore_empty=False))
         patients.append({"case": name, "dice": dice, **NO_DISTANCES})
-    found = summarise(patients, slices, resamples=2)
+    found = summarize(patients, slices, resamples=2)
     protocol, dice = found["slice_protocol"], found["patient_protocol"]["dice"]
     return {
         "patient mean": dice["mean"],

@@ -27,7 +27,7 @@ from monai.bundle import ConfigParser
 from mri_seg.training.ddp import AverageBuffers
 from mri_seg.training.slice_dataset import SliceDataset
 from mri_seg.transforms.augment import AugmentBatch, RandomAugment
-from mri_seg.utils.distributed import end, gathered, highest, is_first, start
+from mri_seg.utils.distributed import all_gather_object, all_reduce_max, cleanup, init_distributed, is_main_process
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = (
@@ -51,15 +51,15 @@ class Training:
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
         )
-        size = parser["plane_size"]
+        size = parser["spatial_size"]
         generator = torch.Generator().manual_seed(0)
         case = {
             "image": torch.randn(1, *size, 64, generator=generator),
             "label": (torch.rand(1, *size, 64, generator=generator) > 0.9).float(),
         }
-        dataset = SliceDataset([case], dict, neighbouring_slices=parser["neighbouring_slices"], progress=False)
+        dataset = SliceDataset([case], dict, num_slices=parser["num_slices"], progress=False)
         self.loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True)
-        self.prepare = AugmentBatch(RandomAugment(parser["crop_size"]))
+        self.prepare = AugmentBatch(RandomAugment(parser["roi_size"]))
         self.buffers = AverageBuffers(self.network)
         self.gradients = torch.zeros(sum(p.numel() for p in self.network.parameters()))
         self.amp = parser.get_parsed_content("amp")
@@ -80,7 +80,7 @@ class Training:
         if exchange:
             dist.barrier()  # or waiting for the slowest would count as exchange
             timed(PARTS[3], dist.all_reduce, self.gradients)
-            timed(PARTS[4], lambda: (self.buffers(None), highest(0)))
+            timed(PARTS[4], lambda: (self.buffers(None), all_reduce_max(0)))
         timed(PARTS[5], lambda: (self.optimizer.step(), self.average.update_parameters(self.network)))
         return times
 
@@ -96,21 +96,21 @@ def work(rank: int, args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(args.processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.port)}
-    start("cpu")
+    init_distributed("cpu")
     training = Training(args.batch)
     training.step(exchange=True)
     turns: dict[str, list[dict[str, tuple[float, float]]]] = {"together": [], "alone": []}
     for _ in range(args.repeats):
         turns["together"] += [training.step(exchange=True) for _ in range(args.steps)]
         dist.barrier()
-        if is_first():
+        if is_main_process():
             turns["alone"] += [training.step(exchange=False) for _ in range(args.steps)]
         dist.barrier()
-    everyone = gathered(turns["together"])
-    if is_first():
+    everyone = all_gather_object(turns["together"])
+    if is_main_process():
         together = [step for part in everyone for step in part]
         print(table(together, turns["alone"], args.processes, training.gradients.numel()))
-    end()
+    cleanup()
 
 
 def table(together: list[dict], alone: list[dict], processes: int, parameters: int) -> str:

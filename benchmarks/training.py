@@ -280,7 +280,7 @@ def drawing(args: argparse.Namespace, dataset: torch.utils.data.Dataset) -> dict
 def network_of(name: str) -> torch.nn.Module:
     """A network of networks.json, for single slices."""
     definition = json.loads((ROOT / "benchmarks" / "networks.json").read_text())["experiments"][name]["network_def"]
-    return ConfigParser({"network": definition, "neighbouring_slices": 1}).get_parsed_content("network")
+    return ConfigParser({"network": definition, "num_slices": 1}).get_parsed_content("network")
 
 
 def nnunet(args: argparse.Namespace, dataset: CacheDataset) -> MonaiScript:
@@ -366,7 +366,7 @@ def main() -> None:
 
 def make(args: argparse.Namespace, runs: str) -> dict[str, Training]:
     """The contestants by name, those that are asked for."""
-    slices, whole = args.steps * args.batch, {"crop_size": [256, 256]}
+    slices, whole = args.steps * args.batch, {"roi_size": [256, 256]}
     cases = datalist(args.dataset_dir, args.split, "training", allow_missing=True)
     cached = functools.cache(lambda: cached_slices(args, cases))
 

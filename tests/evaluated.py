@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from mri_seg.evaluation.writer import patient_row, slice_rows, summarise
+from mri_seg.evaluation.writer import patient_row, slice_rows, summarize
 from mri_seg.report.archive import ArchivedCase, save_case
 from mri_seg.utils.files import write_json
 
@@ -81,10 +81,10 @@ def write_evaluation(folder: Path, cases: list[ArchivedCase] | None = None, **fa
         "section": "validation",
         "split": "published",
         "threshold": 0.5,
-        "smallest_lesion": 0,
+        "min_lesion_volume": 0,
         "checkpoint": "bundle/models/model.pt",
         "checkpoint_sha256": "0123456789abcdef",
         "surface_tolerance": 2.0,
     }
-    write_json(folder / "metrics.json", {**record, **facts, **summarise(patients, slices, resamples=100)})
+    write_json(folder / "metrics.json", {**record, **facts, **summarize(patients, slices, resamples=100)})
     return folder

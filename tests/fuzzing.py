@@ -67,18 +67,18 @@ _INTERESTING = (
 
 
 def read_slice(path: Path) -> None:
-    reader = SliceReader(largest_volume=LARGEST)
+    reader = SliceReader(max_voxels=LARGEST)
     reader.get_data(reader.read([path]))
 
 
 def read_volume(path: Path) -> None:
-    LoadVolumed("image", largest_volume=LARGEST)({"image": path})
+    LoadVolumed("image", max_voxels=LARGEST)({"image": path})
 
 
 def read_study(path: Path) -> None:
     for case in find_cases(path.parent):
         if "error" not in case:
-            LoadVolumed("image", largest_volume=LARGEST)(case)
+            LoadVolumed("image", max_voxels=LARGEST)(case)
 
 
 def check_patient(path: Path) -> None:

@@ -39,7 +39,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         value = _followed(key, config)
         if not _is_expression(value):
             check_value(key, value)
-    for smaller, larger in (("batch_size", "slices_per_epoch"), ("crop_size", "plane_size")):
+    for smaller, larger in (("batch_size", "slices_per_epoch"), ("roi_size", "spatial_size")):
         values = config.get(smaller), config.get(larger)
         if None in values or any(map(_is_expression, values)):
             continue
@@ -197,23 +197,23 @@ RULES = {
     **dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "val_interval", "checkpoint_interval"), _whole(1)),
     **dict.fromkeys(("keep_checkpoints", "slices_per_batch", "bootstrap_resamples", "calibration_slices"), _whole(1)),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
-    **dict.fromkeys(("learning_rate", "gradient_norm", "largest_volume"), _POSITIVE),
-    **dict.fromkeys(("weight_decay", "smallest_lesion", "surface_tolerance"), _NOT_NEGATIVE),
-    **dict.fromkeys(("warmup_share", "averaging_momentum", "threshold"), _SHARE),
+    **dict.fromkeys(("learning_rate", "max_grad_norm", "max_voxels"), _POSITIVE),
+    **dict.fromkeys(("weight_decay", "min_lesion_volume", "surface_tolerance"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warmup_fraction", "ema_momentum", "threshold"), _SHARE),
     **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "compile", "overwrite", "report"), _SWITCH),
-    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip", "skip_air"), _SWITCH),
+    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip", "crop_foreground"), _SWITCH),
     **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split"), _PATH),
     **dict.fromkeys(("run_name", "section"), _TEXT),
-    "tumour_fraction": Rule("a number, 0 to 1, or None", lambda value: value is None or _SHARE.holds(value)),
-    "neighbouring_slices": Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1),
-    "plane_size": Rule(
+    "tumor_fraction": Rule("a number, 0 to 1, or None", lambda value: value is None or _SHARE.holds(value)),
+    "num_slices": Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1),
+    "spatial_size": Rule(
         'two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1))
     ),
-    "crop_size": Rule(
+    "roi_size": Rule(
         'two multiples of 32, as in "[160,160]"',
         lambda value: _are(2, value, lambda one: _is_whole(one, 32) and one % 32 == 0),
     ),
-    "pixel_size": Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds)),
+    "pixdim": Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds)),
     "spacing": Rule(
         'three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"',
         lambda value: value is None or _are(3, value, _POSITIVE.holds),

@@ -13,7 +13,7 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
-from mri_seg.utils.files import sha256, whole_file
+from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = [
     "SUMS",
@@ -145,7 +145,7 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
     name = bundle_weights(which)
     if name is None or idist.get_rank() > 0:
         return
-    with whole_file(Path(folder, "model.pt")) as unfinished:
+    with atomic_write(Path(folder, "model.pt")) as unfinished:
         shutil.copyfile(Path(run_dir, name), unfinished)
     write_sums(folder)
 
@@ -154,7 +154,7 @@ def write_sums(folder: PathLike | str) -> None:
     """Write ``SHA256SUMS`` of all weights (``.pt``, ``.ts``, ``.onnx``, ``.xml`` and ``.bin``) in a folder."""
     folder = Path(folder)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".ts", ".onnx", ".xml", ".bin"))
-    with whole_file(folder / SUMS) as unfinished:
+    with atomic_write(folder / SUMS) as unfinished:
         unfinished.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
 
 
@@ -171,5 +171,5 @@ def _check_fit(path: PathLike | str, weights: Mapping[str, torch.Tensor], networ
             raise ValueError(
                 f"{path}: is of another size of network: {name} has the shape {tuple(value.shape)}, expected "
                 f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (its "
-                "neighbouring_slices and channels)."
+                "num_slices and channels)."
             )

@@ -25,7 +25,7 @@ from mri_seg.config.validation import RULES, check_value, check_values, check_wo
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
 
-__all__ = ["begin", "check_options", "end"]
+__all__ = ["begin_workflow", "check_options", "end_workflow"]
 
 
 class _Process(NamedTuple):
@@ -53,11 +53,11 @@ _checked: WeakSet[ConfigParser] = WeakSet()
 """Those whose options have been checked: a host may change parts of them afterwards, so that options lie idle."""
 
 
-def begin(debug: bool | str = False) -> None:
+def begin_workflow(debug: bool | str = False) -> None:
     """Begin the workflow whose config calls this; one that has begun already goes on.
 
-    From here on its errors come out as they were raised, and the first of them ends it, as :py:func:`end` does. If a
-    command line started it, the error that ends the process is shown in one line.
+    From here on its errors come out as they were raised, and the first of them ends it, as :py:func:`end_workflow`
+    does. If a command line started it, the error that ends the process is shown in one line.
 
     Args:
         debug: whether a command line shows the traceback.
@@ -89,7 +89,7 @@ def check_options() -> None:
     check_values(config)
 
 
-def end() -> None:
+def end_workflow() -> None:
     """End the workflow whose config calls this, and put the process back as it was before it.
 
     If others have begun since, as in a federation, that is left to the first of them to end.
@@ -127,7 +127,7 @@ def _errors_as_raised(key: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        end()
+        end_workflow()
         root = root_of(error)
         if key in RULES and isinstance(root, (NameError, SyntaxError)):
             raise explain_expression(key, evaluated_parser()[key], root) from root

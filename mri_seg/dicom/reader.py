@@ -21,7 +21,7 @@ from mri_seg.dicom.geometry import GEOMETRY_TAGS, FrameGrid, arrange_frames
 from mri_seg.dicom.headers import frame_count, functional_group, number_of, read_dataset
 from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.dicom.series import find_series, is_dicom
-from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codestream_size
 
 __all__ = ["DICOMReader", "read_values"]
 
@@ -90,7 +90,7 @@ class DICOMReader(ImageReader):
     values are bright.
 
     Args:
-        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
+        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
 
     Example::
 
@@ -100,9 +100,9 @@ class DICOMReader(ImageReader):
         torch.Size([1, 256, 256, 26])
     """
 
-    def __init__(self, largest_volume: int = LARGEST_VOLUME) -> None:
+    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
         super().__init__()
-        self.largest_volume = largest_volume
+        self.max_voxels = max_voxels
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
         """Tell whether all the files are DICOM, or folders that hold some."""
@@ -121,10 +121,10 @@ class DICOMReader(ImageReader):
             FileNotFoundError: when there is no such file or folder.
             ValueError: when a folder holds no MR series or several; when the frames do not make a volume (see
                 :func:`mri_seg.dicom.geometry.order_frames`); when an image is in colour, damaged, or compressed in a
-                way that cannot be decoded; and when the files declare more than ``largest_volume``.
+                way that cannot be decoded; and when the files declare more than ``max_voxels``.
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
-        limit = SizeLimit(self.largest_volume)
+        limit = SizeLimit(self.max_voxels)
         headers = {file: _without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
         grid = arrange_frames(headers, limit)
         paths = dict.fromkeys(frame.path for frame in grid.frames)
@@ -202,18 +202,18 @@ def read_values(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it cannot be read or decoded, or declares more than LARGEST_VOLUME.
+        ValueError: when it cannot be read or decoded, or declares more than MAX_VOXELS.
     """
     data = read_dataset(path, _TAGS)
     size = [int(number_of(data, keyword) or 0) for keyword in ("Rows", "Columns")]
     SizeLimit().add(path, (frame_count(data), *size))
     with tempfile.TemporaryDirectory() as scratch:
-        image = _image(path, data, Path(scratch), LARGEST_VOLUME)
+        image = _image(path, data, Path(scratch), MAX_VOXELS)
     slope, intercept = np.array(image.rescale).T[..., None, None]
     return image.stored * slope + intercept
 
 
-def _image(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> _Image:
+def _image(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> _Image:
     if _is_deflated(data):
         data = read_dataset(path, _TAGS)
     if "PixelData" not in data:
@@ -226,7 +226,7 @@ def _image(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> _Im
             "screenshot or a colour map."
         )
     return _Image(
-        _decode(path, data, scratch, largest_volume),
+        _decode(path, data, scratch, max_voxels),
         [_rescale(data, number) for number in range(count)],
         photometric == "MONOCHROME1",
     )
@@ -238,7 +238,7 @@ def _rescale(data: Dataset, number: int) -> tuple[float, float]:
     return number_of(item, "RescaleSlope") or 1.0, number_of(item, "RescaleIntercept") or 0.0
 
 
-def _decode(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> np.ndarray:
+def _decode(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> np.ndarray:
     """Stored values of all frames."""
     syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
     if syntax not in _BY_PYDICOM + _BY_GDCM:
@@ -252,7 +252,7 @@ def _decode(path: Path, data: Dataset, scratch: Path, largest_volume: int) -> np
             return _frames(pixel_array(data, raw=True), data)
         for frame in generate_fragments(data.PixelData):
             if own_size := codestream_size(frame):
-                SizeLimit(largest_volume).add(path, own_size[:2], own_size[2])
+                SizeLimit(max_voxels).add(path, own_size[:2], own_size[2])
         return _frames(_decompress(data, scratch), data)
     except TooLargeError:
         raise

@@ -23,7 +23,7 @@ from mri_seg.dicom.geometry import Frame
 from mri_seg.dicom.headers import source_headers
 from mri_seg.dicom.quiet import quiet_pydicom
 
-__all__ = ["import_highdicom", "is_multiframe", "parameter_texts", "refusals_name", "source_images"]
+__all__ = ["import_highdicom", "is_multiframe", "parameter_texts", "reraise_with_path", "source_images"]
 
 # Of patient and study only these are taken over: highdicom would copy all that their modules may hold, valid or not.
 _IDENTIFIERS = (  # as they are, valid or not, because archives find patient and study by them
@@ -130,7 +130,7 @@ def source_images(frames: Sequence[Frame]) -> list[Dataset]:
     for path, image in zip(paths, images):
         _cut(image)
         _complete(image)
-        _say_once(image, images[0])
+        _share_geometry(image, images[0])
         _require(path, image)
     _give_thickness(images[0], frames)
     return images
@@ -148,7 +148,7 @@ def is_multiframe(image: Dataset) -> bool:
 
 
 @contextmanager
-def refusals_name(path: PathLike | str, what: str) -> Iterator[None]:
+def reraise_with_path(path: PathLike | str, what: str) -> Iterator[None]:
     """Turn what highdicom raises for unfit headers into an error that names a file.
 
     Args:
@@ -225,7 +225,7 @@ def _complete(image: Dataset) -> None:
         image.pop("NumberOfFrames", None)
 
 
-def _say_once(image: Dataset, first: Dataset) -> None:
+def _share_geometry(image: Dataset, first: Dataset) -> None:
     """Give frames that differ by rounding alone one orientation, where highdicom looks for it."""
     if not is_multiframe(image):
         image.ImageOrientationPatient = first.ImageOrientationPatient

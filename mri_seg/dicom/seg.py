@@ -12,9 +12,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from mri_seg.dicom.geometry import Frame, order_frames
-from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, refusals_name, source_images
+from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
 from mri_seg.dicom.series import number_of
-from mri_seg.utils.files import whole_file
+from mri_seg.utils.files import atomic_write
 from mri_seg.visualize.overlays import PREDICTION
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write_segmentation(
     sources = source_images(frames)
     mask = _checked(mask, frames, sources)
     tumour = _tumour(algorithm_version, algorithm_parameters or {}, remarks)
-    with refusals_name(frames[0].path, "DICOM segmentation"):
+    with reraise_with_path(frames[0].path, "DICOM segmentation"):
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=mask[..., _stored_order(frames, sources)].transpose(2, 0, 1),
@@ -89,7 +89,7 @@ def write_segmentation(
             series_description=series_description,
             omit_empty_frames=bool(mask.any()),
         )
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         segmentation.save_as(unfinished, enforce_file_format=True)
 
 

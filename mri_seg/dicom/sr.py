@@ -14,8 +14,8 @@ from pydicom.uid import SegmentationStorage, generate_uid
 
 from mri_seg.dicom.geometry import FrameGrid, order_frames
 from mri_seg.dicom.headers import read_header
-from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, refusals_name, source_images
-from mri_seg.utils.files import whole_file
+from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
+from mri_seg.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from highdicom.sr import (
@@ -83,7 +83,7 @@ def write_report(
     segment = _Segment(segmentation, grid, sources)
     algorithm = _Algorithm(algorithm_version, parameter_texts(algorithm_parameters or {}))
     content = _content(measurements, segment, algorithm, remarks)
-    with refusals_name(segmentation, "DICOM report"):
+    with reraise_with_path(segmentation, "DICOM report"):
         report = highdicom.sr.Comprehensive3DSR(
             evidence=[segment.dataset, *sources],
             content=content[0],
@@ -100,7 +100,7 @@ def write_report(
             is_final=False,
             is_verified=False,
         )
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         report.save_as(unfinished, enforce_file_format=True)
 
 

@@ -20,10 +20,10 @@ from monai.utils import convert_to_tensor
 
 from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
-from mri_seg.utils.distributed import gathered, is_first
-from mri_seg.utils.files import whole_file, write_json
+from mri_seg.utils.distributed import all_gather_object, is_main_process
+from mri_seg.utils.files import atomic_write, write_json
 
-__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarise", "surface_scores"]
+__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
 _HAUSDORFF_SHARE = 0.95  # of a surface that lies within the distance
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
@@ -79,11 +79,11 @@ class EvaluationWriter:
             self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
 
     def _write(self, engine: Engine) -> None:
-        shares = gathered((self.patients, self.slices))
-        if not is_first():
+        shares = all_gather_object((self.patients, self.slices))
+        if not is_main_process():
             return
         self.patients, self.slices = ([row for share in shares for row in share[n]] for n in (0, 1))
-        summary = summarise(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
+        summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
             _write_csv(self.output_dir / name, rows)
@@ -194,7 +194,7 @@ def surface_scores(
     return hd95, agreeing / area
 
 
-def summarise(
+def summarize(
     patients: Sequence[Mapping], slices: Sequence[Mapping], *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Average over slices and over patients, with 95 % bootstrap intervals over patients.
@@ -214,7 +214,7 @@ def summarise(
         ValueError: when there is no patient.
     """
     if not patients:
-        raise ValueError("there is no patient to summarise.")
+        raise ValueError("there is no patient to summarize.")
     draw = {"resamples": resamples, "seed": seed}
     cases = [row["case"] for row in patients]
 
@@ -331,7 +331,7 @@ def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
-    with whole_file(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d
 
 from mri_seg.utils.flags import flag
 
-__all__ = ["AutocastInferer", "AveragingInferer", "HeadInferer", "bfloat16_is_fast"]
+__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "bfloat16_is_fast"]
 
 _BLOCK = 4  # side of the blocks of pixels by which the head is found, so that single bright pixels in air do not count
 _COLUMNS = 3  # axis of columns, of slices and of volumes
@@ -45,7 +45,7 @@ class AutocastInferer(Inferer):
             return self.inferer(inputs, network, *args, **kwargs).float()
 
 
-class AveragingInferer(Inferer):
+class EnsembleInferer(Inferer):
     """Average the probabilities of mirrored inputs and of several checkpoints; with neither, call an inferer as it is.
 
     The result is the logit of the mean probability, so that what follows is the same with and without.
@@ -90,7 +90,7 @@ class AveragingInferer(Inferer):
         return self._others
 
 
-class HeadInferer(Inferer):
+class ForegroundSliceInferer(Inferer):
     """Infer slice by slice on the head alone: air around it is cropped, slices without head are left out.
 
     The head is where the mean of a block of 4 x 4 pixels lies over ``threshold`` of the way from the volume's darkest
@@ -123,7 +123,7 @@ class HeadInferer(Inferer):
         super().__init__()
         self.inferer = inferer
         self.threads = threads
-        self.enabled = flag(enabled, "skip_air")
+        self.enabled = flag(enabled, "crop_foreground")
         self.slices_per_batch = slices_per_batch
         self.margin = margin
         self.multiple = multiple

@@ -21,7 +21,7 @@ from mri_seg.inference.provenance import (
 )
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
-from mri_seg.utils.files import whole_file, write_json
+from mri_seg.utils.files import atomic_write, write_json
 from mri_seg.visualize.case_page import case_page
 from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
 
@@ -138,7 +138,7 @@ def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
     image.set_qform(_qform(meta) if _codes(meta) and qform_code else result.affine, code=qform_code)
     image.set_sform(result.affine, code=sform_code)
     image.header.set_xyzt_units("mm")
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         nibabel.save(image, unfinished)
 
 
@@ -184,7 +184,7 @@ def _write_slices(folder: Path, result: Result) -> None:
     masks = result.mask.transpose(2, 0, 1) * 255  # (D, H, W)
     for file, mask in zip(result.files, masks if len(result.files) == len(masks) else [masks], strict=True):
         name = _slice_name(file)
-        with whole_file(folder / name) as unfinished:
+        with atomic_write(folder / name) as unfinished:
             if name.endswith(".png"):
                 Image.fromarray(mask).save(unfinished)
             else:
@@ -229,7 +229,7 @@ def _write_panel(folder: Path, result: Result) -> None:
 
 
 def _write_page(folder: Path, result: Result) -> None:
-    with whole_file(folder / f"{result.case}.html") as unfinished:
+    with atomic_write(folder / f"{result.case}.html") as unfinished:
         unfinished.write_text(
             case_page(result.measurements, result.slices, with_reference=result.has_label), encoding="utf-8"
         )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mri_seg.config.weights import SUMS, read_weights, write_sums
 from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
-from mri_seg.utils.files import whole_file
+from mri_seg.utils.files import atomic_write
 
 __all__ = ["calibration_slices", "quantize"]
 
@@ -71,7 +71,7 @@ def quantize(
     )
     model.set_rt_info(weights_digest(weights), list(DIGEST))
     file = int8_file(checkpoint)
-    with whole_file(file) as unfinished:
+    with atomic_write(file) as unfinished:
         ov.save_model(model, unfinished, compress_to_fp16=False)
         unfinished.with_suffix(".bin").replace(file.with_suffix(".bin"))
     if file.with_name(SUMS).is_file():

@@ -29,8 +29,8 @@ from mri_seg.inference.provenance import (
 )
 from mri_seg.measurements.lesions import summary_row
 from mri_seg.utils.case_flags import case_flags
-from mri_seg.utils.distributed import agreed, gathered, is_first
-from mri_seg.utils.files import read_json, whole_file, write_json
+from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_main_process
+from mri_seg.utils.files import atomic_write, read_json, write_json
 from mri_seg.utils.flags import flag
 from mri_seg.utils.messages import reason
 
@@ -153,7 +153,7 @@ class CaseWriter:
 
     def agreed_to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """What :py:meth:`to_do` gives on the first process, and what it raises, on all; so are the settings."""
-        remaining, settings, error = agreed(self._decide(cases) if is_first() else None)
+        remaining, settings, error = broadcast_object(self._decide(cases) if is_main_process() else None)
         if error is not None:
             raise error
         if settings is not None:
@@ -201,7 +201,7 @@ class CaseWriter:
             SystemExit: with status 1 when a case failed.
         """
         self._gather()
-        if not is_first():
+        if not is_main_process():
             return
         for case in sorted(self.sources.keys() - self.rows.keys()):  # the thread that reads may have died
             self.failed(case, "not reached. Start the same command again: it does what is missing.")
@@ -216,9 +216,9 @@ class CaseWriter:
 
     def _gather(self) -> None:
         """Give the first process the rows and counts of all."""
-        shares = gathered((self.rows, self.counts))
-        self.rows = {case: row for rows, _ in shares for case, row in rows.items()} if is_first() else {}
-        self.counts = sum((counts for _, counts in shares), Counter()) if is_first() else Counter()
+        shares = all_gather_object((self.rows, self.counts))
+        self.rows = {case: row for rows, _ in shares for case, row in rows.items()} if is_main_process() else {}
+        self.counts = sum((counts for _, counts in shares), Counter()) if is_main_process() else Counter()
 
     def _start(self) -> None:
         if self.before_run is not None:
@@ -380,7 +380,7 @@ class CaseWriter:
                 self._write_again = ended + _TABLES * (ended - began)
 
     def _write_tables(self) -> None:
-        if not is_first():
+        if not is_main_process():
             return
         _merge_csv(self.output_dir / "summary.csv", list(self.rows.values()), _SUMMARY)
         measured = [row["measurements"] for row in self.rows.values() if "measurements" in row]
@@ -450,7 +450,7 @@ def _merge_csv(
     """Write rows by case, and keep those of other cases that the file has, but for some."""
     kept = {case: row for case, row in _table(path).items() if case not in without}
     kept |= {row["case"]: row for row in rows}
-    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(kept[case] for case in sorted(kept))

@@ -26,7 +26,7 @@ from mri_seg.io.metaimage import check_meta_image
 from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
 from mri_seg.utils.messages import reason
-from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError
 
 __all__ = ["LoadVolumed"]
 
@@ -56,13 +56,13 @@ class LoadVolumed(MapTransform):
             of the others, such as labels, hold one volume.
         channel: see :py:class:`SliceReader`.
         spacing: see :py:class:`SliceReader`.
-        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
+        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
         case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
             The names of the files go to the metadata as ``files``, a line each.
         allow_missing_keys: whether to pass over missing keys.
 
     Raises:
-        ValueError: on loading, when a file cannot be read, declares more than ``largest_volume``, is not one volume,
+        ValueError: on loading, when a file cannot be read, declares more than ``max_voxels``, is not one volume,
             holds no number, or has no usable affine. Whether a label fits its image is for
             :py:class:`mri_seg.transforms.labels.LabelToImageGridd` to see.
     """
@@ -74,20 +74,20 @@ class LoadVolumed(MapTransform):
         volume: int | None = None,
         channel: int = 1,
         spacing: Sequence[float] | None = None,
-        largest_volume: int = LARGEST_VOLUME,
+        max_voxels: int = MAX_VOXELS,
         case_key: str = "case",
         allow_missing_keys: bool = False,
     ) -> None:
         # Not a LoadImaged: MONAI Label would wrap it in a loader of its own, which fails where there is no reference.
         super().__init__(keys, allow_missing_keys)
-        with _no_word_of_missing_plugins():
+        with _silence_plugin_warning():
             self._loader = LoadImage(ensure_channel_first=True, image_only=True)
         self.volume = volume
         self.case_key = case_key
-        self.largest_volume = largest_volume
+        self.max_voxels = max_voxels
         self.own_readers = (
-            SliceReader(channel=channel, spacing=spacing, largest_volume=largest_volume),
-            DICOMReader(largest_volume=largest_volume),
+            SliceReader(channel=channel, spacing=spacing, max_voxels=max_voxels),
+            DICOMReader(max_voxels=max_voxels),
         )
         # ITKReader takes whatever is left.
         self.other_readers = (VolumeReader(squeeze_non_spatial_dims=True), ITKReader())
@@ -113,7 +113,7 @@ class LoadVolumed(MapTransform):
             raise FileNotFoundError(f"{files[0]}: no such file.")
         _refuse_cifti(files[0])
         try:
-            _check_size(files, SizeLimit(self.largest_volume))
+            _check_size(files, SizeLimit(self.max_voxels))
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
             # MONAI puts another affine in place of one with NaN, so look at the file's own.
@@ -151,7 +151,7 @@ class LoadVolumed(MapTransform):
 
 
 @contextmanager
-def _no_word_of_missing_plugins() -> Iterator[None]:
+def _silence_plugin_warning() -> Iterator[None]:
     """LoadImage makes one of each of MONAI's readers, one of which warns that a GPU decoder is not installed."""
     log = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
     level = log.level

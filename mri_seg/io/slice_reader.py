@@ -16,7 +16,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codestream_size
 
 __all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "SliceReader"]
 
@@ -65,7 +65,7 @@ class SliceReader(ImageReader):
         channel: index of FLAIR in files with several channels (TCGA-LGG: pre-contrast, FLAIR, post-contrast); files
             with one channel are taken as FLAIR.
         spacing: distance of rows, columns and slices in mm, for files that do not say it; it wins over their tags.
-        largest_volume: voxels a volume may have; files that declare more are refused before they are decoded.
+        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
 
     Raises:
         ValueError: when ``spacing`` is not three positive numbers.
@@ -78,15 +78,13 @@ class SliceReader(ImageReader):
         torch.Size([1, 256, 256, 2])
     """
 
-    def __init__(
-        self, channel: int = 1, spacing: Sequence[float] | None = None, largest_volume: int = LARGEST_VOLUME
-    ) -> None:
+    def __init__(self, channel: int = 1, spacing: Sequence[float] | None = None, max_voxels: int = MAX_VOXELS) -> None:
         super().__init__()
         if spacing is not None and (len(spacing) != 3 or not all(step > 0 for step in spacing)):
             raise ValueError(f"spacing is {spacing}, expected three positive numbers: rows, columns and slices, in mm.")
         self.channel = channel
         self.spacing = spacing
-        self.largest_volume = largest_volume
+        self.max_voxels = max_voxels
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
         """Tell whether all the files are named as TIFF, PNG or JPEG."""
@@ -98,9 +96,9 @@ class SliceReader(ImageReader):
 
         Raises:
             ValueError: when a file is not what its name says, cannot be decoded, has no such channel, has a palette of
-                colours, holds values that are not finite real numbers, or declares more than ``largest_volume``.
+                colours, holds values that are not finite real numbers, or declares more than ``max_voxels``.
         """
-        limit = SizeLimit(self.largest_volume)
+        limit = SizeLimit(self.max_voxels)
         return [page for name in ensure_tuple(data) for page in self._read_file(Path(name), limit)]
 
     def get_data(self, img: Sequence[_Slice]) -> tuple[np.ndarray, dict]:

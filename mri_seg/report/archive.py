@@ -17,8 +17,8 @@ from monai.metrics import compute_dice
 from monai.transforms import Invertd, Orientation
 
 from mri_seg.io.load import LoadVolumed
-from mri_seg.utils.distributed import gathered, is_first
-from mri_seg.utils.files import whole_file
+from mri_seg.utils.distributed import all_gather_object, is_main_process
+from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
@@ -114,8 +114,8 @@ class CaseArchive:
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
         network = engine.network
-        dice = {case: value for share in gathered(self.dice) for case, value in share.items()}
-        if not is_first() or not hasattr(network, "forward_with_attention"):
+        dice = {case: value for share in all_gather_object(self.dice) for case, value in share.items()}
+        if not is_main_process() or not hasattr(network, "forward_with_attention"):
             return
         network.eval()
         cases = list(dice)
@@ -155,7 +155,7 @@ def gallery(dice: dict[str, float]) -> dict[str, str]:
 
 def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
     """Write a case as ``<case>.npz``, whole or not at all."""
-    with whole_file(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
+    with atomic_write(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **{field.name: np.asarray(getattr(case, field.name)) for field in fields(case)})
 
 

@@ -25,9 +25,9 @@ from mri_seg.report.compare import compare
 from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.folder import Evaluation, read_evaluation
 from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
-from mri_seg.report.viewer import pack_case, poster, telling_slice
-from mri_seg.utils.distributed import is_first
-from mri_seg.utils.files import whole_file
+from mri_seg.report.viewer import key_slice, pack_case, poster
+from mri_seg.utils.distributed import is_main_process
+from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
 from mri_seg.visualize.overlays import PREDICTION, REFERENCE
 
@@ -51,7 +51,7 @@ _WHAT_WAS_EVALUATED = (
     ("checkpoint", "Checkpoint"),
     ("checkpoint_sha256", "Checkpoint’s SHA-256"),
     ("threshold", "Threshold of probability"),
-    ("smallest_lesion", "Smallest lesion kept (mm³)"),
+    ("min_lesion_volume", "Smallest lesion kept (mm³)"),
     ("fill_holes", "Holes filled"),
     ("flip", "Averaged with the mirrored slice"),
     ("ensemble", "Averaged with checkpoints"),
@@ -82,7 +82,7 @@ class ReportWriter:
             engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _write(self, engine: Engine) -> None:
-        if is_first():
+        if is_main_process():
             engine.logger.info("report: %s", write_report(self.output_dir))
 
 
@@ -151,7 +151,7 @@ def write_report(
         logging.getLogger(__name__).warning(
             "%s has %.1f MB, more than %g MB, without any viewer.", output, len(content) / 1e6, largest_megabytes
         )
-    with whole_file(output) as unfinished:
+    with atomic_write(output) as unfinished:
         unfinished.write_bytes(content)
     return output
 
@@ -173,7 +173,7 @@ def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndar
             counts=count(case),
             false=false_lesions(case),
             missed=missed_lesions(case),
-            first_slice=telling_slice(evaluation.slices[case.case]),
+            first_slice=key_slice(evaluation.slices[case.case]),
             packed=_packed(evaluation, case),
         )
         view.links = _links(view)

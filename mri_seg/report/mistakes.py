@@ -17,7 +17,7 @@ KINDS: dict[str, str] = {
     "border_missed": "tumour missed at the border",
     "inside_missed": "tumour missed inside",
     "lesion_missed": "whole lesions missed",
-    "border_spilled": "prediction spilled over the border",
+    "border_false_positive": "prediction spilled over the border",
     "false_lesion": "separate false lesions",
 }
 """Kinds of mistakes in the order of their numbers, from 1, with words for a reader."""
@@ -49,7 +49,7 @@ def classify(case: ArchivedCase) -> np.ndarray:
     kinds = np.zeros(label.shape, dtype=np.uint8)
     kinds[missed] = number["inside_missed"]
     kinds[missed & _border(label)] = number["border_missed"]
-    kinds[false] = number["border_spilled"]
+    kinds[false] = number["border_false_positive"]
     for kind, mask, other in (("lesion_missed", label, pred), ("false_lesion", pred, label)):
         for box, lesion in _separate_lesions(mask, other):
             kinds[box][lesion] = number[kind]

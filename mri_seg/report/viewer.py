@@ -14,7 +14,7 @@ from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
 from mri_seg.visualize.overlays import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
 
-__all__ = ["pack_case", "poster", "telling_slice"]
+__all__ = ["key_slice", "pack_case", "poster"]
 
 _ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
 _CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
@@ -79,7 +79,7 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
     return "data:image/png;base64," + _png(draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)]))
 
 
-def telling_slice(rows: Sequence[Mapping[str, Any]]) -> int:
+def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
     """Choose the slice that tells most about a case: the one with most false pixels, or else with most tumour.
 
     Args:

@@ -17,22 +17,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 
-from mri_seg.utils.distributed import _TELLING, agreed, gathered, is_first, rank, world_size
+from mri_seg.utils.distributed import _TELLING, all_gather_object, broadcast_object, is_main_process, rank, world_size
 from mri_seg.utils.flags import flag
 
 __all__ = [
     "AverageBuffers",
-    "CaseSampler",
-    "ShareEvaluator",
-    "handlers",
-    "parallel",
-    "same_network",
-    "share",
-    "summary_writer",
+    "ContiguousDistributedSampler",
+    "DistributedEvaluator",
+    "partition",
+    "rank_handlers",
+    "rank_summary_writer",
+    "sync_weights",
+    "wrap_ddp",
 ]
 
 
-def share(number: int, rank: int, world_size: int) -> range:
+def partition(number: int, rank: int, world_size: int) -> range:
     """Places of the cases that a process takes: each once, in one piece, so that results put together are in order.
 
     Args:
@@ -48,7 +48,7 @@ def share(number: int, rank: int, world_size: int) -> range:
     return range(number * rank // world_size, number * (rank + 1) // world_size)
 
 
-class CaseSampler(Sampler):
+class ContiguousDistributedSampler(Sampler):
     """Places of the cases of a data set that this process takes: see :py:func:`share`.
 
     MONAI's ``DistributedSampler`` repeats cases to make the shares equal, or deals them out like cards; this one keeps
@@ -59,7 +59,7 @@ class CaseSampler(Sampler):
     """
 
     def __init__(self, dataset: Sized) -> None:
-        self.places = share(len(dataset), rank(), world_size())
+        self.places = partition(len(dataset), rank(), world_size())
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -70,7 +70,7 @@ class CaseSampler(Sampler):
         return iter(self.places)
 
 
-class ShareEvaluator(SupervisedEvaluator):
+class DistributedEvaluator(SupervisedEvaluator):
     """MONAI's evaluator of a share of the cases, whose metrics are those of all cases on every process.
 
     MONAI gathers metrics as well, but waits for ever where a process has no case.
@@ -100,7 +100,7 @@ class ShareEvaluator(SupervisedEvaluator):
 
 def _gather_scores(metric: CumulativeIterationMetric) -> None:
     """Put the scores of all processes in place of what MONAI's ``Cumulative`` would gather."""
-    shares = [share for share in gathered(metric._buffers) if share is not None]
+    shares = [partition for partition in all_gather_object(metric._buffers) if partition is not None]
     if shares:
         metric._synced_tensors = [torch.stack([score for part in parts for score in part]) for parts in zip(*shares)]
         metric._synced = True
@@ -134,7 +134,7 @@ class AverageBuffers:
             buffer.copy_(mean.view_as(buffer))
 
 
-def same_network(network: torch.nn.Module, sync_batchnorm: bool | str = False) -> torch.nn.Module:
+def sync_weights(network: torch.nn.Module, sync_batchnorm: bool | str = False) -> torch.nn.Module:
     """Give the network the first process's weights, on all processes.
 
     Args:
@@ -150,12 +150,12 @@ def same_network(network: torch.nn.Module, sync_batchnorm: bool | str = False) -
         if next(network.parameters()).device.type != "cuda":
             raise ValueError("--sync_batchnorm: PyTorch has it on GPUs only. Leave it out on CPUs.")
         network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    weights = {name: value.cpu() for name, value in network.state_dict().items()} if is_first() else {}
-    network.load_state_dict(agreed(weights))
+    weights = {name: value.cpu() for name, value in network.state_dict().items()} if is_main_process() else {}
+    network.load_state_dict(broadcast_object(weights))
     return network
 
 
-def parallel(network: torch.nn.Module) -> torch.nn.Module:
+def wrap_ddp(network: torch.nn.Module) -> torch.nn.Module:
     """The network as the trainer calls it, so that gradients are averaged over the processes.
 
     Everything else takes the network itself: the optimizer, the average of its weights, checkpoints. Buffers are the
@@ -169,7 +169,7 @@ def parallel(network: torch.nn.Module) -> torch.nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None, **{name: False})
 
 
-def handlers(handlers: Sequence[Any]) -> list[Any]:
+def rank_handlers(handlers: Sequence[Any]) -> list[Any]:
     """Those of a list of handlers that belong on this process: on all but the first, none that only tell or draw.
 
     A handler that tells, but needs every process, says so by an attribute ``on_every_process``.
@@ -177,22 +177,22 @@ def handlers(handlers: Sequence[Any]) -> list[Any]:
     return [
         handler
         for handler in handlers
-        if is_first() or getattr(handler, "on_every_process", False) or not isinstance(handler, _TELLING)
+        if is_main_process() or getattr(handler, "on_every_process", False) or not isinstance(handler, _TELLING)
     ]
 
 
-def summary_writer(log_dir: PathLike | str) -> Any:
+def rank_summary_writer(log_dir: PathLike | str) -> Any:
     """A ``SummaryWriter`` on the first process; on the others one that writes nothing."""
-    return SummaryWriter(log_dir=str(log_dir)) if is_first() else _Silent()
+    return SummaryWriter(log_dir=str(log_dir)) if is_main_process() else NullSummaryWriter()
 
 
-class _Silent:
+class NullSummaryWriter:
     """Takes any call, to any depth."""
 
-    def __getattr__(self, name: str) -> _Silent:
+    def __getattr__(self, name: str) -> NullSummaryWriter:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _Silent:
+    def __call__(self, *args: Any, **kwargs: Any) -> NullSummaryWriter:
         return self

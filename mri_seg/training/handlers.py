@@ -79,7 +79,7 @@ class StopOnBadLoss:
         raise ValueError(
             f"step {engine.state.iteration}: the loss is {loss:g}"
             + (f", usually {usual:g}" if math.isfinite(usual) else "")
-            + ". Try a lower learning_rate, a lower gradient_norm, --amp false, or look at the slices of the batch: "
+            + ". Try a lower learning_rate, a lower max_grad_norm, --amp false, or look at the slices of the batch: "
             + (", ".join(names) or "not known")
         )
 

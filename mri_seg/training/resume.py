@@ -23,12 +23,19 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
-from mri_seg.utils.distributed import agreed, gathered, highest, is_first, rank, world_size
-from mri_seg.utils.files import read_json, sha256, whole_file, write_json
+from mri_seg.utils.distributed import (
+    all_gather_object,
+    all_reduce_max,
+    broadcast_object,
+    is_main_process,
+    rank,
+    world_size,
+)
+from mri_seg.utils.files import atomic_write, read_json, sha256, write_json
 from mri_seg.utils.flags import flag
 from mri_seg.utils.random_state import load_random_state, random_state
 
-__all__ = ["TrainingCheckpoint", "begin_run", "find_checkpoint", "refuse_other_config", "run_folder", "train"]
+__all__ = ["TrainingCheckpoint", "begin_run", "find_checkpoint", "refuse_other_config", "run_folder", "run_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +59,7 @@ _HARMLESS = {
     "save_execute_config",  # and the others of experiment tracking
     "tracking_uri",
     "experiment_name",
-    "largest_volume",
+    "max_voxels",
     "imports",
     "device",
     "network",
@@ -132,16 +139,16 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.ITERATION_STARTED, self._restore_random_state)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_told)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        engine.add_event_handler(Events.COMPLETED, self._listen_no_more)
+        engine.add_event_handler(Events.COMPLETED, self._restore_signal_handlers)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread
-                self._former[number] = signal.signal(number, self._hear)
+                self._former[number] = signal.signal(number, self._on_signal)
         if engine.state.iteration:  # trained by this process: a round of a federation, with the weights it sent
             return
-        found = agreed(find_checkpoint(self.folder) if is_first() else None)
+        found = broadcast_object(find_checkpoint(self.folder) if is_main_process() else None)
         if found is None:
             return
         path, state = found
@@ -190,8 +197,8 @@ class TrainingCheckpoint:
             self._random = None
 
     def _save(self, engine: Engine) -> None:
-        random_states = gathered(random_state())
-        if not is_first():
+        random_states = all_gather_object(random_state())
+        if not is_main_process():
             return
         state = {
             "iteration": engine.state.iteration,
@@ -206,7 +213,7 @@ class TrainingCheckpoint:
             "random_of_others": random_states[1:],
         }
         path = self.folder / f"checkpoint_iteration={engine.state.iteration}.pt"
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             torch.save(state, unfinished)
             _sync(unfinished)
         index = [entry for entry in _read_index(self.folder) if entry["file"] != path.name]
@@ -218,16 +225,16 @@ class TrainingCheckpoint:
             if old.name not in names:
                 old.unlink(missing_ok=True)
 
-    def _hear(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self._signal is not None and world_size() == 1:
-            self._listen_no_more()
+            self._restore_signal_handlers()
             raise SystemExit(128 + number)
-        if self._signal is None and is_first():
+        if self._signal is None and is_main_process():
             logger.warning("%s: finishing the step, then stopping.", signal.Signals(number).name)
         self._signal = number  # torchrun may repeat a signal, and kills by itself after half a minute
 
     def _stop_if_told(self, engine: Engine) -> None:
-        told = highest(self._signal or 0)
+        told = all_reduce_max(self._signal or 0)
         # After the last step of an epoch the epoch is finished first, with its validation.
         if told and engine.state.iteration % engine.state.epoch_length:
             self._save(engine)
@@ -235,23 +242,23 @@ class TrainingCheckpoint:
 
     def _end_epoch(self, engine: Engine) -> None:
         self._save(engine)
-        if told := highest(self._signal or 0):
+        if told := all_reduce_max(self._signal or 0):
             self._leave(told)
 
     def _leave(self, number: int) -> None:
-        agreed("saved")  # torchrun ends the others when one has left
-        self._listen_no_more()
-        if is_first():
+        broadcast_object("saved")  # torchrun ends the others when one has left
+        self._restore_signal_handlers()
+        if is_main_process():
             logger.warning("Stopped. The same command goes on from the last checkpoint in %s.", self.folder)
         raise SystemExit(128 + number)
 
-    def _listen_no_more(self) -> None:
+    def _restore_signal_handlers(self) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former = {}
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
-        self._listen_no_more()
+        self._restore_signal_handlers()
         raise error
 
 
@@ -276,7 +283,7 @@ def run_folder(output_dir: PathLike | str, resume: bool | str = True) -> Path:
     if not flag(resume, "resume") and (folder / "config.json").exists():
         numbers = itertools.count(2)
         folder = next(new for n in numbers if not (new := folder.with_name(f"{folder.name}-{n}")).exists())
-    return agreed(folder)
+    return broadcast_object(folder)
 
 
 def begin_run(folder: PathLike | str, **facts: Any) -> Path:
@@ -286,13 +293,13 @@ def begin_run(folder: PathLike | str, **facts: Any) -> Path:
         folder: folder of the run.
         facts: as for :py:func:`mri_seg.config.provenance.write_record`, which is called from a config likewise.
     """
-    if is_first():
+    if is_main_process():
         refuse_other_config(folder, evaluated_config())
         write_record(folder, **facts)
-    return agreed(Path(folder))
+    return broadcast_object(Path(folder))
 
 
-def train(trainer: Trainer, folder: PathLike | str) -> None:
+def run_training(trainer: Trainer, folder: PathLike | str) -> None:
     """Run a trainer, unless it has finished already: ignite would begin at its first epoch with the trained weights.
 
     Args:

@@ -11,7 +11,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
-from mri_seg.transforms.volume import neighbour_offsets
+from mri_seg.transforms.volume import neighbor_offsets
 from mri_seg.utils.distributed import rank as this_rank
 from mri_seg.utils.distributed import world_size
 
@@ -31,15 +31,15 @@ class SliceDataset(Dataset):
         data: cases, each a dictionary with what ``transform`` reads.
         transform: preprocessing of a case, giving ``image`` and ``label`` volumes ``(1, H, W, D)``, all of the same
             H and W.
-        neighbouring_slices: how many slices the network sees at once, an odd number; slices at the edge repeat.
+        num_slices: how many slices the network sees at once, an odd number; slices at the edge repeat.
         num_workers: threads that preprocess.
         progress: whether to show a progress bar.
         device: where the slices are kept; on the device that trains no slice has to be copied to it.
 
     Raises:
-        ValueError: when the volumes differ in H or W, or ``neighbouring_slices`` is not odd.
+        ValueError: when the volumes differ in H or W, or ``num_slices`` is not odd.
 
-    Each item is a dictionary of ``image`` ``(neighbouring_slices, H, W)`` in float16 and ``label`` ``(1, H, W)`` in
+    Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16 and ``label`` ``(1, H, W)`` in
     uint8, 0 or 1.
     """
 
@@ -48,7 +48,7 @@ class SliceDataset(Dataset):
         data: Sequence[dict],
         transform: Callable,
         *,
-        neighbouring_slices: int = 1,
+        num_slices: int = 1,
         num_workers: int | None = 1,
         progress: bool = True,
         device: torch.device | str = "cpu",
@@ -56,7 +56,7 @@ class SliceDataset(Dataset):
         super().__init__(data, transform)
         if not len(data):
             raise ValueError("there is no case to take slices from.")
-        offsets = torch.tensor(neighbour_offsets(neighbouring_slices))
+        offsets = torch.tensor(neighbor_offsets(num_slices))
         volumes = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
@@ -69,7 +69,7 @@ class SliceDataset(Dataset):
             slices = torch.arange(depth)[:, None] + offsets
             neighbours.append(first + slices.clamp(0, depth - 1))
             first += depth
-        self.neighbours = torch.cat(neighbours).to(device)  # (slices, neighbouring_slices), places in `images`
+        self.neighbours = torch.cat(neighbours).to(device)  # (slices, num_slices), places in `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
         self._name_cases_without_tumour([not volume["label"].any() for volume in volumes])
 
@@ -90,24 +90,24 @@ class SliceDataset(Dataset):
             return str(files[index - first])
         return f"{self._name(case)}, slice {index - first + 1}"
 
-    def weights(self, tumour_fraction: float | None) -> torch.Tensor:
+    def weights(self, tumor_fraction: float | None) -> torch.Tensor:
         """Weight of each slice by which a sampler draws tumour slices in the given proportion.
 
         Args:
-            tumour_fraction: share of slices drawn that show tumour, 0 to 1; None keeps the data's own share.
+            tumor_fraction: share of slices drawn that show tumour, 0 to 1; None keeps the data's own share.
 
         Returns:
             weights ``(slices,)`` that sum to 1.
 
         Raises:
-            ValueError: when ``tumour_fraction`` is not between 0 and 1.
+            ValueError: when ``tumor_fraction`` is not between 0 and 1.
         """
         tumour = (self.labels > 0).flatten(1).any(dim=1).cpu()
-        if tumour_fraction is None or tumour.all() or not tumour.any():
+        if tumor_fraction is None or tumour.all() or not tumour.any():
             return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
-        if not 0 <= tumour_fraction <= 1:
-            raise ValueError(f"tumour_fraction must be between 0 and 1, got {tumour_fraction}.")
-        share = torch.where(tumour, tumour_fraction / tumour.sum(), (1 - tumour_fraction) / (~tumour).sum())
+        if not 0 <= tumor_fraction <= 1:
+            raise ValueError(f"tumor_fraction must be between 0 and 1, got {tumor_fraction}.")
+        share = torch.where(tumour, tumor_fraction / tumour.sum(), (1 - tumor_fraction) / (~tumour).sum())
         return share.double()
 
     def _name(self, case: int) -> str:

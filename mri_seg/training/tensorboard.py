@@ -18,7 +18,7 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mri_seg.utils.distributed import sum_up
+from mri_seg.utils.distributed import all_reduce_sum
 from mri_seg.visualize.overlays import (
     PREDICTION,
     REFERENCE,
@@ -198,7 +198,7 @@ class PrecisionRecallCurve(TensorBoardHandler):
     def __call__(self, engine: Engine) -> None:
         """Write the curve of the cases seen in this epoch."""
         tag, epoch = "validation/precision and recall of voxels", engine.state.epoch
-        curve = precision_recall_rows(sum_up(self._counts)).numpy()
+        curve = precision_recall_rows(all_reduce_sum(self._counts)).numpy()
         self._writer.add_pr_curve_raw(tag, *curve, global_step=epoch, num_thresholds=self.num_thresholds)
 
     def _reset(self, engine: Engine) -> None:
@@ -263,7 +263,7 @@ class RunDescription(TensorBoardHandler):
 
     Args:
         validator: the evaluator that validates.
-        network: the network to summarise.
+        network: the network to summarize.
         hyperparameters: settings by which runs differ; numbers and text stay, other values become text.
         config_file: config of the run as it was written when training began; not shown where it is missing.
         summary_writer: where to write; a new writer in ``log_dir`` if None.

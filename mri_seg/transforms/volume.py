@@ -17,10 +17,10 @@ from monai.utils import convert_to_numpy, convert_to_tensor
 
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.flags import flag
-from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit
 
 __all__ = [
-    "NeighbouringSlicesd",
+    "NeighboringSlicesd",
     "NormalizeForeground",
     "NormalizeForegroundd",
     "PlaneSpacingd",
@@ -113,39 +113,39 @@ class PlaneSpacingd(Spacingd):
 
     Args:
         keys: keys of the volumes.
-        pixel_size: rows' and columns' spacing wanted, in mm.
-        largest_volume: voxels that the result may have.
+        pixdim: rows' and columns' spacing wanted, in mm.
+        max_voxels: voxels that the result may have.
         kwargs: further arguments of MONAI's ``Spacingd``.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        pixel_size: Sequence[float],
+        pixdim: Sequence[float],
         *,
-        largest_volume: int = LARGEST_VOLUME,
+        max_voxels: int = MAX_VOXELS,
         **kwargs: Any,
     ) -> None:
-        super().__init__(keys, pixdim=(*pixel_size, -1.0), **kwargs)
-        self.pixel_size = pixel_size
-        self.largest_volume = largest_volume
+        super().__init__(keys, pixdim=(*pixdim, -1.0), **kwargs)
+        self.pixdim = pixdim
+        self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
         """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
 
         Raises:
-            ValueError: when the result would be larger than ``largest_volume``.
+            ValueError: when the result would be larger than ``max_voxels``.
         """
         if not self._spacing_known(data):
             return dict(data)
         for key in self.key_iterator(data):
             spacing = affine_to_spacing(data[key].affine).tolist()
             sizes = data[key].shape[1:]
-            planes = (size * step / wanted for size, step, wanted in zip(sizes, spacing, self.pixel_size))
+            planes = (size * step / wanted for size, step, wanted in zip(sizes, spacing, self.pixdim))
             shape = [*(math.ceil(size) for size in planes), *sizes[2:]]
-            SizeLimit(self.largest_volume).add(
+            SizeLimit(self.max_voxels).add(
                 f"{data[key].meta.get('filename_or_obj', key)} resampled from {spacing[0]:g} x {spacing[1]:g} mm to "
-                f"{self.pixel_size[0]:g} x {self.pixel_size[1]:g} mm",
+                f"{self.pixdim[0]:g} x {self.pixdim[1]:g} mm",
                 shape,
             )
         # Spacingd takes every entry whose name begins with a key's for metadata: MONAI Label's image_path is a text.
@@ -260,7 +260,7 @@ class RequireAxiald(MapTransform):
         return dict(data)
 
 
-class NeighbouringSlicesd(MapTransform):
+class NeighboringSlicesd(MapTransform):
     """Give every slice its neighbours as channels: ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
 
     The slice itself is the middle channel, lower slices come before it; slices at the edge repeat. Channels share their
@@ -277,7 +277,7 @@ class NeighbouringSlicesd(MapTransform):
 
     def __init__(self, keys: KeysCollection, number: int = 3, *, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.offsets = neighbour_offsets(number)
+        self.offsets = neighbor_offsets(number)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Stack the neighbours of each volume ``(1, H, W, D)``."""
@@ -289,7 +289,7 @@ class NeighbouringSlicesd(MapTransform):
         return d
 
 
-def neighbour_offsets(number: int) -> range:
+def neighbor_offsets(number: int) -> range:
     """Offsets of a slice's neighbours, itself included: -1, 0, 1 for three.
 
     Raises:

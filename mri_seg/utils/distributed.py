@@ -14,16 +14,16 @@ import torch.distributed as dist
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardHandler
 
 __all__ = [
-    "agreed",
-    "end",
+    "all_gather_object",
+    "all_reduce_max",
+    "all_reduce_sum",
+    "broadcast_object",
+    "cleanup",
     "first_to_fail",
-    "gathered",
-    "highest",
-    "is_first",
+    "init_distributed",
+    "is_main_process",
     "local_device",
     "rank",
-    "start",
-    "sum_up",
     "world_size",
 ]
 
@@ -41,7 +41,7 @@ _control: Any = None
 """Group for decisions and results: over the network of the CPUs, so that no GPU has to wait for them."""
 
 
-def start(device: str | torch.device) -> None:
+def init_distributed(device: str | torch.device) -> None:
     """Join the processes that torchrun started; without torchrun, or with one process, do nothing.
 
     They talk by NCCL where ``device`` is a GPU, by gloo where it is not. All but the first log warnings only.
@@ -58,11 +58,11 @@ def start(device: str | torch.device) -> None:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
     idist.sync()  # it talks to the others when it is first used, so all have to use it at once
-    if not is_first():
+    if not is_main_process():
         logging.getLogger().setLevel(logging.WARNING)
 
 
-def end() -> None:
+def cleanup() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -92,7 +92,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and tells."""
     return rank() == 0
 
@@ -104,19 +104,19 @@ def first_to_fail() -> bool:
     try:
         return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
     except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
-        return is_first()
+        return is_main_process()
 
 
-def agreed(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The first process's value, on all processes. Every process must call it."""
     if world_size() == 1:
         return value
-    values = [value if is_first() else None]
+    values = [value if is_main_process() else None]
     dist.broadcast_object_list(values, src=0, group=_control)
     return values[0]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """The values of all processes in order, on all processes. Every process must call it."""
     if world_size() == 1:
         return [value]
@@ -125,7 +125,7 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def highest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The highest number of all processes. Every process must call it."""
     if world_size() == 1:
         return number
@@ -134,7 +134,7 @@ def highest(number: int) -> int:
     return int(numbers)
 
 
-def sum_up(counts: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(counts: torch.Tensor) -> torch.Tensor:
     """Sum of the counts of all processes, on the CPU. Every process must call it."""
     counts = counts.cpu().clone()
     if world_size() > 1:

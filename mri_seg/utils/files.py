@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "safe_name", "sha256", "whole_file", "write_json"]
+__all__ = ["atomic_write", "read_json", "safe_name", "sha256", "write_json"]
 
 _LONGEST_NAME = 80  # characters, of up to three bytes each of 255
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
@@ -38,7 +38,7 @@ def safe_name(name: str, default: str = "case") -> str:
 
 
 @contextmanager
-def whole_file(path: PathLike | str) -> Iterator[Path]:
+def atomic_write(path: PathLike | str) -> Iterator[Path]:
     """Give a hidden name in the same folder to write to; the file gets its own name when the block ends well.
 
     The folder is made when it is not there. Suffixes stay as they are, for libraries that choose a format by them.
@@ -48,7 +48,7 @@ def whole_file(path: PathLike | str) -> Iterator[Path]:
 
     Example::
 
-        >>> with whole_file("result.txt") as unfinished:
+        >>> with atomic_write("result.txt") as unfinished:
         ...     _ = unfinished.write_text("all of it")
     """
     path = Path(path)
@@ -77,7 +77,7 @@ def sha256(file: PathLike | str) -> str:
 
 def write_json(file: PathLike | str, content: Any) -> None:
     """Write JSON so that the file is whole or not there; what JSON has no form for becomes text."""
-    with whole_file(file) as unfinished:
+    with atomic_write(file) as unfinished:
         unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
 
 

@@ -8,9 +8,9 @@ import struct
 from collections.abc import Sequence
 from os import PathLike
 
-__all__ = ["LARGEST_VOLUME", "SizeLimit", "TooLargeError", "codestream_size"]
+__all__ = ["MAX_VOXELS", "SizeLimit", "TooLargeError", "codestream_size"]
 
-LARGEST_VOLUME = 1_000_000_000
+MAX_VOXELS = 1_000_000_000
 """Voxels: ten times a head at 0.5 mm (512 x 512 x 384), and 4 GB in float32."""
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1; T.87 for JPEG-LS
@@ -35,12 +35,12 @@ class SizeLimit:
         >>> SizeLimit(1000).add("a.png", (100, 100))
         Traceback (most recent call last):
         ...
-        ValueError: a.png: declares 100 x 100 voxels, ... more than the 1,000 that largest_volume allows. ...
+        ValueError: a.png: declares 100 x 100 voxels, ... more than the 1,000 that max_voxels allows. ...
     """
 
-    def __init__(self, largest: int = LARGEST_VOLUME) -> None:
+    def __init__(self, largest: int = MAX_VOXELS) -> None:
         if not largest > 0:
-            raise ValueError(f"largest_volume is {largest}, expected a number of voxels above 0.")
+            raise ValueError(f"max_voxels is {largest}, expected a number of voxels above 0.")
         self.largest = int(largest)
         self.total = 0
 
@@ -63,7 +63,7 @@ class SizeLimit:
                 f"{file}: declares {' x '.join(map(str, shape))} voxels"
                 + (f" of {channels} channels" if channels > 1 else "")
                 + f", {found:,} in all, more than the {self.largest:,} that "
-                f"largest_volume allows. If that is its true size, allow it: --largest_volume {found}"
+                f"max_voxels allows. If that is its true size, allow it: --max_voxels {found}"
             )
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from mri_seg.utils.files import whole_file
+from mri_seg.utils.files import atomic_write
 
 __all__ = [
     "PREDICTION",
@@ -217,7 +217,7 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
 
 def save_png(path: PathLike | str, picture: np.ndarray) -> None:
     """Write a picture ``(H, W, 3)`` so that the file is whole or not there."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         Image.fromarray(picture).save(
             unfinished, format="PNG", compress_level=3
         )  # higher ones take much longer and save little

@@ -98,7 +98,7 @@ def make_run(folder: Path, epochs: int = 3) -> None:
         RunDescription(
             validator,
             network,
-            {"epochs": epochs, "learning_rate": 0.125, "crop_size": [48, 64]},
+            {"epochs": epochs, "learning_rate": 0.125, "roi_size": [48, 64]},
             config_file=folder / "config.json",
             summary_writer=writer,
         ).attach(trainer)

@@ -44,11 +44,11 @@ class TestCheckValues:
 
     @pytest.mark.parametrize("value", ["$float('inf')", "@other", "@part#norm", "@_meta_::norm", 1, 0.5])
     def test_lets_expressions_references_and_numbers_through(self, value: object) -> None:
-        check_values({"gradient_norm": value, "other": 2, "part": {"norm": 3}})
+        check_values({"max_grad_norm": value, "other": 2, "part": {"norm": 3}})
 
     def test_looks_at_what_is_referred_to(self) -> None:
-        with pytest.raises(ValueError, match=r"^--gradient_norm: -1, expected a number above 0"):
-            check_values({"gradient_norm": "@other", "other": "@third", "third": -1})
+        with pytest.raises(ValueError, match=r"^--max_grad_norm: -1, expected a number above 0"):
+            check_values({"max_grad_norm": "@other", "other": "@third", "third": -1})
 
     def test_names_a_reference_to_nothing(self) -> None:
         with pytest.raises(ValueError, match=r"^--split: '@folds' begins with @, .*Write \./@folds"):

@@ -26,14 +26,14 @@ CONFIG = {
     "idle": 3,
     "parts": {"dataset_dir": "@dataset_dir", "files": "@ensemble", "threshold": "@threshold", "device": "@device"},
     "initialize": [
-        "$mri_seg.config.workflow.begin(@debug)",
+        "$mri_seg.begin_workflow(@debug)",
         "$mri_seg.config.workflow.check_options()",
         "$monai.utils.set_determinism(seed=7)",
     ],
     "work": ["$@parts"],
     "run": "%work",
     "failing": ["$torch.zeros(2).dot(torch.zeros(3))"],
-    "finalize": ["$mri_seg.config.workflow.end()"],
+    "finalize": ["$mri_seg.end_workflow()"],
 }
 
 

@@ -315,7 +315,7 @@ class TestConforms:
         assert errors_of(tmp_path / "seg.dcm") == []
 
     def test_nor_where_weights_options_and_remarks_are_said(self, tmp_path: Path, files: list[Path]) -> None:
-        said = {"checkpoint_sha256": "0" * 64, "ensemble_sha256": ["1" * 64], "pixel_size": [0.94, 0.94]}
+        said = {"checkpoint_sha256": "0" * 64, "ensemble_sha256": ["1" * 64], "pixdim": [0.94, 0.94]}
         data = write(tmp_path / "seg.dcm", blob(), files, algorithm_parameters=said, remarks=["Not FLAIR."] * 200)
         assert errors_of(tmp_path / "seg.dcm") == []
         (segment,) = data.SegmentSequence

@@ -244,10 +244,10 @@ class TestConforms:
 
 class TestSaysHowItWasMade:
     def test_each_group_names_weights_and_options(self, tmp_path: Path, files: list[Path]) -> None:
-        said = {"checkpoint_sha256": "0" * 64, "pixel_size": [0.94, 0.94]}
+        said = {"checkpoint_sha256": "0" * 64, "pixdim": [0.94, 0.94]}
         for group in groups_of(report_of(tmp_path, lesions(), files, algorithm_parameters=said)):
             texts = [content.value for content in contents_of(group, codes.DCM.AlgorithmParameters)]
-            assert texts == [f"checkpoint_sha256={'0' * 64}", "pixel_size=[0.94 0.94]"]
+            assert texts == [f"checkpoint_sha256={'0' * 64}", "pixdim=[0.94 0.94]"]
         assert errors_of(tmp_path / "sr.dcm") == []
 
     def test_remarks_are_comments_on_the_whole_tumour(self, tmp_path: Path, files: list[Path]) -> None:

@@ -17,7 +17,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import AsDiscreted
 
 from mri_seg.evaluation.metrics import SliceProtocolMetric
-from mri_seg.evaluation.writer import EvaluationWriter, bootstrap_interval, describe, patient_row, slice_rows, summarise
+from mri_seg.evaluation.writer import EvaluationWriter, bootstrap_interval, describe, patient_row, slice_rows, summarize
 
 Box = tuple[slice, slice, slice]
 
@@ -253,7 +253,7 @@ class TestSummarise:
             *slices_of("b", 1.0, 1.0, label=0, pred=0),
             *slices_of("c", 0.0, label=0),
         ]
-        return summarise(patients, slices)
+        return summarize(patients, slices)
 
     def test_counts(self, summary: dict) -> None:
         assert (summary["patients"], summary["slices"], summary["tumour_slices"]) == (3, 6, 3)
@@ -285,8 +285,8 @@ class TestSummarise:
             "found": slice_rows("found", volume(SHIFTED), volume(TUMOUR)),
             "missed": slice_rows("missed", volume(), volume(TUMOUR)),
         }
-        alone = summarise([cases["found"]], slices["found"])["patient_protocol"]
-        both = summarise([*cases.values()], [row for rows in slices.values() for row in rows])["patient_protocol"]
+        alone = summarize([cases["found"]], slices["found"])["patient_protocol"]
+        both = summarize([*cases.values()], [row for rows in slices.values() for row in rows])["patient_protocol"]
         assert both["hd95_mm"]["mean"] > alone["hd95_mm"]["mean"]
         assert both["surface_dice_mm"]["mean"] == pytest.approx(alone["surface_dice_mm"]["mean"] / 2)
         assert (both["hd95_mm"]["patients"], both["hd95_mm"]["one_mask_empty"]) == (2, 1)
@@ -302,25 +302,25 @@ class TestSummarise:
     def test_intervals_over_slices_weigh_patients_by_their_slices(self) -> None:
         small = [f"small {n}" for n in range(19)]
         slices = [*slices_of("large", *[1.0] * 80), *(row for case in small for row in slices_of(case, 0.0))]
-        summary = summarise([patient(case, 0.5) for case in ("large", *small)], slices)
+        summary = summarize([patient(case, 0.5) for case in ("large", *small)], slices)
         assert summary["slice_protocol"]["dice"]["mean"] == pytest.approx(80 / 99)
         assert summary["slice_protocol"]["dice"]["interval"][1] > 80 / 99
 
     def test_does_not_mix_units(self) -> None:
         rows = [patient("a", 0.9, 2.0), patient("b", 0.8, 9.0, "pixel")]
-        protocol = summarise(rows, [*slices_of("a", 0.9), *slices_of("b", 0.8)])["patient_protocol"]
+        protocol = summarize(rows, [*slices_of("a", 0.9), *slices_of("b", 0.8)])["patient_protocol"]
         assert (protocol["hd95_mm"]["mean"], protocol["hd95_pixel"]["mean"]) == (2, 9)
         assert protocol["hd95_mm"]["patients"] == protocol["hd95_pixel"]["patients"] == 1
 
     def test_one_patient_has_no_interval(self) -> None:
-        summary = summarise([patient("a", 0.9, 2.0)], slices_of("a", 0.9, 0.7))
+        summary = summarize([patient("a", 0.9, 2.0)], slices_of("a", 0.9, 0.7))
         assert summary["slice_protocol"]["dice"] == {"mean": pytest.approx(0.8), "interval": None}
         assert summary["patient_protocol"]["dice"]["mean_interval"] is None
 
     def test_patients_without_tumour_and_without_error(self) -> None:
         cases = "ab"
         rows = [patient(case, 1.0, voxels=(0, 0)) for case in cases]
-        summary = summarise(rows, [row for case in cases for row in slices_of(case, 1.0, label=0, pred=0)])
+        summary = summarize(rows, [row for case in cases for row in slices_of(case, 1.0, label=0, pred=0)])
         assert summary["slice_protocol"]["dice_of_tumour_slices"] == {"mean": None, "interval": None}
         assert summary["slice_protocol"]["healthy_slices_with_false_tumour"]["mean"] == 0
         assert summary["patient_protocol"]["hd95_mm"]["mean"] is None
@@ -328,11 +328,11 @@ class TestSummarise:
 
     def test_repeats(self) -> None:
         rows, slices = [patient("a", 0.9), patient("b", 0.2)], [*slices_of("a", 0.9), *slices_of("b", 0.2)]
-        assert json.dumps(summarise(rows, slices)) == json.dumps(summarise(rows, slices))
+        assert json.dumps(summarize(rows, slices)) == json.dumps(summarize(rows, slices))
 
     def test_there_must_be_a_patient(self) -> None:
         with pytest.raises(ValueError, match="no patient"):
-            summarise([], [])
+            summarize([], [])
 
     def test_reads_as_text(self, summary: dict) -> None:
         text = describe(summary)
@@ -344,11 +344,11 @@ class TestSummarise:
         assert "1 more with both empty left out" in text
 
     def test_text_says_what_a_pixel_is_between_slices(self) -> None:
-        text = describe(summarise([patient("a", 0.9, 2.0, "pixel")], slices_of("a", 0.9)))
+        text = describe(summarize([patient("a", 0.9, 2.0, "pixel")], slices_of("a", 0.9)))
         assert "HD95 in pixels (slices count as 1 apart)" in text
 
     def test_reads_as_text_where_there_is_nothing_to_say(self) -> None:
-        text = describe(summarise([patient("a", 1.0)], slices_of("a", 1.0, label=0, pred=0)))
+        text = describe(summarize([patient("a", 1.0)], slices_of("a", 1.0, label=0, pred=0)))
         assert "Dice of tumour slices none" in text
         assert "mean Dice 1.0000, median" in text
 

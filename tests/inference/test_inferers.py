@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from mri_seg.inference.inferers import AutocastInferer, AveragingInferer, bfloat16_is_fast
+from mri_seg.inference.inferers import AutocastInferer, EnsembleInferer, bfloat16_is_fast
 
 
 class Recorder(torch.nn.Module):
@@ -123,14 +123,14 @@ class TestAveragingInferer:
         self, network: torch.nn.Module, volume: torch.Tensor
     ) -> None:
         expected = self.slices()(volume, network)
-        assert torch.equal(AveragingInferer(self.slices())(volume, network), expected)
-        assert torch.equal(AveragingInferer(self.slices(), flip="false")(volume, network), expected)
+        assert torch.equal(EnsembleInferer(self.slices())(volume, network), expected)
+        assert torch.equal(EnsembleInferer(self.slices(), flip="false")(volume, network), expected)
 
     @torch.no_grad()
     def test_with_flips_gives_the_mirror_image_for_the_mirror_image(
         self, network: torch.nn.Module, volume: torch.Tensor
     ) -> None:
-        infer = AveragingInferer(self.slices(), flip="true")
+        infer = EnsembleInferer(self.slices(), flip="true")
         found = infer(volume, network)
         torch.testing.assert_close(infer(volume.flip(-2), network).flip(-2), found)
         mirrored = self.slices()(volume.flip(-2), network).flip(-2).sigmoid()
@@ -143,7 +143,7 @@ class TestAveragingInferer:
         torch.nn.init.constant_(other.bias, 3.0)
         torch.save(other.state_dict(), tmp_path / "other.pt")
         before = network.bias.clone()
-        found = AveragingInferer(self.slices(), checkpoints=[tmp_path / "other.pt"])(volume, network)
+        found = EnsembleInferer(self.slices(), checkpoints=[tmp_path / "other.pt"])(volume, network)
         expected = (self.slices()(volume, network).sigmoid() + self.slices()(volume, other).sigmoid()) / 2
         torch.testing.assert_close(found.sigmoid(), expected)
         assert torch.equal(network.bias, before)
@@ -153,5 +153,5 @@ class TestAveragingInferer:
         self, network: torch.nn.Module, volume: torch.Tensor, tmp_path: Path
     ) -> None:
         torch.save(network.state_dict(), tmp_path / "same.pt")
-        infer = AveragingInferer(self.slices(), checkpoints=str(tmp_path / "same.pt"))
+        infer = EnsembleInferer(self.slices(), checkpoints=str(tmp_path / "same.pt"))
         torch.testing.assert_close(infer(volume, network), self.slices()(volume, network), rtol=1e-4, atol=1e-4)

@@ -27,7 +27,7 @@ class TestOptions:
         *("bundle_root", "dataset_dir", "output_dir", "outputs", "overwrite", "debug", "device"),
         *("checkpoint", "ensemble"),  # by their content
         *("series_uid", "series_description"),  # they choose an input, which counts by its content
-        *("slices_per_batch", "largest_volume", "allow_non_axial"),
+        *("slices_per_batch", "max_voxels", "allow_non_axial"),
     }
 
     def test_are_all_those_of_the_config_that_change_results(self) -> None:
@@ -40,11 +40,19 @@ class TestOptions:
         values -= {"network", "initialize", "inference", "finalize", "run"}
         found = {name for name, value in options_of(amp=False).items() if not str(value).startswith("sha256:")}
         assert found == values - self.NEUTRAL
-        assert {"threshold", "smallest_lesion", "fill_holes", "flip", "runtime", "skip_air", "spacing"} <= found
+        assert {
+            "threshold",
+            "min_lesion_volume",
+            "fill_holes",
+            "flip",
+            "runtime",
+            "crop_foreground",
+            "spacing",
+        } <= found
 
     def test_of_an_override_are_its_value(self) -> None:
-        found = options_of(threshold=0.4, flip="False", pixel_size=(1, 1))
-        assert (found["threshold"], found["flip"], found["pixel_size"]) == (0.4, False, [1, 1])
+        found = options_of(threshold=0.4, flip="False", pixdim=(1, 1))
+        assert (found["threshold"], found["flip"], found["pixdim"]) == (0.4, False, [1, 1])
         assert json.loads(json.dumps(found)) == found
 
     def test_of_an_expression_are_what_it_gives(self) -> None:
@@ -64,7 +72,7 @@ class TestOptions:
         assert section in {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
     def test_of_what_changes_no_result_are_left_out(self) -> None:
-        change = {"slices_per_batch": 2, "device": "cpu", "checkpoint": "other.pt", "largest_volume": 7, "debug": True}
+        change = {"slices_per_batch": 2, "device": "cpu", "checkpoint": "other.pt", "max_voxels": 7, "debug": True}
         assert options_of(amp=False, **change) == options_of(amp=False)
 
     def test_an_option_of_a_users_own_counts_once_a_part_refers_to_it(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from mri_seg.inference.inferers import AutocastInferer, AveragingInferer, HeadInferer
+from mri_seg.inference.inferers import AutocastInferer, EnsembleInferer, ForegroundSliceInferer
 from mri_seg.inference.quantization import calibration_slices, quantize
 from mri_seg.inference.runtimes import RuntimeInferer, int8_file
 from mri_seg.networks.attention_unet import AttentionUNet
@@ -66,9 +66,9 @@ class TestOtherRuntimes:
         torch.save(small_network(seed=1).state_dict(), tmp_path / "other.pt")
         volume = torch.randn(1, 3, 32, 48, 5)
 
-        def averaged(runtime: str) -> AveragingInferer:
+        def averaged(runtime: str) -> EnsembleInferer:
             inferer = RuntimeInferer(SliceInferer(roi_size=(-1, -1), sw_batch_size=2, spatial_dim=2), runtime)
-            return AveragingInferer(inferer, flip=True, checkpoints=[tmp_path / "other.pt"])
+            return EnsembleInferer(inferer, flip=True, checkpoints=[tmp_path / "other.pt"])
 
         expected = probabilities(averaged("torch"), volume, network)
         torch.testing.assert_close(probabilities(averaged(runtime), volume, network), expected, rtol=0, atol=1e-4)
@@ -202,8 +202,8 @@ class TestHeadInferer:
             self.shapes.append(tuple(slices.shape))
             return slices[:, 1:2]
 
-    def inferer(self, **options: object) -> HeadInferer:
-        return HeadInferer(SimpleInferer(), multiple=16, **options)
+    def inferer(self, **options: object) -> ForegroundSliceInferer:
+        return ForegroundSliceInferer(SimpleInferer(), multiple=16, **options)
 
     def test_computes_the_box_of_the_head_alone(self, volume: torch.Tensor) -> None:
         network = self.Recorder()

@@ -205,7 +205,7 @@ GREY = Image.fromarray(slice_pixels())
 NAN = np.where(volume_voxels() > 0, volume_voxels(), np.nan).astype(np.float32)
 RGB = np.zeros((*SHAPE, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 LARGE_PIXELS = np.resize(np.arange(251, dtype=np.uint8), (800, 800, 2))
-HUGE = r"declares .*60000 x 60000.* voxels.*more than the 1,000,000,000 that largest_volume.*--largest_volume \d+"
+HUGE = r"declares .*60000 x 60000.* voxels.*more than the 1,000,000,000 that max_voxels.*--max_voxels \d+"
 GROWN = r"huge_pixels\.nii resampled from 99 x 99 mm to 0\.94 x 0\.94 mm: declares 84256 x 84256 x 2 voxels"
 
 # What must be refused. Unless a row says otherwise, the file's name begins with the row's id.

@@ -27,7 +27,7 @@ MOST_LINES = 4
 TRAINING = ("training", "train.json")
 EVALUATION = ("evaluation", "train.json", "evaluate.json")
 INFERENCE = ("inference", "inference.json")
-QUICK = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "plane_size": "[32,32]", "crop_size": "[32,32]"}
+QUICK = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "spatial_size": "[32,32]", "roi_size": "[32,32]"}
 
 
 def says(ended: Ended, pattern: str) -> None:
@@ -147,12 +147,12 @@ COMMANDS = [
     Command("batch over epoch", TRAINING, {"batch_size": 9, "slices_per_epoch": 8}, "no more than --slices_per_epoch"),
     Command("learning rate of 0", TRAINING, {"learning_rate": 0}, r"--learning_rate: 0, expected a number above 0"),
     Command("learning rate in words", TRAINING, {"learning_rate": "fast"}, "--learning_rate: 'fast', expected"),
-    Command("all warmup", TRAINING, {"warmup_share": 2}, r"--warmup_share: 2, expected a number, 0 to 1"),
-    Command("even neighbours", TRAINING, {"neighbouring_slices": 2}, "--neighbouring_slices: 2, expected a whole odd"),
-    Command("crop of one", TRAINING, {"crop_size": 160}, r"--crop_size: 160, expected two multiples of 32"),
-    Command("odd crop", TRAINING, {"crop_size": "[30,30]"}, r"--crop_size: \[30, 30\], expected two multiples of 32"),
-    Command("crop over plane", TRAINING, {"crop_size": "[512,512]"}, "expected no more than --plane_size"),
-    Command("fraction of 2", TRAINING, {"tumour_fraction": 2}, r"--tumour_fraction: 2, expected a number, 0 to 1"),
+    Command("all warmup", TRAINING, {"warmup_fraction": 2}, r"--warmup_fraction: 2, expected a number, 0 to 1"),
+    Command("even neighbours", TRAINING, {"num_slices": 2}, "--num_slices: 2, expected a whole odd"),
+    Command("crop of one", TRAINING, {"roi_size": 160}, r"--roi_size: 160, expected two multiples of 32"),
+    Command("odd crop", TRAINING, {"roi_size": "[30,30]"}, r"--roi_size: \[30, 30\], expected two multiples of 32"),
+    Command("crop over plane", TRAINING, {"roi_size": "[512,512]"}, "expected no more than --spatial_size"),
+    Command("fraction of 2", TRAINING, {"tumor_fraction": 2}, r"--tumor_fraction: 2, expected a number, 0 to 1"),
     Command("resume maybe", TRAINING, {"resume": "maybe"}, "--resume: 'maybe', expected true or false"),
     Command("no such device", TRAINING, {"device": "gpu"}, "--device: 'gpu', expected a device, such as cpu"),
     Command("split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: neither a shipped split nor a file.*folds/5"),
@@ -161,7 +161,7 @@ COMMANDS = [
     ),
     Command("a number for a folder", TRAINING, {"dataset_dir": 5}, "--dataset_dir: 5, expected a path"),
     Command("no such section", EVALUATION, {"section": "exam"}, "no section 'exam', expected training, validation"),
-    Command("no limit", TRAINING, {"largest_volume": 0}, "--largest_volume: 0, expected a number above 0"),
+    Command("no limit", TRAINING, {"max_voxels": 0}, "--max_voxels: 0, expected a number above 0"),
     Command("threshold of 2", INFERENCE, {"threshold": 2}, r"--threshold: 2, expected a number, 0 to 1"),
     Command("two spacings", INFERENCE, {"spacing": "[1,1]"}, r"--spacing: \[1, 1\], expected three numbers above 0"),
     Command("spacing of 0", INFERENCE, {"spacing": "[1,1,0]"}, r"--spacing: \[1, 1, 0\], expected three numbers"),
@@ -246,7 +246,7 @@ CHECKPOINTS = [
     (
         "one input channel",
         save("one.pt", network(1, (2, 4)).state_dict()),
-        r"one\.pt: is of another size of network: .*neighbouring_slices",
+        r"one\.pt: is of another size of network: .*num_slices",
     ),
 ]
 

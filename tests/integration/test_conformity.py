@@ -47,8 +47,8 @@ class TestProperties:
             dataset_dir=str(phantom),
             split=str(phantom / "split.json"),
             output_dir=str(tmp_path),
-            plane_size=[64, 64],
-            crop_size=[64, 64],
+            spatial_size=[64, 64],
+            roi_size=[64, 64],
         )
         workflow.initialize()
         assert workflow.check_properties() == []
@@ -166,13 +166,13 @@ class TestMetadata:
 
     def test_channels_are_those_of_the_network(self) -> None:
         image = config("metadata.json")["network_data_format"]["inputs"]["image"]
-        assert image["num_channels"] == len(image["channel_def"]) == config("inference.json")["neighbouring_slices"]
+        assert image["num_channels"] == len(image["channel_def"]) == config("inference.json")["num_slices"]
 
 
 class TestConfigsAgree:
     """train.json and inference.json each stand alone, so what they share is written twice."""
 
-    @pytest.mark.parametrize("key", ["network_def", "neighbouring_slices", "pixel_size", "threshold", "device"])
+    @pytest.mark.parametrize("key", ["network_def", "num_slices", "pixdim", "threshold", "device"])
     def test_training_and_inference_share(self, key: str) -> None:
         assert config("train.json")[key] == config("inference.json")[key]
 
@@ -196,7 +196,9 @@ class TestConfigsAgree:
         )
         assert validation == inference
 
-    @pytest.mark.parametrize("key", ["smallest_lesion", "fill_holes", "flip", "ensemble", "runtime", "skip_air"])
+    @pytest.mark.parametrize(
+        "key", ["min_lesion_volume", "fill_holes", "flip", "ensemble", "runtime", "crop_foreground"]
+    )
     def test_evaluation_and_inference_share(self, key: str) -> None:
         assert config("evaluate.json")[key] == config("inference.json")[key]
 
@@ -227,7 +229,7 @@ class TestConfigsAgree:
 
     def test_both_infer_slice_by_slice_on_the_head(self) -> None:
         for inferer in (config("train.json")["validate"]["inferer"], config("inference.json")["inferer"]):
-            assert inferer["_target_"] == "mri_seg.inference.inferers.HeadInferer"
+            assert inferer["_target_"] == "mri_seg.inference.inferers.ForegroundSliceInferer"
             assert innermost(inferer) == {"_target_": "SimpleInferer"}
 
     def test_every_top_level_number_is_described(self) -> None:

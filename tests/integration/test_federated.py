@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
     "slices_per_epoch": 16,
     "batch_size": 8,
-    "plane_size": [64, 64],
-    "crop_size": [64, 64],
+    "spatial_size": [64, 64],
+    "roi_size": [64, 64],
     "num_workers": 0,
     "val_interval": 20,
     "network_def#channels": [4, 8],
@@ -78,7 +78,7 @@ class TestClient:
 
         @client.trainer.on(Events.EPOCH_STARTED)
         def look() -> None:
-            average = client.train_workflow.parser.get_parsed_content("validated_network")
+            average = client.train_workflow.parser.get_parsed_content("ema_network")
             seen.append([holds(network, sent) for network in (client.trainer.network, average)])
 
         for _ in range(2):

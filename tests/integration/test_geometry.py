@@ -27,7 +27,7 @@ ORIENTATIONS = [
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped; float32, as bfloat16
 # makes visible steps of the last bits in which resampled volumes differ.
-QUICK = {"device": "cpu", "outputs": "mask", "pixel_size": [1.8, 1.8], "flip": False, "amp": False}
+QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "flip": False, "amp": False}
 
 SAGITTAL = [[0, 0, 8.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]  # slices from left to right
 
@@ -105,7 +105,7 @@ class TestIntensities:
         assert dice(infer_one(nib.Nifti1Image(values, head.affine), tmp_path).get_fdata(), mask) > 0.99
 
     def test_a_brain_without_its_skull_works(self, head: nib.Nifti1Image, tmp_path: Path) -> None:
-        usual = {"pixel_size": [0.94, 0.94]}  # those that the weights were trained on
+        usual = {"pixdim": [0.94, 0.94]}  # those that the weights were trained on
         values = np.array(head.dataobj, np.float32)
         tissue = values > 0.12 * np.percentile(values, 99.5)
         disc = np.hypot(*np.mgrid[-6:7, -6:7]) <= 6.5  # 13 mm of skin and bone

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
-OPTIONS = {"amp": False, "smallest_lesion": 0}
+OPTIONS = {"amp": False, "min_lesion_volume": 0}
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +163,8 @@ class TestTraining:
             initial_weights=str(weights),
             learning_rate=1e-9,
             output_dir=str(tmp_path / "run"),
-            plane_size=[48, 48],
-            crop_size=[32, 32],
+            spatial_size=[48, 48],
+            roi_size=[32, 32],
             slices_per_epoch=4,
             batch_size=2,
             amp=False,

@@ -27,16 +27,16 @@ from forked import CONFIGS, Forked, pause_in_second_epoch
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TINY = {"bundle_root": str(ROOT / "bundle"), "network_def#channels": [4, 8], "amp": False, "smallest_lesion": 0}
+TINY = {"bundle_root": str(ROOT / "bundle"), "network_def#channels": [4, 8], "amp": False, "min_lesion_volume": 0}
 TRAINING = {
     **{key: TINY[key] for key in ("network_def#channels", "amp")},
     "epochs": 3,
     "slices_per_epoch": 40,
     "batch_size": 4,
-    "plane_size": [64, 64],
-    "crop_size": [64, 64],
+    "spatial_size": [64, 64],
+    "roi_size": [64, 64],
     "learning_rate": 0.001,
-    "averaging_momentum": 0.2,
+    "ema_momentum": 0.2,
     "checkpoint_interval": 100,
 }
 

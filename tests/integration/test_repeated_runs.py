@@ -38,7 +38,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_head(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     head = np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (32, 32, 3)), indexing="ij")), axis=0)
-    nibabel.save(nibabel.Nifti1Image((100 * (head < 0.9) * (2 - head)).astype(np.float32), np.diag([1, 1, 5, 1.0])), file)
+    nibabel.save(
+        nibabel.Nifti1Image((100 * (head < 0.9) * (2 - head)).astype(np.float32), np.diag([1, 1, 5, 1.0])), file
+    )
 
 
 def inference(tmp_path: Path, weights: Path, **options: Any) -> ConfigWorkflow:
@@ -180,8 +182,8 @@ class TestTraining:
             epochs=2,
             slices_per_epoch=4,
             batch_size=2,
-            plane_size=[32, 32],
-            crop_size=[32, 32],
+            spatial_size=[32, 32],
+            roi_size=[32, 32],
             **SMALL,
         )
         workflow.initialize()

@@ -29,8 +29,8 @@ def options(phantom: Path, folder: Path) -> dict[str, object]:
         "epochs": 4,
         "slices_per_epoch": 32,
         "batch_size": 8,
-        "plane_size": [64, 64],
-        "crop_size": [64, 64],
+        "spatial_size": [64, 64],
+        "roi_size": [64, 64],
         "amp": False,
         "network_def#channels": [8, 16],
     }

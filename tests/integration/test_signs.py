@@ -15,7 +15,7 @@ from command_line import SMALL, Ended, bundle
 from monai.bundle import ConfigParser
 from test_repeated_runs import CONFIGS, write_head
 
-TRAINED = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "plane_size": "[32,32]", "crop_size": "[32,32]"}
+TRAINED = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "spatial_size": "[32,32]", "roi_size": "[32,32]"}
 
 
 @pytest.fixture

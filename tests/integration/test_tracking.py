@@ -15,7 +15,7 @@ TINY = {"network_def#channels": "[4,8]", "num_workers": 1}
 
 def train(phantom: Path, folder: Path, **options: object) -> None:
     own = {"dataset_dir": phantom, "split": phantom / "split.json", "epochs": 1, "slices_per_epoch": 40}
-    size = {"batch_size": 4, "plane_size": "[64,64]", "crop_size": "[64,64]"}
+    size = {"batch_size": 4, "spatial_size": "[64,64]", "roi_size": "[64,64]"}
     result = bundle("training", "train.json", output_dir=folder, **own, **size, **TINY, **options)
     assert result.status == 0, result.stderr[-3000:]
 

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mri_seg.utils.files import sha256
 
-AS_PREDICTED = {"smallest_lesion": 0, "fill_holes": "false", "amp": "false"}
+AS_PREDICTED = {"min_lesion_volume": 0, "fill_holes": "false", "amp": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         "epochs": 2,
         "slices_per_epoch": 32,
         "batch_size": 8,
-        "plane_size": "[64,64]",
-        "crop_size": "[64,64]",
+        "spatial_size": "[64,64]",
+        "roi_size": "[64,64]",
     }
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
     command += ["--config_file", str(ROOT / "bundle" / "configs" / "train.json")]
@@ -110,7 +110,7 @@ class TestTraining:
             bundle_root=tmp_path / "bundle",
             save_to_bundle="last",
             epochs=1,
-            plane_size="[32,32]",
+            spatial_size="[32,32]",
         )
         assert result.status == 0, result.stderr[-3000:]
         assert (tmp_path / "run" / "model_final.pt").is_file()

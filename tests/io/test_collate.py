@@ -4,7 +4,7 @@ from monai.data.utils import list_data_collate
 from monai.transforms import Compose, DivisiblePadd, Invertd, Orientationd
 
 from mri_seg.io.collate import case_batch
-from mri_seg.transforms.volume import NeighbouringSlicesd
+from mri_seg.transforms.volume import NeighboringSlicesd
 
 
 def case() -> dict:
@@ -32,7 +32,7 @@ class TestCaseBatch:
         assert type(found["label"]) is torch.Tensor
 
     def test_shares_the_memory_of_the_case(self) -> None:
-        one = NeighbouringSlicesd("image")(case())
+        one = NeighboringSlicesd("image")(case())
         batch = case_batch(one)
         assert batch["image"].shape == (1, *one["image"].shape)
         assert batch["image"].data_ptr() == one["image"].data_ptr()

@@ -50,7 +50,7 @@ class TestMGH:
 
     @pytest.mark.parametrize("name", ["a.mgz", "a.mgh"])
     def test_that_declares_too_much_is_refused_by_its_header(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(ValueError, match=r"declares 5000 x 5000 x 5000 x 1 voxels.*--largest_volume"):
+        with pytest.raises(ValueError, match=r"declares 5000 x 5000 x 5000 x 1 voxels.*--max_voxels"):
             read(mgh(tmp_path / name, dims=(5000, 5000, 5000)))
 
     @pytest.mark.parametrize("dims", [(500, 500, 500), (0, 6, 4), (-8, 6, 4)])

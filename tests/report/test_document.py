@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mri_seg.report import ReportWriter, write_report
 from mri_seg.report.__main__ import main
 from mri_seg.report.mistakes import KINDS, classify
-from mri_seg.report.viewer import pack_case, poster, telling_slice
+from mri_seg.report.viewer import key_slice, pack_case, poster
 
 
 class Page(HTMLParser):
@@ -372,10 +372,10 @@ class TestTellingSlice:
         return {"slice": number, "label_pixels": label, "pred_pixels": pred, "overlap_pixels": overlap}
 
     def test_is_the_one_with_most_false_pixels(self) -> None:
-        assert telling_slice([self.row(1, 100, 100, 95), self.row(2, 10, 30, 10), self.row(3, 9, 9, 9)]) == 2
+        assert key_slice([self.row(1, 100, 100, 95), self.row(2, 10, 30, 10), self.row(3, 9, 9, 9)]) == 2
 
     def test_else_the_one_with_most_tumour(self) -> None:
-        assert telling_slice([self.row(1, 5, 5, 5), self.row(2, 9, 9, 9), self.row(3, 1, 1, 1)]) == 2
+        assert key_slice([self.row(1, 5, 5, 5), self.row(2, 9, 9, 9), self.row(3, 1, 1, 1)]) == 2
 
     def test_else_the_middle(self) -> None:
-        assert telling_slice([self.row(n, 0, 0, 0) for n in (1, 2, 3)]) == 2
+        assert key_slice([self.row(n, 0, 0, 0) for n in (1, 2, 3)]) == 2

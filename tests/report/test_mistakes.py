@@ -75,7 +75,7 @@ _BORDER_THEN_INSIDE = ("border_missed", "border_missed", "inside_missed")
 class TestFalseTumour:
     def test_has_spilled_where_its_lesion_overlaps_the_reference(self) -> None:
         label, pred = box((10, 20), (10, 20), (1, 3)), box((10, 20), (10, 26), (1, 4))
-        np.testing.assert_array_equal(classify(case(label, pred)) == NUMBER["border_spilled"], pred & ~label)
+        np.testing.assert_array_equal(classify(case(label, pred)) == NUMBER["border_false_positive"], pred & ~label)
 
     def test_is_a_false_lesion_when_it_overlaps_nothing_even_beside_the_reference(self) -> None:
         label, beside = box((10, 20), (10, 20), (1, 3)), box((10, 20), (20, 22), (1, 3))
@@ -112,7 +112,7 @@ class TestKinds:
             "border_missed": 20,
             "inside_missed": 0,
             "lesion_missed": 0,
-            "border_spilled": 20,
+            "border_false_positive": 20,
             "false_lesion": 0,
         }
         sizes = {"label_pixels": 100, "pred_pixels": 100, "overlap_pixels": 80}

@@ -60,7 +60,7 @@ class TestItems:
         assert [bool(item["label"].any()) for item in slices] == [False, True, False, True, False]
 
     def test_shapes_and_types(self, two_cases: tuple[dict, dict]) -> None:
-        item = dataset(*two_cases, neighbouring_slices=3)[0]
+        item = dataset(*two_cases, num_slices=3)[0]
         assert (item["image"].shape, item["image"].dtype) == ((3, 4, 6), torch.float16)
         assert (item["label"].shape, item["label"].dtype) == ((1, 4, 6), torch.uint8)
 
@@ -70,7 +70,7 @@ class TestItems:
     def test_make_batches_without_metadata(self, two_cases: tuple[dict, dict]) -> None:
         for data in two_cases:
             data.update({key: MetaTensor(value, meta={"case": "a"}) for key, value in data.items()})
-        (batch,) = DataLoader(dataset(*two_cases, neighbouring_slices=3), batch_size=5)
+        (batch,) = DataLoader(dataset(*two_cases, num_slices=3), batch_size=5)
         assert batch["image"].shape == (5, 3, 4, 6)
         assert type(batch["image"]) is type(batch["label"]) is torch.Tensor
 
@@ -91,23 +91,23 @@ class TestItems:
         assert slices.images.nbytes + slices.labels.nbytes == 3 * 192 * 1024
 
     def test_may_be_all_of_one_volume_of_one_slice(self) -> None:
-        item = dataset(case(5, 1), neighbouring_slices=3)[0]
+        item = dataset(case(5, 1), num_slices=3)[0]
         assert item["image"].unique().tolist() == [5]
 
 
 class TestNeighbours:
     def test_stand_below_and_above(self, two_cases: tuple[dict, dict]) -> None:
-        item = dataset(*two_cases, neighbouring_slices=3)[1]
+        item = dataset(*two_cases, num_slices=3)[1]
         assert item["image"][:, 0, 0].tolist() == [10, 11, 12]
 
     def test_never_come_from_another_volume(self, two_cases: tuple[dict, dict]) -> None:
-        slices = dataset(*two_cases, neighbouring_slices=5)
+        slices = dataset(*two_cases, num_slices=5)
         assert slices[2]["image"][:, 0, 0].tolist() == [10, 11, 12, 12, 12]
         assert slices[3]["image"][:, 0, 0].tolist() == [20, 20, 20, 21, 21]
 
     def test_must_be_odd_in_number(self, two_cases: tuple[dict, dict]) -> None:
         with pytest.raises(ValueError, match="must be odd"):
-            dataset(*two_cases, neighbouring_slices=2)
+            dataset(*two_cases, num_slices=2)
 
 
 class TestWeights:

@@ -296,7 +296,7 @@ class TestRunDescription:
     def run(self, tmp_path: Path) -> EventAccumulator:
         config = tmp_path / "config.json"
         config.write_text('{\n    "epochs": 3\n}\n')
-        settings = {"epochs": 3, "learning_rate": 0.01, "crop_size": [48, 64], "limit": float("inf"), "none": None}
+        settings = {"epochs": 3, "learning_rate": 0.01, "roi_size": [48, 64], "limit": float("inf"), "none": None}
         evaluator = validator([0.5, 0.9, 0.7])
         trainer = Engine(lambda engine, batch: None)
         with SummaryWriter(str(tmp_path / "run")) as writer:
@@ -331,8 +331,8 @@ class TestRunDescription:
         settings = self.hparams(run, "session_start_info").session_start_info.hparams
         assert settings["epochs"].number_value == 3
         assert settings["learning_rate"].number_value == 0.01
-        texts = {name: settings[name].string_value for name in ("crop_size", "limit", "none")}
-        assert texts == {"crop_size": "48 x 64", "limit": "inf", "none": "None"}
+        texts = {name: settings[name].string_value for name in ("roi_size", "limit", "none")}
+        assert texts == {"roi_size": "48 x 64", "limit": "inf", "none": "None"}
 
     def test_compares_the_last_and_the_best_metrics(self, run: EventAccumulator) -> None:
         compared = {info.name.tag for info in self.hparams(run, "experiment").experiment.metric_infos}

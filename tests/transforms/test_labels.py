@@ -308,7 +308,7 @@ class TestConfigs:
 
     def test_training_sees_the_label_on_its_image(self, case: dict) -> None:
         parser = ConfigParser(json.loads((CONFIGS / "train.json").read_text()))
-        parser["plane_size"] = [32, 32]
+        parser["spatial_size"] = [32, 32]
         prepare = parser.get_parsed_content("train#preprocessing")
         swapped = prepare(case)
         plain = prepare({**case, "label": save(Path(case["label"]).with_name("plain.nii.gz"), mask(), OBLIQUE)})

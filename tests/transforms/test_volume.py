@@ -11,13 +11,13 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, Invertd, Orientationd
 
 from mri_seg.transforms.volume import (
-    NeighbouringSlicesd,
+    NeighboringSlicesd,
     NormalizeForeground,
     NormalizeForegroundd,
     PlaneSpacingd,
     RequireAxiald,
     RequireImaged,
-    neighbour_offsets,
+    neighbor_offsets,
 )
 from mri_seg.utils.case_flags import case_flags
 
@@ -209,41 +209,41 @@ class TestNeighbouringSlicesd:
         return torch.arange(5.0).expand(1, 2, 3, 5).clone()
 
     def test_channels_are_below_itself_and_above_and_edges_repeat(self, volume: torch.Tensor) -> None:
-        stacked = NeighbouringSlicesd("image", 3)({"image": volume})["image"]
+        stacked = NeighboringSlicesd("image", 3)({"image": volume})["image"]
         assert stacked.shape == (3, 2, 3, 5)
         assert stacked[:, 0, 0].tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 4]]
 
     def test_five_neighbours(self, volume: torch.Tensor) -> None:
-        stacked = NeighbouringSlicesd("image", 5)({"image": volume})["image"]
+        stacked = NeighboringSlicesd("image", 5)({"image": volume})["image"]
         assert stacked[0, 0, 0].tolist() == [0, 0, 0, 1, 2]
         assert torch.equal(stacked[2], volume[0])
 
     def test_one_changes_nothing(self, volume: torch.Tensor) -> None:
-        assert torch.equal(NeighbouringSlicesd("image", 1)({"image": volume})["image"], volume)
+        assert torch.equal(NeighboringSlicesd("image", 1)({"image": volume})["image"], volume)
 
     def test_a_single_slice_is_its_own_neighbour(self) -> None:
         volume = torch.rand(1, 4, 4, 1)
-        stacked = NeighbouringSlicesd("image", 3)({"image": volume})["image"]
+        stacked = NeighboringSlicesd("image", 3)({"image": volume})["image"]
         assert torch.equal(stacked, volume.expand(3, 4, 4, 1))
 
     def test_keeps_geometry_and_what_was_applied(self) -> None:
         image = volume_of((1, 20, 20, 4), (0.5, 0.5, 5.0))
         resampled = PlaneSpacingd("image", (1, 1))({"image": image})["image"]
-        stacked = NeighbouringSlicesd("image", 3)({"image": resampled})["image"]
+        stacked = NeighboringSlicesd("image", 3)({"image": resampled})["image"]
         assert torch.equal(stacked.affine, resampled.affine)
         assert len(stacked.applied_operations) == len(resampled.applied_operations) == 1
 
     @pytest.mark.parametrize("number", [0, 2, 4, -1])
     def test_refuses_a_number_without_a_middle(self, number: int) -> None:
         with pytest.raises(ValueError, match=rf"must be odd, .* got {number}\."):
-            NeighbouringSlicesd("image", number)
+            NeighboringSlicesd("image", number)
         with pytest.raises(ValueError, match="must be odd"):
-            neighbour_offsets(number)
+            neighbor_offsets(number)
 
     def test_missing_keys(self, volume: torch.Tensor) -> None:
-        assert NeighbouringSlicesd("image", allow_missing_keys=True)({"a": 1}) == {"a": 1}
+        assert NeighboringSlicesd("image", allow_missing_keys=True)({"a": 1}) == {"a": 1}
         with pytest.raises(KeyError, match="image"):
-            NeighbouringSlicesd("image")({"a": 1})
+            NeighboringSlicesd("image")({"a": 1})
 
 
 class TestRequireAxiald:

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 import torch
 
-from mri_seg.training.ddp import share
+from mri_seg.training.ddp import partition
 from mri_seg.training.slice_dataset import EpochSampler
 
 
@@ -15,7 +15,7 @@ class TestShare:
     @pytest.mark.parametrize("number", [0, 1, 2, 5, 7])
     @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
     def test_takes_each_case_once_in_order(self, number: int, world_size: int) -> None:
-        shares = [share(number, rank, world_size) for rank in range(world_size)]
+        shares = [partition(number, rank, world_size) for rank in range(world_size)]
         assert list(chain(*shares)) == list(range(number))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mri_seg.utils.files import safe_name, whole_file
+from mri_seg.utils.files import atomic_write, safe_name
 
 
 class TestWholeFile:
     def test_gets_its_name_when_written(self, tmp_path: Path) -> None:
-        with whole_file(tmp_path / "new" / "a.nii.gz") as unfinished:
+        with atomic_write(tmp_path / "new" / "a.nii.gz") as unfinished:
             unfinished.write_text("all")
             assert unfinished.name.endswith("a.nii.gz")
             assert not (tmp_path / "new" / "a.nii.gz").exists()
@@ -20,7 +20,7 @@ class TestWholeFile:
 
     def test_takes_the_place_of_another(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("old")
-        with whole_file(tmp_path / "a") as unfinished:
+        with atomic_write(tmp_path / "a") as unfinished:
             unfinished.write_text("new")
         assert (tmp_path / "a").read_text() == "new"
 
@@ -28,7 +28,7 @@ class TestWholeFile:
         (tmp_path / "a").write_text("old")
 
         def interrupted() -> None:
-            with whole_file(tmp_path / "a") as unfinished:
+            with atomic_write(tmp_path / "a") as unfinished:
                 unfinished.write_text("half")
                 raise KeyboardInterrupt
 
@@ -40,7 +40,7 @@ class TestWholeFile:
     def test_by_several_threads_at_once(self, tmp_path: Path) -> None:
         def write(number: int) -> None:
             for _ in range(50):
-                with whole_file(tmp_path / "a") as unfinished:
+                with atomic_write(tmp_path / "a") as unfinished:
                     unfinished.write_text(str(number))
 
         with ThreadPoolExecutor(4) as pool:
@@ -48,7 +48,7 @@ class TestWholeFile:
         assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
     def test_with_a_name_as_long_as_may_be(self, tmp_path: Path) -> None:
-        with whole_file(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
+        with atomic_write(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
             unfinished.write_text("all")
         assert [len(file.name) for file in tmp_path.iterdir()] == [255]
 

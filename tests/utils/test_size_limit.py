@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from mri_seg.utils.size_limit import LARGEST_VOLUME, SizeLimit, TooLargeError, codestream_size
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codestream_size
 
 
 class TestSizeLimit:
@@ -19,7 +19,7 @@ class TestSizeLimit:
         limit = SizeLimit(250)
         limit.add("1.png", (10, 10))
         limit.add("2.png", (10, 10))
-        with pytest.raises(TooLargeError, match=r"3\.png: declares 10 x 10 voxels, 300 in all, .*--largest_volume 300"):
+        with pytest.raises(TooLargeError, match=r"3\.png: declares 10 x 10 voxels, 300 in all, .*--max_voxels 300"):
             limit.add("3.png", (10, 10))
 
     def test_counts_channels_in_a_file_and_not_in_the_volume(self) -> None:
@@ -30,11 +30,11 @@ class TestSizeLimit:
             SizeLimit(300).add("3.png", (10, 10), 4)
 
     def test_can_be_raised(self) -> None:
-        SizeLimit(10 * LARGEST_VOLUME).add("a.nii", (2000, 2000, 2000))
+        SizeLimit(10 * MAX_VOXELS).add("a.nii", (2000, 2000, 2000))
 
     @pytest.mark.parametrize("largest", [0, -1])
     def test_must_be_above_0(self, largest: int) -> None:
-        with pytest.raises(ValueError, match="largest_volume is"):
+        with pytest.raises(ValueError, match="max_voxels is"):
             SizeLimit(largest)
 
 
