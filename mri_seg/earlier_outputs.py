@@ -19,13 +19,14 @@ CASE_ENDINGS = (
 )
 """Names of the files of a case begin with its name, that of their folder, and end in one of these."""
 
+_MARKS = ("_measurements.json", "_provenance.json")  # by either a folder is known
 _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # and how they begin
 
 
 def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     """Names of a folder's files that an earlier inference wrote.
 
-    Its folder of a case is one that holds ``<folder>_measurements.json`` or lies beside ``summary.csv``, a table of
+    Its folder of a case is one that holds ``<folder>_measurements.json`` or ``<folder>_provenance.json``, or lies beside ``summary.csv``, a table of
     cases. A user's own files in it are not among them: an output folder may be that of the images.
 
     Args:
@@ -34,9 +35,9 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     """
     names = set(names)
     case = folder.resolve().name
-    if f"{case}_measurements.json" not in names and not _has_table(folder.resolve().parent):
+    if not names & {f"{case}{ending}" for ending in _MARKS} and not _has_table(folder.resolve().parent):
         return {name for name in names if name in _TABLES and _begins(folder / name, _TABLES[name])}
-    own = {f"{case}{ending}" for ending in CASE_ENDINGS} & names
+    own = {f"{case}{ending}" for ending in (*CASE_ENDINGS, *_MARKS)} & names
     slices = {name for name in names - own if name.lower().endswith((".tif", ".tiff", ".png", ".jpg", ".jpeg"))}
     masks = {name for name in slices if name.lower().endswith(("_mask.tif", "_mask.tiff", "_mask.png"))}
     # Beside the slices themselves, a mask is what their owner put there as well as we.

@@ -402,7 +402,7 @@ class TestResults:
         touch(tmp_path, "a.nii", "out/a/a_mask.nii.gz", "out/a/a_probability.nii.gz", "out/a/a_sheet.png")
         assert [case["case"] for case in find_cases(tmp_path, exclude=tmp_path / "out")] == ["a"]
 
-    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/summary.csv"])
+    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/a/a_provenance.json", "out/summary.csv"])
     def test_of_an_earlier_run_elsewhere_are_not_cases_either(
         self, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
     ) -> None:
