@@ -26,9 +26,9 @@ _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # and ho
 def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     """Names of a folder's files that an earlier inference wrote.
 
-    Its folder of a case is one that holds ``<folder>_measurements.json`` or ``<folder>_provenance.json``, or lies beside
-    ``summary.csv``, a table of cases. A user's own files in it are not among them: an output folder may be that of the
-    images.
+    Its folder of a case is one that holds ``<folder>_measurements.json`` or ``<folder>_provenance.json``, or lies
+    beside ``summary.csv``, a table of cases. A user's own files in it are not among them: an output folder may be that
+    of the images.
 
     Args:
         folder: the folder.
