@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tifffile
 
 from mri_seg.io.label_names import Label, label_of
-from mri_seg.io.nibabel_files import is_pair, other_half
+from mri_seg.io.nibabel_files import is_header, is_pair, other_half
 from mri_seg.io.slice_reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
 
 __all__ = ["Image", "SortedFiles", "sort_files", "stem_of"]
@@ -76,10 +76,10 @@ def sort_files(files: Sequence[Path], found: SortedFiles, root: Path | None) -> 
         if source is None:
             found.others.append(file)
         elif root is not None and (label := label_of(file, stem, root)):
-            if not _is_second_half(file):
+            if not is_header(file):  # the header of a pair, whose image stands for both
                 found.labels[source].append(label)
         elif source == "volume":
-            if root is None or not _is_second_half(file):
+            if root is None or not is_header(file):
                 found.images.append(Image(stem, (file,), source))
         else:
             slices[source].append(file)
@@ -99,11 +99,6 @@ def _source_of(file: Path) -> str | None:
         # A file named .img that has no header may be DICOM.
         return "volume" if not is_pair(file) or other_half(file) is not None else None
     return next((source for source, suffixes in _SLICES.items() if file.suffix.lower() in suffixes), None)
-
-
-def _is_second_half(file: Path) -> bool:
-    """Whether a file is the header of a pair, which stands for both by its image."""
-    return is_pair(file) and ".hdr" in file.name.lower()[-7:]
 
 
 def _group(images: Sequence[Path]) -> Iterator[tuple[str, list[Path], str | None]]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -19,7 +20,7 @@ from nibabel.spm99analyze import Spm99AnalyzeImage
 
 from mri_seg.utils.size_limit import SizeLimit
 
-__all__ = ["VolumeReader", "check_volume_header", "is_mgh", "is_pair", "other_half"]
+__all__ = ["VolumeReader", "check_volume_header", "is_header", "is_mgh", "is_pair", "other_half"]
 
 _MGH = re.compile(r"\.mg[hz]$", re.IGNORECASE)
 _PAIR = re.compile(r"\.(?P<half>hdr|img)(?P<packed>\.gz)?$", re.IGNORECASE)
@@ -59,6 +60,12 @@ def is_pair(name: PathLike | str) -> bool:
     return _PAIR.search(str(name)) is not None
 
 
+def is_header(name: PathLike | str) -> bool:
+    """Whether a file is named as the header of a pair, ``.hdr``."""
+    match = _PAIR.search(str(name))
+    return match is not None and match["half"].lower() == "hdr"
+
+
 def other_half(file: Path) -> Path | None:
     """The header of an image, or the image of a header; None if it is not there or the file is no half of a pair."""
     match = _PAIR.search(file.name)
@@ -89,10 +96,10 @@ def check_volume_header(file: Path, limit: SizeLimit) -> None:
         other = other_half(file)
         if other is None:
             raise ValueError("the other half of the pair of .hdr and .img is missing")
-        headers, data = (file, other) if _PAIR.search(file.name)["half"].lower() == "hdr" else (other, file)
+        headers, data = (file, other) if is_header(file) else (other, file)
         if headers.stat().st_size > _LARGEST_HEADER:
             raise ValueError(f"its header {headers.name} is larger than {_LARGEST_HEADER} bytes")
-        image = nibabel.load(file)  # reads the header alone
+        image: Any = nibabel.load(file)  # reads the header alone
         dtype = image.get_data_dtype()
         shape, size, offset = image.shape, dtype.itemsize, int(image.header.get_data_offset())
         if dtype.kind not in "iuf":
