@@ -125,7 +125,7 @@ class TestFindPatients:
             find_patients(dataset)
 
     def test_says_how_to_get_the_data_when_the_folder_is_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"python -m mri_seg\.lgg fetch"):
+        with pytest.raises(FileNotFoundError, match=r"python -m mri_seg\.datasets\.lgg fetch"):
             find_patients(tmp_path / "missing")
 
     def test_refuses_a_file(self, dataset: Path) -> None:

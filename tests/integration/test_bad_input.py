@@ -322,7 +322,7 @@ def mixed(folder: Path) -> None:
 
 CHECKED = [
     ("empty folder", lambda folder: folder.mkdir(), r"no patient found, expected folders <patient>"),
-    ("no folder", lambda folder: None, r"no such folder\. .*mri_seg\.lgg fetch"),
+    ("no folder", lambda folder: None, r"no such folder\. .*mri_seg\.datasets\.lgg fetch"),
     ("a file", lambda folder: folder.write_text(""), r"not a folder, expected one that holds patient folders"),
     ("empty slice", lambda f: (write_patient(f) / "P_1_1.tif").write_bytes(b""), r"P_1_1\.tif: cannot be decoded"),
     ("text", lambda f: (write_patient(f) / "P_1_1.tif").write_bytes(b"text"), r"P_1_1\.tif: cannot be decoded"),

@@ -180,8 +180,8 @@ class TestConfigsAgree:
         own = ("allow_missing_keys", "volume", "spacing")  # inference reads what is less well known
         checks = (
             "CopyItemsd",
-            "mri_seg.transforms.volume.RequireImaged",
-            "mri_seg.transforms.volume.RequireAxiald",
+            "mri_seg.RequireImaged",
+            "mri_seg.RequireAxiald",
         )  # they leave the image as it is
         validation, inference = (
             [
@@ -213,8 +213,8 @@ class TestConfigsAgree:
         def image_part(transforms: list[dict]) -> list[dict]:
             shared = (
                 "Orientationd",
-                "mri_seg.transforms.volume.PlaneSpacingd",
-                "mri_seg.transforms.volume.NormalizeForegroundd",
+                "mri_seg.PlaneSpacingd",
+                "mri_seg.NormalizeForegroundd",
             )
             own = ("keys", "mode")  # training takes the label along
             return [
@@ -229,7 +229,7 @@ class TestConfigsAgree:
 
     def test_both_infer_slice_by_slice_on_the_head(self) -> None:
         for inferer in (config("train.json")["validate"]["inferer"], config("inference.json")["inferer"]):
-            assert inferer["_target_"] == "mri_seg.inference.inferers.ForegroundSliceInferer"
+            assert inferer["_target_"] == "mri_seg.ForegroundSliceInferer"
             assert innermost(inferer) == {"_target_": "SimpleInferer"}
 
     def test_every_top_level_number_is_described(self) -> None:

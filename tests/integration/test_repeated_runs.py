@@ -69,7 +69,9 @@ class TestInference:
         workflow.run()
         workflow.finalize()
         assert "Cases segmented: 3, kept as they were: 3, failed: 0." in capsys.readouterr().out
-        assert {file.name for file in (tmp_path / "out").glob("*/*")} == {f"{name}_mask.nii.gz" for name in "abc"}
+        assert {file.name for file in (tmp_path / "out").glob("*/*_mask.nii.gz")} == {
+            f"{name}_mask.nii.gz" for name in "abc"
+        }
         assert statuses(tmp_path / "out") == dict.fromkeys("abc", "kept")
 
     def test_finds_cases_after_a_run_that_had_none_to_do(
