@@ -3,10 +3,10 @@
     python benchmarks/robustness.py --runs institution/DU=RUN/model_final.pt --dataset_dir data/kaggle_3m
     python benchmarks/robustness.py --runs institution/DU=RUN/model_final.pt --healthy FLAIR.nii.gz
 
-Each run is given as SPLIT=WEIGHTS, its config beside the weights. For every patient of the split's validation section the
-program changes the volume as read, in each way of ``CHANGES``, segments it by the bundle's own chain, and compares the
-patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes that hold no tumour, and variants
-of them, and prints the volume of false tumour in mL. ``--smallest_lesion 0`` keeps every lesion.
+Each run is given as SPLIT=WEIGHTS, with the overrides of its config beside the weights. The program changes the volume of
+every patient in the split's validation section, in each way of ``CHANGES`` and ``CUTS``, segments it as the bundle does,
+and compares the patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes without tumour,
+and variants of them, and prints the volume of false tumour in mL. ``--min_lesion_volume 0`` keeps every lesion.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Compose
 from scipy import ndimage
 
-from mri_seg.brain import brain_mask
-from mri_seg.collate import case_batch
-from mri_seg.lgg import datalist
-from mri_seg.reader import LoadVolumed
-from mri_seg.weights import read_weights
+from mri_seg.config.weights import read_weights
+from mri_seg.datasets.lgg import datalist
+from mri_seg.io.collate import case_batch
+from mri_seg.io.load import LoadVolumed
+from mri_seg.transforms.brain import brain_mask
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 Volume = np.ndarray
@@ -84,12 +84,12 @@ CUTS = {
 class Model:
     """A trained run: its config with evaluation on top, and its weights."""
 
-    def __init__(self, weights: Path, smallest_lesion: float, flip: bool) -> None:
+    def __init__(self, weights: Path, min_lesion_volume: float, flip: bool) -> None:
         self.config = ConfigParser()
         self.config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
         overrides = weights.parent / "overrides.json"
         given = json.loads(overrides.read_text(encoding="utf-8")) if overrides.is_file() else {}
-        for key, value in {**given, "smallest_lesion": smallest_lesion, "flip": flip, "amp": False}.items():
+        for key, value in {**given, "min_lesion_volume": min_lesion_volume, "tta_flip": flip, "amp": False}.items():
             self.config[key] = value
         self.config["checkpoint"] = str(weights)
         self.preprocessing = self.config.get_parsed_content("validate#preprocessing")
@@ -184,14 +184,14 @@ def main() -> None:
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     parser.add_argument("--healthy", nargs="*", default=[])
     parser.add_argument("--every", type=int, default=1, help="take every so many patients")
-    parser.add_argument("--smallest_lesion", type=float, default=800.0)
+    parser.add_argument("--min_lesion_volume", type=float, default=800.0)
     parser.add_argument("--no_flip", action="store_true")
     parser.add_argument("--output", type=Path, help="write the figures of each patient as JSON")
     args = parser.parse_args()
     figures: dict[str, dict] = {}
     for run in args.runs:
         split, _, weights = run.partition("=")
-        model = Model(Path(weights), args.smallest_lesion, not args.no_flip)
+        model = Model(Path(weights), args.min_lesion_volume, not args.no_flip)
         for file in args.healthy:
             volume = LoadVolumed(["image"])({"image": [file]})["image"]
             for name, variant in healthy_variants(volume).items():
