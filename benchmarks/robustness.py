@@ -3,10 +3,10 @@
     python benchmarks/robustness.py --runs institution/DU=RUN/model_final.pt --dataset_dir data/kaggle_3m
     python benchmarks/robustness.py --runs institution/DU=RUN/model_final.pt --healthy FLAIR.nii.gz
 
-Each run is given as SPLIT=WEIGHTS, with the overrides of its config beside the weights. The program changes the volume of
-every patient in the split's validation section, in each way of ``CHANGES`` and ``CUTS``, segments it as the bundle does,
-and compares the patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes without tumour,
-and variants of them, and prints the volume of false tumour in mL. ``--min_lesion_volume 0`` keeps every lesion.
+Each run is given as SPLIT=WEIGHTS, with the overrides of its config beside the weights. The program changes the volume
+of every patient in the split's validation section, in each way of ``CHANGES`` and ``CUTS``, segments it as the bundle
+does, and compares the patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes without
+tumour, and variants of them, and prints the volume of false tumour in mL. ``--min_lesion_volume 0`` keeps every lesion.
 """
 
 from __future__ import annotations
