@@ -48,6 +48,20 @@ def network_of(bundle: Path) -> AttentionUNet:
     return network
 
 
+class TestSides:
+    @pytest.mark.parametrize("channels", [[2] * 5, [2] * 6], ids=["as deep as the shipped network", "deeper"])
+    def test_export_of_a_network_that_needs_sides_of_32_or_64(
+        self, bundle: Path, tmp_path: Path, channels: list[int]
+    ) -> None:
+        config = json.loads((bundle / "configs" / "inference.json").read_text())
+        config["network_def"]["channels"] = channels
+        (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+        (bundle / "models" / "model.pt").unlink()
+        torch.save(network_of(bundle).state_dict(), bundle / "models" / "model.pt")
+        write_sums(bundle / "models")
+        assert (export_bundle(bundle, tmp_path / "given") / "models" / "model.ts").is_file()
+
+
 class TestGives:
     def test_all_that_belongs_to_the_weights(self, bundle: Path, tmp_path: Path) -> None:
         folder = export_bundle(bundle, tmp_path / "given")
