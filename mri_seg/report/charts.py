@@ -263,12 +263,12 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
     texts = {kind: f"{_amount(n)} ({100 * n / max(total, 1):.0f} %)" for kind, n in pixels.items()}
     with _chart(height=300) as (figure, axes, tips):
         for place, (kind, words) in enumerate(KINDS.items()):
-            colour = _BLUE if kind.endswith("missed") else _RED
-            axes.barh(place + 0.15, pixels[kind], height=0.42, color=colour, gid=f"kind-{kind}")
+            color = _BLUE if kind.endswith("missed") else _RED
+            axes.barh(place + 0.15, pixels[kind], height=0.42, color=color, gid=f"kind-{kind}")
             # Above its bar, words need no margin, which on a phone would take half the width.
             axes.text(0, place - 0.13, f" {words}: {texts[kind]}", va="bottom", ha="left", fontsize=10)
-        for label, colour in (("missed tumour", _BLUE), ("false tumour", _RED)):
-            axes.barh([0], [0], color=colour, label=label)
+        for label, color in (("missed tumour", _BLUE), ("false tumour", _RED)):
+            axes.barh([0], [0], color=color, label=label)
         axes.set_ylim(len(KINDS) - 0.55, -0.65)
         axes.set_xlim(0, max(*pixels.values(), 1) * 1.03)
         axes.set_yticks([])
@@ -312,10 +312,10 @@ def learning_curves(run_dir: str | PathLike[str]) -> str | None:
         return None
     with _chart(height=60 + 150 * len(panels), rows=len(panels)) as (figure, all_axes, _):
         for axes, (name, lines) in zip(np.atleast_1d(all_axes), panels):
-            for (line, values), colour in zip(lines.items(), (_BLUE, _RED)):
+            for (line, values), color in zip(lines.items(), (_BLUE, _RED)):
                 marker = "o" if len(values) < 30 else None
-                dashes = "-" if colour == _BLUE else (0, (5, 2))
-                axes.plot(list(values), list(values.values()), marker=marker, color=colour, ls=dashes, label=line, ms=4)
+                dashes = "-" if color == _BLUE else (0, (5, 2))
+                axes.plot(list(values), list(values.values()), marker=marker, color=color, ls=dashes, label=line, ms=4)
             axes.set_ylabel(name)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -40,7 +40,7 @@ PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
 """Slice protocol of the published model on the 15 test patients of its split."""
 
 # The colours of Okabe and Ito that the contours leave.
-_KIND_COLOURS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+_KIND_COLORS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 _ROLES = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
 _LARGEST_FALSE_LESION = "Largest false lesion"
 _NONE = "–"
@@ -352,7 +352,7 @@ def _environment() -> Environment:
 def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str, Any]) -> str:
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     metrics = facts["metrics"]
-    kinds = [{"key": key, "words": words, "colour": c} for (key, words), c in zip(KINDS.items(), _KIND_COLOURS)]
+    kinds = [{"key": key, "words": words, "color": c} for (key, words), c in zip(KINDS.items(), _KIND_COLORS)]
     order = [*_ROLES.values(), _LARGEST_FALSE_LESION]
     return environment.get_template("report.html").render(
         **facts,

@@ -25,7 +25,7 @@ from mri_seg.visualize.overlays import (
     attention_overlay,
     contact_sheet,
     draw_contours,
-    grey_levels,
+    gray_levels,
     head_box,
     tile,
 )
@@ -154,13 +154,13 @@ class TensorBoardSlices(TensorBoardHandler):
         else:
             logits, attention = network(batch), []
         pred = logits[0, 0].sigmoid().cpu().numpy() >= self.threshold
-        grey = grey_levels(image[len(image) // 2].numpy())
-        box = head_box(grey[..., None])  # the air around the head would only make the event files larger
-        picture = draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)])[box]
+        gray = gray_levels(image[len(image) // 2].numpy())
+        box = head_box(gray[..., None])  # the air around the head would only make the event files larger
+        picture = draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)])[box]
         if not attention:
             return picture
         # At full size, four maps of four cases would take more than a megabyte an epoch.
-        small = _halve(grey[box])
+        small = _halve(gray[box])
         maps = [attention_overlay(small, _halve(a[0, 0].float().cpu().numpy()[box])) for a in attention]
         return tile(_same_size([picture, tile(maps, 2)]), 2)
 

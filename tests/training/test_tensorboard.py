@@ -89,8 +89,8 @@ def show(folder: Path, network: torch.nn.Module, data: list[dict], epochs: int =
     handler.close()
 
 
-def is_coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (picture == np.array(colour)).all(axis=-1)
+def is_colored(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == np.array(color)).all(axis=-1)
 
 
 class TestLearningRateHandler:
@@ -138,7 +138,7 @@ class TestTensorBoardSlices:
     def test_shows_the_slice_with_the_largest_tumour(self, tmp_path: Path, network: AttentionUNet) -> None:
         show(tmp_path, network, [case(32, corner=16)], threshold=1.0)
         (picture,) = pictures(tmp_path)
-        outline = is_coloured(picture[LEGEND:, :32], REFERENCE)
+        outline = is_colored(picture[LEGEND:, :32], REFERENCE)
         assert outline.sum() == 20  # around 6 x 6 pixels
         assert outline[16:22, 16:22].sum() == 20
 
@@ -164,7 +164,7 @@ class TestTensorBoardSlices:
 
     def test_outline_lies_where_the_padding_moved_the_tumour(self, tmp_path: Path) -> None:
         show(tmp_path, Plain(), [case(size=32, label_size=29, corner=16)], threshold=1.0)
-        outline = is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE)
+        outline = is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE)
         assert outline[17:23, 17:23].sum() == 20  # (32 - 29) // 2 pixels from the top and left
 
     def test_outline_lies_on_an_image_that_was_resampled(self, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ class TestTensorBoardSlices:
         data["image"] = MetaTensor(data["image"], affine=torch.diag(torch.tensor([0.5, 0.5, 1, 1.0])))
         data["label"] = MetaTensor(data["label"], affine=torch.eye(4))
         show(tmp_path, Plain(), [data], threshold=1.0)
-        rows, columns = np.nonzero(is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE))
+        rows, columns = np.nonzero(is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE))
         assert abs(rows.min() - 16) <= 1
         assert abs(rows.max() - 27) <= 1
         assert abs(columns.min() - 16) <= 1
