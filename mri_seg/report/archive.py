@@ -20,10 +20,10 @@ from mri_seg.io.load import LoadVolumed
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
+from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
 
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 _SLICES_AT_ONCE = 8
 
 
@@ -177,11 +177,11 @@ def load_case(path: PathLike | str) -> ArchivedCase:
 
 def _shown(volume: MetaTensor) -> np.ndarray:
     """Volume ``(1, H, W, D)`` as it is shown ``(H, W, D)``."""
-    return Orientation(axcodes=_DISPLAY, labels=None)(volume).detach().cpu().numpy()[0]
+    return Orientation(axcodes=AXIAL, labels=None)(volume).detach().cpu().numpy()[0]
 
 
 def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
-    oriented = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+    oriented = Orientation(axcodes=AXIAL, labels=None)(volume)
     return tuple(float(step) for step in affine_to_spacing(oriented.affine))
 
 

@@ -26,10 +26,11 @@ from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.folder import Evaluation, read_evaluation
 from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
 from mri_seg.report.viewer import key_slice, pack_case, poster
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+from mri_seg.visualize.html import template_environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -342,9 +343,7 @@ def _names(folder: Path, other: Path) -> tuple[str, str]:
 
 
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader  # not needed before the first report
-
-    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = template_environment()
     environment.filters.update(number=_number, signed=_signed, estimate=_estimate, share=_share)
     return environment
 

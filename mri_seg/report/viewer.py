@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, draw_contours, finite_percentiles, gray_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.html import png_base64, png_uri
+from mri_seg.visualize.overlays import draw_contours, finite_percentiles, gray_levels, head_box
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
@@ -76,7 +75,7 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
     rows, columns = _box(case)
     gray = gray_levels(case.image)[rows, columns, slice_number - 1]
     label, pred = (mask[rows, columns, slice_number - 1] for mask in (case.label, case.pred))
-    return "data:image/png;base64," + _png(draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)]))
+    return png_uri(draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)]))
 
 
 def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -138,10 +137,4 @@ def _slice_png(layers: Sequence[np.ndarray], attention: np.ndarray) -> str:
         gates = np.concatenate(attention, axis=1)
         width = max(sheet.shape[1], gates.shape[1])
         sheet = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (sheet, gates)])
-    return _png(sheet)
-
-
-def _png(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG", compress_level=6)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return png_base64(sheet)

@@ -18,10 +18,9 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import all_reduce_sum
 from mri_seg.visualize.overlays import (
-    PREDICTION,
-    REFERENCE,
     attention_overlay,
     contact_sheet,
     draw_contours,

@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
+from mri_seg.utils.colors import PREDICTION, REFERENCE, Color
 from mri_seg.utils.files import atomic_write
 
 __all__ = [
-    "PREDICTION",
-    "REFERENCE",
+    "SHOWN_PERCENTILES",
     "attention_overlay",
     "contact_sheet",
     "contours",
     "draw_contours",
     "finite_percentiles",
-    "grey_levels",
+    "gray_levels",
     "head_box",
     "panel",
     "save_png",
@@ -29,13 +28,8 @@ __all__ = [
     "tile",
 ]
 
-Color = tuple[int, int, int]
-
-# Okabe and Ito's colours, which colour-blind people can tell apart, on grey too.
-REFERENCE: Color = (86, 180, 233)
-"""Colour of the manual mask: sky blue."""
-PREDICTION: Color = (230, 159, 0)
-"""Colour of the prediction: orange."""
+SHOWN_PERCENTILES = (1.0, 99.7)
+"""Percentiles of a volume that pictures show as black and white."""
 
 _PANEL_MASK: Color = (150, 150, 150)
 _PANEL_PREDICTION: Color = (255, 255, 0)
@@ -57,7 +51,7 @@ def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> 
     return float(low), float(high)
 
 
-def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = (1.0, 99.7)) -> np.ndarray:
+def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PERCENTILES) -> np.ndarray:
     """Map intensities to grey levels, the same for every slice of a volume.
 
     Args:
@@ -81,10 +75,9 @@ def contours(masks: np.ndarray) -> np.ndarray:
     Returns:
         bool array of the same shape, true on pixels of the mask with a neighbour (of 4) outside it.
     """
-    mask = torch.as_tensor(np.asarray(masks) > 0)
-    outside = F.pad(~mask, (1, 1, 1, 1), value=True)
-    touching = outside[..., :-2, 1:-1] | outside[..., 2:, 1:-1] | outside[..., 1:-1, :-2] | outside[..., 1:-1, 2:]
-    return (mask & touching).numpy()
+    mask = np.asarray(masks) > 0
+    cross = ndimage.generate_binary_structure(2, 1).reshape((1,) * (mask.ndim - 2) + (3, 3))
+    return mask & ~ndimage.binary_erosion(mask, cross)
 
 
 def draw_contours(gray: np.ndarray, masks: Sequence[tuple[np.ndarray, Color]]) -> np.ndarray:

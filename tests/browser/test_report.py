@@ -17,7 +17,8 @@ from evaluated import make_cases, write_evaluation
 from PIL import Image
 
 from mri_seg.report import write_report
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, contours, gray_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.overlays import contours, gray_levels, head_box
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver import ActionChains, Keys  # noqa: E402

@@ -32,7 +32,7 @@ from mri_seg.training.tensorboard import (
     voxel_counts,
     write_metrics,
 )
-from mri_seg.visualize.overlays import REFERENCE
+from mri_seg.utils.colors import REFERENCE
 
 GAP, LEGEND = 4, 18  # pixels between pictures, rows above them
 TAG = "validation/slices and attention of each gate"

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.visualize.overlays import (
-    PREDICTION,
-    REFERENCE,
     attention_overlay,
     contact_sheet,
     contours,
