@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+from mri_seg.evaluation.threshold_counts import level_counts, positives
 from mri_seg.report.archive import ArchivedCase
 
 __all__ = ["calibration", "precision_recall", "probability_counts"]
@@ -25,7 +27,7 @@ def probability_counts(case: ArchivedCase) -> np.ndarray:
         counts ``(2, 256)``, int64: voxels of each probability from 0 to 255, first healthy, then tumour by the
         reference.
     """
-    return np.stack([np.bincount(case.probability[side], minlength=_LEVELS) for side in (~case.label, case.label)])
+    return level_counts(torch.as_tensor(case.probability), torch.as_tensor(case.label), _LEVELS).numpy()
 
 
 def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,11 +46,12 @@ def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     Raises:
         ValueError: when counts are not ``(2, 256)``.
     """
-    healthy, tumour = _checked(counts)
+    counts = _checked(counts)
+    tumour = counts[1].sum()
     thresholds = np.maximum(np.arange(_LEVELS) - 0.5, 0) / (_LEVELS - 1)
-    false, true = (side[::-1].cumsum()[::-1] for side in (healthy, tumour))
+    true, false = (each.numpy() for each in positives(torch.as_tensor(counts)))
     precision = np.divide(true, true + false, out=np.ones(_LEVELS), where=true + false > 0)
-    recall = np.divide(true, tumour.sum(), out=np.full(_LEVELS, np.nan), where=tumour.sum() > 0)
+    recall = np.divide(true, tumour, out=np.full(_LEVELS, np.nan), where=tumour > 0)
     return thresholds, precision, recall
 
 

@@ -11,14 +11,13 @@ from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.visualize.html import png_base64, png_uri
-from mri_seg.visualize.overlays import draw_contours, finite_percentiles, gray_levels, head_box
+from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_percentiles, gray_levels, head_box
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
 _ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
 _CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
 _AGREED_TUMOUR = len(KINDS) + 1
-_SHOWN_PERCENTILES = (1.0, 99.7)  # those of mri_seg.visualize.overlays.gray_levels
 _KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
 
 
@@ -39,7 +38,7 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
     """
     box = _box(case)
     low, high = _kept_range(case.image)
-    black, white = finite_percentiles(case.image, _SHOWN_PERCENTILES)
+    black, white = finite_percentiles(case.image, SHOWN_PERCENTILES)
     image = case.image[box].astype(np.float32)
     gray = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])

@@ -18,6 +18,7 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mri_seg.evaluation.threshold_counts import positives, voxel_counts
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import all_reduce_sum
 from mri_seg.visualize.overlays import (
@@ -37,7 +38,6 @@ __all__ = [
     "TensorBoardSlices",
     "model_summary",
     "precision_recall_rows",
-    "voxel_counts",
     "write_metrics",
 ]
 
@@ -208,44 +208,19 @@ class PrecisionRecallCurve(TensorBoardHandler):
             self._counts += voxel_counts(item["probability"], item["label"], self.num_thresholds).cpu()
 
 
-def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds: int) -> torch.Tensor:
-    """Count voxels by the highest of evenly spaced thresholds from 0 to 1 that their probability reaches.
-
-    Args:
-        probability: probabilities of any shape.
-        label: binary label of the same shape.
-        num_thresholds: number of thresholds.
-
-    Returns:
-        counts ``(2, num_thresholds)``: of healthy voxels, then of tumour voxels.
-
-    Raises:
-        ValueError: when the shapes differ.
-    """
-    probability, label = torch.as_tensor(probability), torch.as_tensor(label)
-    if probability.shape != label.shape:
-        raise ValueError(
-            f"probability and label must have one shape, got {[*probability.shape]} and {[*label.shape]}: "
-            "invert the probability to the geometry of the label."
-        )
-    thresholds = torch.linspace(0, 1, num_thresholds, device=probability.device)
-    place = torch.bucketize(probability.float().clamp(0, 1), thresholds, right=True) - 1
-    place = place + num_thresholds * (label.to(place.device) > 0)
-    return place.flatten().bincount(minlength=2 * num_thresholds).view(2, num_thresholds)
-
-
 def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
     """Turn counts of voxels into the rows that TensorBoard's precision-recall curves take.
 
     Args:
-        counts: ``(2, thresholds)`` as :py:func:`voxel_counts` gives them, added over cases.
+        counts: ``(2, thresholds)`` as :py:func:`~mri_seg.evaluation.threshold_counts.voxel_counts` gives them,
+            added over cases.
 
     Returns:
         ``(6, thresholds)``: true positives, false positives, true negatives, false negatives, precision, recall, with
         voxels at or over a threshold positive. What would be divided by 0 is 0.
     """
     healthy, tumour = counts.sum(dim=1, keepdim=True).double()
-    false_positive, true_positive = counts.flip(1).cumsum(1).flip(1).double()
+    true_positive, false_positive = (each.double() for each in positives(counts))
     precision = true_positive / (true_positive + false_positive).clamp(min=1)
     recall = true_positive / tumour.clamp(min=1)
     return torch.stack(

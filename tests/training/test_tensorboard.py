@@ -20,6 +20,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from mri_seg.evaluation.threshold_counts import voxel_counts
 from mri_seg.networks.attention_unet import AttentionUNet
 from mri_seg.training.tensorboard import (
     LAYOUT,
@@ -29,7 +30,6 @@ from mri_seg.training.tensorboard import (
     TensorBoardSlices,
     model_summary,
     precision_recall_rows,
-    voxel_counts,
     write_metrics,
 )
 from mri_seg.utils.colors import REFERENCE
@@ -226,17 +226,6 @@ class TestSizeOfTheEvents:
         size = sum(file.stat().st_size for file in tmp_path.iterdir())
         megabytes = 50 * size / epochs / 1e6
         assert 10 < megabytes < 50, f"{megabytes:.1f} MB"
-
-
-class TestVoxelCounts:
-    def test_counts_by_the_highest_threshold_reached(self) -> None:
-        probability = torch.tensor([0.0, 0.24, 0.25, 0.5, 0.99, 1.0])
-        label = torch.tensor([0, 0, 1, 1, 0, 1])
-        assert voxel_counts(probability, label, 5).tolist() == [[2, 0, 0, 1, 0], [0, 1, 1, 0, 1]]
-
-    def test_refuses_shapes_that_differ(self) -> None:
-        with pytest.raises(ValueError, match=r"one shape, got \[4\] and \[5\]"):
-            voxel_counts(torch.zeros(4), torch.zeros(5), 5)
 
 
 class TestPrecisionRecallRows:
