@@ -54,17 +54,19 @@ def classify(case: ArchivedCase) -> np.ndarray:
     return kinds
 
 
-def count(case: ArchivedCase) -> dict[str, Any]:
+def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]:
     """Count the mistakes of a case.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
+        kinds: kind of each false pixel, if :py:func:`classify` has found them already.
 
     Returns:
         ``case``, the pixels of each of :py:data:`KINDS`, and ``label_pixels``, ``pred_pixels``, ``overlap_pixels``
         over all slices. The kinds add up to ``label_pixels + pred_pixels - 2 * overlap_pixels``.
     """
-    pixels = np.bincount(classify(case).ravel(), minlength=len(KINDS) + 1)[1:]
+    kinds = classify(case) if kinds is None else kinds
+    pixels = np.bincount(kinds.ravel(), minlength=len(KINDS) + 1)[1:]
     return {
         "case": case.case,
         **dict(zip(KINDS, pixels.tolist())),
