@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.transforms import Invertd, Orientation
+from monai.utils import convert_to_tensor
 
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
@@ -103,7 +104,7 @@ class CaseArchive:
             case = ArchivedCase(
                 case=str(meta["case"]),
                 image=_smallest_type(_shown(batch["flair"])),
-                label=_shown(MetaTensor(label, affine=pred.affine)) > 0,
+                label=_shown(MetaTensor(convert_to_tensor(label, track_meta=False), affine=pred.affine)) > 0,
                 pred=_shown(pred) > 0,
                 probability=_bytes(_shown(item["probability"])),
                 attention=np.zeros((0, *_shown(pred).shape), np.uint8),
