@@ -242,10 +242,10 @@ def summarize(
             summary[f"{name}_interval"] = bootstrap_interval((kept,), statistic, **draw)
         return summary
 
-    tumour = [row for row in slices if row["label_pixels"]]
+    tumor = [row for row in slices if row["label_pixels"]]
     healthy = [row for row in slices if not row["label_pixels"]]
     slice_protocol = {score: over_slices([row[score] for row in slices], slices) for score in SLICE_SCORES}
-    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumour], tumour)
+    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumor], tumor)
     slice_protocol["healthy_slices_with_false_tumour"] = over_slices(
         [float(row["pred_pixels"] > 0) for row in healthy], healthy
     )
@@ -260,7 +260,7 @@ def summarize(
     return {
         "patients": len(patients),
         "slices": len(slices),
-        "tumour_slices": len(tumour),
+        "tumour_slices": len(tumor),
         "slice_protocol": slice_protocol,
         "patient_protocol": patient_protocol,
     }

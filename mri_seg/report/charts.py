@@ -41,7 +41,7 @@ __all__ = [
     "learning_curves",
     "mistakes_bar",
     "precision_recall_curve",
-    "tumour_volumes",
+    "tumor_volumes",
 ]
 
 Row = Mapping[str, Any]
@@ -86,7 +86,7 @@ _STYLE = {
 _LOG_TICKS = (1.0, 2.0, 5.0)
 
 
-def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
+def tumor_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
     """Volumes of reference and prediction, in mL where the size of every patient's voxels is known, else in voxels.
 
     Args:
@@ -143,7 +143,7 @@ def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) ->
 
     Args:
         patients: rows of ``patients.csv`` with ``case`` and ``dice``.
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`; patients without are left out.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`; patients without are left out.
         unit: their unit.
     """
     rows = [(str(row["case"]), float(row["dice"])) for row in patients if str(row["case"]) in volumes]
@@ -168,7 +168,7 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
     the 95 % limits of agreement (bias plus and minus 1.96 standard deviations) where there are two cases or more.
 
     Args:
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`.
         unit: their unit.
     """
     if not volumes:

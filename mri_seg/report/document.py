@@ -259,7 +259,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
     metrics = evaluation.metrics
     counts = [view.counts for view in views]
     total = {kind: sum(row[kind] for row in counts) for kind in KINDS}
-    volumes, unit = charts.tumour_volumes(
+    volumes, unit = charts.tumor_volumes(
         evaluation.patients, {view.case: view.patient["voxel_volume"] for view in views}
     )
     errors = calibration(probabilities)

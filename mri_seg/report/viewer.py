@@ -17,7 +17,7 @@ __all__ = ["key_slice", "pack_case", "poster"]
 
 _ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
 _CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
-_AGREED_TUMOUR = len(KINDS) + 1
+_BOTH = len(KINDS) + 1
 _KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
 
 
@@ -42,7 +42,7 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
     image = case.image[box].astype(np.float32)
     gray = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])
-    classes = np.where(case.label & case.pred, _AGREED_TUMOUR, kinds)[box].astype(np.uint8)
+    classes = np.where(case.label & case.pred, _BOTH, kinds)[box].astype(np.uint8)
     layers = (gray, case.probability[box], classes * _CLASS_STEP)
     return {
         "case": case.case,

@@ -138,7 +138,7 @@ class TensorBoardSlices(TensorBoardHandler):
         if engine.state.epoch % self.interval:
             return
         if not self._slices:
-            self._slices = [_largest_tumour(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
+            self._slices = [_largest_tumor(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
         pictures = _same_size([self._draw(engine.network, *slice_) for slice_ in self._slices])
         sheet = contact_sheet(pictures, with_reference=True)
         tag = "validation/slices and attention of each gate"
@@ -219,12 +219,12 @@ def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
         ``(6, thresholds)``: true positives, false positives, true negatives, false negatives, precision, recall, with
         voxels at or over a threshold positive. What would be divided by 0 is 0.
     """
-    healthy, tumour = counts.sum(dim=1, keepdim=True).double()
+    healthy, tumor = counts.sum(dim=1, keepdim=True).double()
     true_positive, false_positive = (each.double() for each in positives(counts))
     precision = true_positive / (true_positive + false_positive).clamp(min=1)
-    recall = true_positive / tumour.clamp(min=1)
+    recall = true_positive / tumor.clamp(min=1)
     return torch.stack(
-        [true_positive, false_positive, healthy - false_positive, tumour - true_positive, precision, recall]
+        [true_positive, false_positive, healthy - false_positive, tumor - true_positive, precision, recall]
     )
 
 
@@ -362,7 +362,7 @@ def _halve(picture: np.ndarray) -> np.ndarray:
     return F.avg_pool2d(torch.as_tensor(picture, dtype=torch.float32)[None], 2, ceil_mode=True)[0].numpy()
 
 
-def _largest_tumour(case: dict) -> tuple[torch.Tensor, np.ndarray]:
+def _largest_tumor(case: dict) -> tuple[torch.Tensor, np.ndarray]:
     """The case's slice with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
     image, label = (torch.as_tensor(case[key]) for key in ("image", "label"))
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):

@@ -192,9 +192,9 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
     """
     gray = gray_levels(volume)
     candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
-    tumour = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
-    shown = min(rows, tumour.size)
-    places = tumour[((np.arange(shown) + 0.5) * tumour.size / shown).astype(int)]  # the middle of each of equal parts
+    tumor = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
+    shown = min(rows, tumor.size)
+    places = tumor[((np.arange(shown) + 0.5) * tumor.size / shown).astype(int)]  # the middle of each of equal parts
     pictures = []
     for n in places:
         image = np.repeat(gray[..., n, None], 3, axis=-1)

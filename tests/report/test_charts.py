@@ -27,7 +27,7 @@ PATIENTS = [
     }
     for n, place in enumerate(("CS", "CS", "HT", "HT", "HT"), start=1)
 ]
-VOLUMES, UNIT = charts.tumour_volumes(PATIENTS, {})
+VOLUMES, UNIT = charts.tumor_volumes(PATIENTS, {})
 COUNTS = np.random.default_rng(0).integers(1, 99, (2, 256)) * np.array([np.arange(256)[::-1], np.arange(256)])
 MISTAKES = [{"case": "a", **dict(zip(KINDS, (100, 50, 0, 250, 100)))}]
 COMPARISON = compare(PATIENTS, [{**row, "dice": 0.8} for row in PATIENTS])
@@ -155,12 +155,12 @@ class TestEveryChart:
 
 class TestTumourVolumes:
     def test_are_in_ml_where_all_voxels_are_known(self) -> None:
-        volumes, unit = charts.tumour_volumes(PATIENTS[:2], {row["case"]: 5.0 for row in PATIENTS})
+        volumes, unit = charts.tumor_volumes(PATIENTS[:2], {row["case"]: 5.0 for row in PATIENTS})
         assert unit == "mL"
         assert volumes[PATIENTS[1]["case"]] == (9.0, 5.0)
 
     def test_are_in_voxels_where_one_is_not(self) -> None:
-        volumes, unit = charts.tumour_volumes(PATIENTS, {PATIENTS[0]["case"]: 5.0, PATIENTS[1]["case"]: None})
+        volumes, unit = charts.tumor_volumes(PATIENTS, {PATIENTS[0]["case"]: 5.0, PATIENTS[1]["case"]: None})
         assert unit == "voxels"
         assert volumes[PATIENTS[0]["case"]] == (900.0, 1000.0)
 
