@@ -108,9 +108,6 @@ class AttentionUNet(nn.Module):
     network has 1,966,373 parameters. With a ``stem_stride`` of 2 it works at half the resolution from the first
     convolution on, at a quarter of the cost, and interpolates the logits.
 
-    MONAI's ``AttentionUnet`` halves the sides by strided convolutions, has neither residual blocks nor a stem, and does
-    not return its attention coefficients.
-
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input: neighbouring slices or sequences.

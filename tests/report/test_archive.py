@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, Compose, CopyItemsd
 
 from mri_seg.report import CaseArchive, load_case
+
+BUNDLE = Path(__file__).parents[2] / "bundle"
 
 
 def volume(values: np.ndarray) -> MetaTensor:
@@ -49,3 +52,12 @@ class TestCaseArchive:
     def test_says_how_to_keep_the_volume_if_it_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(KeyError, match="copy 'image' to 'flair' by CopyItemsd"):
             evaluate(tmp_path, flair=False)
+
+    @pytest.mark.parametrize(("report", "keeps"), [(False, False), ("false", False), (True, True), ("true", True)])
+    def test_volumes_are_kept_only_for_a_report(self, report: bool | str, keeps: bool) -> None:
+        parser = ConfigParser()
+        parser.read_config(BUNDLE / "configs" / "train.json")
+        assert parser["report"] is False  # training has no use for them
+        parser["report"] = report
+        transforms = parser.get_parsed_content("validate#preprocessing").transforms
+        assert any(isinstance(transform, CopyItemsd) for transform in transforms) is keeps
