@@ -22,13 +22,11 @@ from mri_seg.inference.provenance import (
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.orientation import AXIAL
 from mri_seg.visualize.case_page import case_page
 from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
 
 __all__ = ["OUTPUTS", "Result"]
-
-
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 
 
 _SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
@@ -115,7 +113,7 @@ class Result:
         volume = self.item.get(key)
         if not isinstance(volume, MetaTensor):
             return None
-        volume = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+        volume = Orientation(axcodes=AXIAL, labels=None)(volume)
         rows, columns, _ = affine_to_spacing(volume.affine).tolist()
         if abs(rows / columns - 1) < _SQUARE:
             return _volume(volume)

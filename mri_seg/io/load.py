@@ -26,7 +26,7 @@ from mri_seg.io.metaimage import check_meta_image
 from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
 from mri_seg.utils.messages import reason
-from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, MAX_VOXELS, SizeLimit, TooLargeError
 
 __all__ = ["LoadVolumed"]
 
@@ -35,9 +35,6 @@ _CIFTI_INTENTS = range(3000, 3100)  # NIfTI's codes of connectivity
 
 
 _LARGEST_RATIO = 200.0  # of the sides of a voxel
-
-
-_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
 
 
 class LoadVolumed(MapTransform):
@@ -178,7 +175,7 @@ def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
             if offset > limit.largest:  # all of it would be read, as extensions of the header
                 raise ValueError(f"its voxels are to begin after {offset} bytes")
             expected = voxels * dtype.itemsize + offset
-            found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
+            found = Path(file).stat().st_size * (LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
             if expected > found:
                 raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
         elif is_mgh(file) or is_pair(file):

@@ -18,13 +18,12 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET
 from nibabel.freesurfer.mghformat import header_dtype as _MGH_HEADER
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from mri_seg.utils.size_limit import SizeLimit
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, SizeLimit
 
 __all__ = ["VolumeReader", "check_volume_header", "is_header", "is_mgh", "is_pair", "other_half"]
 
 _MGH = re.compile(r"\.mg[hz]$", re.IGNORECASE)
 _PAIR = re.compile(r"\.(?P<half>hdr|img)(?P<packed>\.gz)?$", re.IGNORECASE)
-_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
 _LARGEST_HEADER = 2**20  # bytes
 _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}  # of a voxel, by the header's type
 
@@ -109,7 +108,7 @@ def check_volume_header(file: Path, limit: SizeLimit) -> None:
     limit.add(file, shape)
     expected = math.prod(map(int, shape)) * size + max(offset, 0)
     packed = data.name.lower().endswith("z")  # .mgz, .gz
-    found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if packed else 1)
+    found = data.stat().st_size * (LARGEST_DEFLATE_RATIO if packed else 1)
     if expected > found:
         raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
 

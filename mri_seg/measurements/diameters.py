@@ -61,7 +61,8 @@ def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diam
     angle is right exactly, in mm, and the two need not cross. Should it be the longer of the two, they change names.
     Pixels that touch only at a corner belong to different parts; the part with the largest product counts, and of
     equally long diameters the one with the longer perpendicular. Of ragged parts with more than a thousand border
-    points only some are tried as ends.
+    points only some are tried as ends. (scikit-image's ``feret_diameter_max`` lets the longest diameter cross holes and
+    the outside, and gives no perpendicular.)
 
     Of all ends the search picks those that were rounded up to whole pixels, so that lengths are on average a little
     too long: the longest diameter by 0.4 to 0.9 pixels for discs of 2 to 30 pixels' radius and 0 to 0.4 for ellipses

@@ -15,15 +15,15 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.transforms import Invertd, Orientation
+from monai.utils import convert_to_tensor
 
-from mri_seg.io.load import LoadVolumed
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
+from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
 
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 _SLICES_AT_ONCE = 8
 
 
@@ -58,10 +58,11 @@ class ArchivedCase:
 class CaseArchive:
     """Handler that writes ``cases/<case>.npz`` for each case of an evaluation.
 
-    Attach it to an evaluator whose output holds ``pred``, ``label`` and ``probability``: volumes ``(1, H, W, D)`` in
-    the geometry of the input, ``pred`` with the metadata ``case`` and ``files``. When the evaluation is complete, the
-    attention of the gates is added to the cases of the gallery, if the network tells it; the first of several processes
-    does so.
+    Attach it to an evaluator whose batches hold ``flair``, the volume as read, and whose output holds ``pred``,
+    ``label`` and ``probability``: volumes ``(1, H, W, D)`` in the geometry of the input, ``pred`` with the metadata
+    ``case``. When the evaluation is complete, the attention of the gates is added to the cases of the gallery, if the
+    network tells it; the first of several processes does so. Which cases these are is known only then, so they are
+    prepared for the network a second time.
 
     Args:
         output_dir: folder of the evaluation.
@@ -82,7 +83,6 @@ class CaseArchive:
         self.dataset = dataset
         self.invert = Invertd("attention", transform=transform, orig_keys="image", nearest_interp=False, to_tensor=True)
         self.enabled = flag(enabled, "report")
-        self.load = LoadVolumed("image")
         self.dice: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -93,14 +93,18 @@ class CaseArchive:
             engine.add_event_handler(Events.COMPLETED, self._add_attention)
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for batch, item in zip(engine.state.batch, engine.state.output, strict=True):
+            if "flair" not in batch:
+                raise KeyError(
+                    "the batch has no 'flair', the volume as read, which the report shows: copy 'image' to 'flair' by "
+                    "CopyItemsd after loading, as bundle/configs/train.json does, or evaluate with --report false."
+                )
             pred, label = item["pred"], item["label"]
             meta = pred.meta
-            volume = self.load({"image": meta["files"].split("\n")})["image"]
             case = ArchivedCase(
                 case=str(meta["case"]),
-                image=_smallest_type(_shown(volume)),
-                label=_shown(MetaTensor(label, affine=pred.affine)) > 0,
+                image=_smallest_type(_shown(batch["flair"])),
+                label=_shown(MetaTensor(convert_to_tensor(label, track_meta=False), affine=pred.affine)) > 0,
                 pred=_shown(pred) > 0,
                 probability=_bytes(_shown(item["probability"])),
                 attention=np.zeros((0, *_shown(pred).shape), np.uint8),
@@ -114,7 +118,7 @@ class CaseArchive:
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
         network = engine.network
-        dice = {case: value for share in all_gather_object(self.dice) for case, value in share.items()}
+        dice = {case: value for part in all_gather_object(self.dice) for case, value in part.items()}
         if not is_main_process() or not hasattr(network, "forward_with_attention"):
             return
         network.eval()
@@ -177,16 +181,16 @@ def load_case(path: PathLike | str) -> ArchivedCase:
 
 def _shown(volume: MetaTensor) -> np.ndarray:
     """Volume ``(1, H, W, D)`` as it is shown ``(H, W, D)``."""
-    return Orientation(axcodes=_DISPLAY, labels=None)(volume).detach().cpu().numpy()[0]
+    return Orientation(axcodes=AXIAL, labels=None)(volume).detach().cpu().numpy()[0]
 
 
 def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
-    oriented = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+    oriented = Orientation(axcodes=AXIAL, labels=None)(volume)
     return tuple(float(step) for step in affine_to_spacing(oriented.affine))
 
 
-def _bytes(share: np.ndarray) -> np.ndarray:
-    return (share.clip(0, 1) * 255).round().astype(np.uint8)
+def _bytes(fraction: np.ndarray) -> np.ndarray:
+    return (fraction.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _smallest_type(volume: np.ndarray) -> np.ndarray:

@@ -29,7 +29,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
-from mri_seg.datasets.lgg.index import institution
 from mri_seg.report.curves import precision_recall
 from mri_seg.report.mistakes import KINDS
 
@@ -38,11 +37,11 @@ __all__ = [
     "calibration_curve",
     "comparison_scatter",
     "dice_against_volume",
-    "dice_by_institution",
+    "dice_by_group",
     "learning_curves",
     "mistakes_bar",
     "precision_recall_curve",
-    "tumour_volumes",
+    "tumor_volumes",
 ]
 
 Row = Mapping[str, Any]
@@ -84,11 +83,10 @@ _STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _PAGE),
     "grid.color": _PAGE,
 }
-_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
 _LOG_TICKS = (1.0, 2.0, 5.0)
 
 
-def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
+def tumor_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
     """Volumes of reference and prediction, in mL where the size of every patient's voxels is known, else in voxels.
 
     Args:
@@ -106,17 +104,16 @@ def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | 
     return volumes, "mL" if known else "voxels"
 
 
-def dice_by_institution(patients: Sequence[Row]) -> str | None:
-    """Draw the Dice of each patient, by institution, with the median of each.
-
-    Institutions come from TCGA identifiers; patients with other names stand together.
+def dice_by_group(patients: Sequence[Row]) -> str | None:
+    """Draw the Dice of each patient, by group, with the median of each.
 
     Args:
-        patients: rows of ``patients.csv`` with ``case`` and ``dice``.
+        patients: rows of ``patients.csv`` with ``case``, ``dice`` and perhaps ``group``, such as the institution;
+            patients without a group stand together.
     """
     if not patients:
         return None
-    groups = _by_institution(patients)
+    groups = _by_group(patients)
     with _chart(height=290) as (figure, axes, tips):
         for place, rows in enumerate(groups.values()):
             values = [dice for _, dice in rows]
@@ -132,13 +129,13 @@ def dice_by_institution(patients: Sequence[Row]) -> str | None:
         axes.grid(visible=False, axis="x")
         _dice_axis(axes.yaxis, [dice for rows in groups.values() for _, dice in rows])
         axes.set_ylabel("Dice of the patient")
-        axes.set_xlabel("institution, number of patients" if len(groups) > 1 else "number of patients")
+        axes.set_xlabel("group, number of patients" if len(groups) > 1 else "number of patients")
         _legend_above(axes)
         described = "; ".join(
             f"{name}: {len(rows)} patients, median {np.median([dice for _, dice in rows]):.3f}"
             for name, rows in groups.items()
         )
-        return _svg(figure, tips, "dice-by-institution", "Dice of each patient by institution", described)
+        return _svg(figure, tips, "dice-by-group", "Dice of each patient by group", described)
 
 
 def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) -> str | None:
@@ -146,7 +143,7 @@ def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) ->
 
     Args:
         patients: rows of ``patients.csv`` with ``case`` and ``dice``.
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`; patients without are left out.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`; patients without are left out.
         unit: their unit.
     """
     rows = [(str(row["case"]), float(row["dice"])) for row in patients if str(row["case"]) in volumes]
@@ -171,7 +168,7 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
     the 95 % limits of agreement (bias plus and minus 1.96 standard deviations) where there are two cases or more.
 
     Args:
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`.
         unit: their unit.
     """
     if not volumes:
@@ -263,12 +260,12 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
     texts = {kind: f"{_amount(n)} ({100 * n / max(total, 1):.0f} %)" for kind, n in pixels.items()}
     with _chart(height=300) as (figure, axes, tips):
         for place, (kind, words) in enumerate(KINDS.items()):
-            colour = _BLUE if kind.endswith("missed") else _RED
-            axes.barh(place + 0.15, pixels[kind], height=0.42, color=colour, gid=f"kind-{kind}")
+            color = _BLUE if kind.endswith("missed") else _RED
+            axes.barh(place + 0.15, pixels[kind], height=0.42, color=color, gid=f"kind-{kind}")
             # Above its bar, words need no margin, which on a phone would take half the width.
             axes.text(0, place - 0.13, f" {words}: {texts[kind]}", va="bottom", ha="left", fontsize=10)
-        for label, colour in (("missed tumour", _BLUE), ("false tumour", _RED)):
-            axes.barh([0], [0], color=colour, label=label)
+        for label, color in (("missed tumour", _BLUE), ("false tumour", _RED)):
+            axes.barh([0], [0], color=color, label=label)
         axes.set_ylim(len(KINDS) - 0.55, -0.65)
         axes.set_xlim(0, max(*pixels.values(), 1) * 1.03)
         axes.set_yticks([])
@@ -312,10 +309,10 @@ def learning_curves(run_dir: str | PathLike[str]) -> str | None:
         return None
     with _chart(height=60 + 150 * len(panels), rows=len(panels)) as (figure, all_axes, _):
         for axes, (name, lines) in zip(np.atleast_1d(all_axes), panels):
-            for (line, values), colour in zip(lines.items(), (_BLUE, _RED)):
+            for (line, values), color in zip(lines.items(), (_BLUE, _RED)):
                 marker = "o" if len(values) < 30 else None
-                dashes = "-" if colour == _BLUE else (0, (5, 2))
-                axes.plot(list(values), list(values.values()), marker=marker, color=colour, ls=dashes, label=line, ms=4)
+                dashes = "-" if color == _BLUE else (0, (5, 2))
+                axes.plot(list(values), list(values.values()), marker=marker, color=color, ls=dashes, label=line, ms=4)
             axes.set_ylabel(name)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -361,14 +358,14 @@ def comparison_scatter(comparison: Mapping[str, Any], *, name: str = "this", oth
         return _svg(figure, tips, "comparison", "Dice of each patient in both evaluations", described)
 
 
-def _by_institution(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
-    """Case and Dice of the patients of each institution, sorted by name, others last."""
-    named = {str(row["case"]): float(row["dice"]) for row in patients}
-    others = "other" if any(map(_TCGA.match, named)) else "all"
+def _by_group(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
+    """Case and Dice of the patients of each group, sorted by name, those without a group last."""
     groups: dict[str, list[tuple[str, float]]] = {}
-    for case, dice in named.items():
-        groups.setdefault(institution(case) if _TCGA.match(case) else others, []).append((case, dice))
-    return dict(sorted(groups.items(), key=lambda group: (group[0] == others, group[0])))
+    for row in patients:
+        groups.setdefault(str(row.get("group") or ""), []).append((str(row["case"]), float(row["dice"])))
+    without = groups.pop("", [])
+    named = dict(sorted(groups.items()))
+    return {**named, "other" if named else "all": without} if without else named
 
 
 def _spread(values: Sequence[float], near: float = 0.02) -> list[float]:

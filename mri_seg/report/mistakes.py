@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.transforms.volume import NormalizeForeground
+from mri_seg.transforms.volume import foreground_mask, median_and_spread
 
 __all__ = ["BORDER", "KINDS", "classify", "count", "false_lesions", "missed_lesions"]
 
@@ -24,8 +24,6 @@ KINDS: dict[str, str] = {
 
 BORDER = 3.0
 """How far from the nearest pixel outside the reference, in pixels within the slice, its border reaches."""
-
-_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
 def classify(case: ArchivedCase) -> np.ndarray:
@@ -56,17 +54,19 @@ def classify(case: ArchivedCase) -> np.ndarray:
     return kinds
 
 
-def count(case: ArchivedCase) -> dict[str, Any]:
+def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]:
     """Count the mistakes of a case.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
+        kinds: kind of each false pixel, if :py:func:`classify` has found them already.
 
     Returns:
         ``case``, the pixels of each of :py:data:`KINDS`, and ``label_pixels``, ``pred_pixels``, ``overlap_pixels``
         over all slices. The kinds add up to ``label_pixels + pred_pixels - 2 * overlap_pixels``.
     """
-    pixels = np.bincount(classify(case).ravel(), minlength=len(KINDS) + 1)[1:]
+    kinds = classify(case) if kinds is None else kinds
+    pixels = np.bincount(kinds.ravel(), minlength=len(KINDS) + 1)[1:]
     return {
         "case": case.case,
         **dict(zip(KINDS, pixels.tolist())),
@@ -86,7 +86,7 @@ def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
         a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
         from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
         z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
-        tissue is the foreground as :py:class:`~mri_seg.transforms.volume.NormalizeForeground` finds it, without
+        tissue is the foreground as :py:func:`~mri_seg.transforms.volume.foreground_mask` finds it, without
         reference and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
     """
     return _describe(case, _separate_lesions(case.pred, case.label))
@@ -150,13 +150,8 @@ def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
 
 def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
     """Intensities of the foreground outside reference and prediction."""
-    image, normalize = case.image.astype(np.float32), NormalizeForeground()
-    finite = np.isfinite(image)
-    if not finite.any():
-        return image[finite]
-    low, high = np.percentile(image[finite], normalize.percentiles)
-    foreground = finite & (image > low + normalize.threshold * (high - low))
-    return image[foreground & ~case.label & ~case.pred]
+    image = case.image.astype(np.float32)
+    return image[foreground_mask(image) & ~case.label & ~case.pred]
 
 
 def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
@@ -164,6 +159,5 @@ def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
     intensities = intensities[np.isfinite(intensities)]
     if not healthy.size or not intensities.size:
         return None
-    lower, median, upper = np.percentile(healthy, (25, 50, 75))
-    spread = (upper - lower) / _IQR_OF_NORMAL
+    median, spread = median_and_spread(healthy)
     return float((intensities.mean(dtype=float) - median) / spread) if spread > 0 else None

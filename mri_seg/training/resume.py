@@ -85,6 +85,7 @@ class TrainingCheckpoint:
     A checkpoint holds the state of all objects given, the trainer's epoch and iteration, every random state, and what
     is known of the best model so far. It is written beside its place, synced to the disk and renamed, with its SHA-256
     in ``checkpoints.json``; a checkpoint that does not agree with it is passed over with a warning, for the one before.
+    (ignite's ``Checkpoint`` saves no random state and no checksum, and does not act on signals.)
 
     On SIGTERM and SIGINT the step that runs is finished, a checkpoint written and the process left with status 128 and
     the number of the signal; a second signal does not wait. The sampler must give the batches of an epoch from where it

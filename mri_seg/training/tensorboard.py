@@ -18,14 +18,14 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mri_seg.evaluation.threshold_counts import positives, voxel_counts
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import all_reduce_sum
 from mri_seg.visualize.overlays import (
-    PREDICTION,
-    REFERENCE,
     attention_overlay,
     contact_sheet,
     draw_contours,
-    grey_levels,
+    gray_levels,
     head_box,
     tile,
 )
@@ -38,7 +38,6 @@ __all__ = [
     "TensorBoardSlices",
     "model_summary",
     "precision_recall_rows",
-    "voxel_counts",
     "write_metrics",
 ]
 
@@ -139,7 +138,7 @@ class TensorBoardSlices(TensorBoardHandler):
         if engine.state.epoch % self.interval:
             return
         if not self._slices:
-            self._slices = [_largest_tumour(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
+            self._slices = [_largest_tumor(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
         pictures = _same_size([self._draw(engine.network, *slice_) for slice_ in self._slices])
         sheet = contact_sheet(pictures, with_reference=True)
         tag = "validation/slices and attention of each gate"
@@ -154,13 +153,13 @@ class TensorBoardSlices(TensorBoardHandler):
         else:
             logits, attention = network(batch), []
         pred = logits[0, 0].sigmoid().cpu().numpy() >= self.threshold
-        grey = grey_levels(image[len(image) // 2].numpy())
-        box = head_box(grey[..., None])  # the air around the head would only make the event files larger
-        picture = draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)])[box]
+        gray = gray_levels(image[len(image) // 2].numpy())
+        box = head_box(gray[..., None])  # the air around the head would only make the event files larger
+        picture = draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)])[box]
         if not attention:
             return picture
         # At full size, four maps of four cases would take more than a megabyte an epoch.
-        small = _halve(grey[box])
+        small = _halve(gray[box])
         maps = [attention_overlay(small, _halve(a[0, 0].float().cpu().numpy()[box])) for a in attention]
         return tile(_same_size([picture, tile(maps, 2)]), 2)
 
@@ -209,48 +208,23 @@ class PrecisionRecallCurve(TensorBoardHandler):
             self._counts += voxel_counts(item["probability"], item["label"], self.num_thresholds).cpu()
 
 
-def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds: int) -> torch.Tensor:
-    """Count voxels by the highest of evenly spaced thresholds from 0 to 1 that their probability reaches.
-
-    Args:
-        probability: probabilities of any shape.
-        label: binary label of the same shape.
-        num_thresholds: number of thresholds.
-
-    Returns:
-        counts ``(2, num_thresholds)``: of healthy voxels, then of tumour voxels.
-
-    Raises:
-        ValueError: when the shapes differ.
-    """
-    probability, label = torch.as_tensor(probability), torch.as_tensor(label)
-    if probability.shape != label.shape:
-        raise ValueError(
-            f"probability and label must have one shape, got {[*probability.shape]} and {[*label.shape]}: "
-            "invert the probability to the geometry of the label."
-        )
-    thresholds = torch.linspace(0, 1, num_thresholds, device=probability.device)
-    place = torch.bucketize(probability.float().clamp(0, 1), thresholds, right=True) - 1
-    place = place + num_thresholds * (label.to(place.device) > 0)
-    return place.flatten().bincount(minlength=2 * num_thresholds).view(2, num_thresholds)
-
-
 def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
     """Turn counts of voxels into the rows that TensorBoard's precision-recall curves take.
 
     Args:
-        counts: ``(2, thresholds)`` as :py:func:`voxel_counts` gives them, added over cases.
+        counts: ``(2, thresholds)`` as :py:func:`~mri_seg.evaluation.threshold_counts.voxel_counts` gives them,
+            added over cases.
 
     Returns:
         ``(6, thresholds)``: true positives, false positives, true negatives, false negatives, precision, recall, with
         voxels at or over a threshold positive. What would be divided by 0 is 0.
     """
-    healthy, tumour = counts.sum(dim=1, keepdim=True).double()
-    false_positive, true_positive = counts.flip(1).cumsum(1).flip(1).double()
+    healthy, tumor = counts.sum(dim=1, keepdim=True).double()
+    true_positive, false_positive = (each.double() for each in positives(counts))
     precision = true_positive / (true_positive + false_positive).clamp(min=1)
-    recall = true_positive / tumour.clamp(min=1)
+    recall = true_positive / tumor.clamp(min=1)
     return torch.stack(
-        [true_positive, false_positive, healthy - false_positive, tumour - true_positive, precision, recall]
+        [true_positive, false_positive, healthy - false_positive, tumor - true_positive, precision, recall]
     )
 
 
@@ -388,7 +362,7 @@ def _halve(picture: np.ndarray) -> np.ndarray:
     return F.avg_pool2d(torch.as_tensor(picture, dtype=torch.float32)[None], 2, ceil_mode=True)[0].numpy()
 
 
-def _largest_tumour(case: dict) -> tuple[torch.Tensor, np.ndarray]:
+def _largest_tumor(case: dict) -> tuple[torch.Tensor, np.ndarray]:
     """The case's slice with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
     image, label = (torch.as_tensor(case[key]) for key in ("image", "label"))
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):

@@ -48,7 +48,8 @@ class RandomAugment:
 
     Crop, rotation, scale, flip and elastic deformation are one resampling. What follows imitates what changes from
     scanner to scanner: low resolution, gamma, contrast, shift, bias field and noise. Neighbouring slices, the channels,
-    are changed alike; noise alone is drawn for each. Draws come from torch's global generator of the device.
+    are changed alike; noise alone is drawn for each. MONAI's random transforms change one item at a time, and resample
+    once for each kind of geometry. Draws come from torch's global generator of the device.
 
     Args:
         size: rows and columns of the result.

@@ -26,12 +26,52 @@ __all__ = [
     "PlaneSpacingd",
     "RequireAxiald",
     "RequireImaged",
+    "foreground_mask",
+    "median_and_spread",
 ]
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 10_000  # voxels
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+
+
+def foreground_mask(
+    volume: np.ndarray, *, threshold: float = 0.12, percentiles: tuple[float, float] = (0.5, 99.5)
+) -> np.ndarray:
+    """Find the foreground of a volume: what is bright relative to the volume's own range.
+
+    Args:
+        volume: intensities of any unit and shape.
+        threshold: where foreground begins, as a fraction of the way between the percentiles, 0 to 1.
+        percentiles: percentiles of the volume taken as its darkest and brightest value.
+
+    Returns:
+        mask of the same shape, bool. Values that are not finite are outside; they count as air, as dark as the darkest
+        value, so that the foreground of a skull-stripped brain is what it is with dark air around it.
+    """
+    finite = np.isfinite(volume)
+    if not finite.any():
+        return finite
+    values = np.where(finite, volume, volume[finite].min())
+    low, high = np.percentile(values, percentiles)
+    return values > low + threshold * (high - low)
+
+
+def median_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Median, and interquartile range in standard deviations of a normal distribution: they ignore outliers.
+
+    Args:
+        values: intensities of any shape.
+
+    Returns:
+        both, of the finite values; 0 and 0 if there is none.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 0.0
+    lower, median, upper = np.percentile(finite, (25, 50, 75))
+    return float(median), float((upper - lower) / _IQR_OF_NORMAL)
 
 
 class NormalizeForeground(Transform):
@@ -71,20 +111,15 @@ class NormalizeForeground(Transform):
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        finite = values[np.isfinite(values)]
-        # What is not a number stands for air, as dark as the darkest: foreground is then what it is with a dark air.
-        values = np.where(np.isfinite(values), values, finite.min()) if finite.size else finite
-        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
-        foreground = values[values > low + self.threshold * (high - low)]
-        lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
-        spread = (upper - lower) / _IQR_OF_NORMAL
+        foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
+        median, spread = median_and_spread(values[foreground] if foreground.any() else values)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
             logger.warning("%s: intensities do not vary, so there is nothing to normalise by.", name)
             spread = 1.0
         lowest, highest = self.limits
-        normalised = (volume - float(median)) / float(spread)
-        return normalised.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
+        normalized = (volume - median) / spread
+        return normalized.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
 
 
 class NormalizeForegroundd(MapTransform):

@@ -17,7 +17,8 @@ from evaluated import make_cases, write_evaluation
 from PIL import Image
 
 from mri_seg.report import write_report
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, contours, grey_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.overlays import contours, gray_levels, head_box
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
@@ -141,8 +142,8 @@ class Shown:
         return self.page.execute_script("return arguments[0].contains(document.activeElement)", self.element)
 
 
-def count_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((pixels == colour).all(axis=-1).sum())
+def count_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((pixels == color).all(axis=-1).sum())
 
 
 class TestStepping:
@@ -205,8 +206,8 @@ class TestLayers:
 
     def test_outlines_are_those_of_the_pictures(self, viewer: Shown) -> None:
         expected = {
-            colour: int(contours(mask[..., 1]).sum())
-            for mask, colour in ((PARTLY_FALSE.label, REFERENCE), (PARTLY_FALSE.pred, PREDICTION))
+            color: int(contours(mask[..., 1]).sum())
+            for mask, color in ((PARTLY_FALSE.label, REFERENCE), (PARTLY_FALSE.pred, PREDICTION))
         }
         assert count_of(viewer.pixels(), PREDICTION) == expected[PREDICTION]
         assert count_of(viewer.press("prediction"), REFERENCE) == expected[REFERENCE]
@@ -215,8 +216,8 @@ class TestLayers:
         viewer.press("reference")
         shown = viewer.press("prediction")
         assert (np.ptp(shown, axis=-1) == 0).all()
-        grey = grey_levels(PARTLY_FALSE.image)
-        expected = grey[(*head_box(grey), 1)]
+        gray = gray_levels(PARTLY_FALSE.image)
+        expected = gray[(*head_box(gray), 1)]
         assert shown.shape[:2] == expected.shape
         assert np.abs(shown[..., 0].astype(int) - expected).max() <= 1
 
@@ -344,8 +345,8 @@ class TestReaders:
     def test_dark_and_light(self, page: Any) -> None:
         def brightness() -> list[float]:
             style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
-            colours = [c.partition("(")[2].strip(")").split(",")[:3] for c in page.execute_script(style)]
-            return [np.mean([float(v) for v in colour]) for colour in colours]
+            colors = [c.partition("(")[2].strip(")").split(",")[:3] for c in page.execute_script(style)]
+            return [np.mean([float(v) for v in color]) for color in colors]
 
         ground, text = brightness()
         assert ground > 200 > text

@@ -270,8 +270,14 @@ class TestDatalist:
                 "image": [str(folder / f"{PATIENT}_{n}.tif") for n in (1, 2, 3)],
                 "label": [str(folder / f"{PATIENT}_{n}_mask.tif") for n in (1, 2, 3)],
                 "case": PATIENT,
+                "group": "CS",
             }
         ]
+
+    def test_patients_whose_names_are_not_tcgas_have_no_group(self, tmp_path: Path) -> None:
+        write_patient(tmp_path / "data", "patient_07")
+        split = write_split(tmp_path / "s.json", {"test": ["patient_07"]})
+        assert [case["group"] for case in datalist(tmp_path / "data", split, "test")] == [""]
 
     def test_all_is_every_patient_of_the_split_sorted(self, dataset: Path, tmp_path: Path) -> None:
         split = write_split(tmp_path / "s.json", {"training": [OTHER], "test": [PATIENT]})

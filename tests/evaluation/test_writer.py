@@ -356,21 +356,30 @@ class TestSummarise:
 class TestBootstrapInterval:
     def test_is_that_of_the_mean_of_many(self) -> None:
         values = np.random.default_rng(1).normal(10, 2, 400)
-        low, high = bootstrap_interval(400, lambda places: values[places].mean(-1))
+        low, high = bootstrap_interval((values,), np.mean)
         assert low < values.mean() < high
         assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
 
     def test_narrows_to_a_point_where_all_agree(self) -> None:
-        assert bootstrap_interval(5, lambda places: np.full(len(places), 0.7)) == pytest.approx([0.7, 0.7])
+        assert bootstrap_interval((np.full(5, 0.7),), np.median) == pytest.approx([0.7, 0.7])
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_needs_two_patients(self, number: int) -> None:
-        assert bootstrap_interval(number, np.mean) is None
+        assert bootstrap_interval((np.ones(number),), np.mean) is None
 
     def test_depends_on_the_seed_alone(self) -> None:
         values = np.random.default_rng(1).normal(size=10)
-        first, second, other = (bootstrap_interval(10, lambda p: values[p].mean(-1), seed=seed) for seed in (0, 0, 1))
+        first, second, other = (bootstrap_interval((values,), np.mean, seed=seed) for seed in (0, 0, 1))
         assert first == second != other
+
+    def test_is_that_of_patients_drawn_with_replacement(self) -> None:
+        values, weights = np.random.default_rng(1).random((2, 12))
+        drawn = np.random.default_rng(5).integers(12, size=(300, 12))
+        expected = np.percentile(values[drawn].sum(axis=1) / weights[drawn].sum(axis=1), (2.5, 97.5))
+        ratio = bootstrap_interval(
+            (values, weights), lambda v, w, axis: v.sum(axis) / w.sum(axis), resamples=300, seed=5
+        )
+        assert ratio == pytest.approx(expected)
 
 
 class TestEvaluationWriter:
@@ -378,10 +387,11 @@ class TestEvaluationWriter:
     def cases(self) -> list[dict]:
         """A shifted prediction, a perfect one of another size, a patient without tumour; the network adds nothing."""
         return [
-            {"image": volume(SHIFTED, case="a"), "label": volume(TUMOUR, case="a")},
+            {"image": volume(SHIFTED, case="a"), "label": volume(TUMOUR, case="a"), "group": "CS"},
             {
                 "image": volume(TUMOUR, shape=(14, 10, 6), case="b", spacing_known=False),
                 "label": volume(TUMOUR, shape=(14, 10, 6), case="b", spacing_known=False),
+                "group": "",
             },
             {"image": volume(case="c"), "label": volume(case="c")},
         ]
@@ -412,6 +422,7 @@ class TestEvaluationWriter:
         assert [row["case"] for row in patients] == ["a", "b", "c"]
         assert [float(row["dice"]) for row in patients] == pytest.approx([0.75, 1, 1])
         assert [row["distance_unit"] for row in patients] == ["mm", "pixel", "mm"]
+        assert [row["group"] for row in patients] == ["CS", "", ""]  # empty, or none in the data set
         assert [(row["case"], row["slice"]) for row in slices[3:6]] == [("a", "4"), ("b", "1"), ("b", "2")]
         assert len(slices) == metrics["slices"] == sum(int(row["slices"]) for row in patients) == 14
         assert metrics["patients"] == 3

@@ -28,8 +28,8 @@ from mri_seg.inference.writer import CaseWriter
 from mri_seg.io.collate import case_batch
 from mri_seg.io.load import LoadVolumed
 from mri_seg.utils.case_flags import add_flag
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.files import sha256
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
 
 # Rows to posterior, columns to the patient's left, slices upwards, as SliceReader has it.
 AS_SHOWN = torch.tensor([[0.0, -1, 0, 30], [-1, 0, 0, 40], [0, 0, 3, -7], [0, 0, 0, 1]], dtype=torch.float64)

@@ -23,16 +23,17 @@ PATIENTS = [
         "dice": f"{0.75 + 0.02 * n}",
         "label_voxels": 900 * n,
         "pred_voxels": 1000,
+        "group": place,
     }
     for n, place in enumerate(("CS", "CS", "HT", "HT", "HT"), start=1)
 ]
-VOLUMES, UNIT = charts.tumour_volumes(PATIENTS, {})
+VOLUMES, UNIT = charts.tumor_volumes(PATIENTS, {})
 COUNTS = np.random.default_rng(0).integers(1, 99, (2, 256)) * np.array([np.arange(256)[::-1], np.arange(256)])
 MISTAKES = [{"case": "a", **dict(zip(KINDS, (100, 50, 0, 250, 100)))}]
 COMPARISON = compare(PATIENTS, [{**row, "dice": 0.8} for row in PATIENTS])
 
 CHARTS: dict[str, Callable[[], str | None]] = {
-    "institutions": lambda: charts.dice_by_institution(PATIENTS),
+    "groups": lambda: charts.dice_by_group(PATIENTS),
     "volumes": lambda: charts.dice_against_volume(PATIENTS, VOLUMES, UNIT),
     "bland_altman": lambda: charts.bland_altman(VOLUMES, UNIT),
     "precision_recall": lambda: charts.precision_recall_curve(COUNTS),
@@ -123,7 +124,7 @@ class TestEveryChart:
 
     def test_labels_its_axes(self, drawn: dict[str, str]) -> None:
         labels = {
-            "institutions": ["Dice of the patient", "institution, number of patients"],
+            "groups": ["Dice of the patient", "group, number of patients"],
             "volumes": ["Dice of the patient", "reference volume (voxels)"],
             "bland_altman": ["predicted − reference (voxels)", "mean of predicted and reference volume (voxels)"],
             "precision_recall": ["precision of voxels", "recall of voxels"],
@@ -137,12 +138,12 @@ class TestEveryChart:
 
     def test_escapes_names(self) -> None:
         name = "a\"<b>&'$x$"
-        svg = charts.dice_by_institution([{"case": name, "dice": 0.5}])
+        svg = charts.dice_by_group([{"case": name, "dice": 0.5}])
         assert points(svg) == {name: f"{name}: Dice 0.500"}
 
     def test_is_none_when_there_is_nothing_to_draw(self, tmp_path: Path) -> None:
         nothing = np.zeros((2, 256), dtype=np.int64)
-        assert charts.dice_by_institution([]) is None
+        assert charts.dice_by_group([]) is None
         assert charts.dice_against_volume([], {}, "mL") is None
         assert charts.bland_altman({}, "mL") is None
         assert charts.precision_recall_curve(nothing) is None
@@ -154,27 +155,27 @@ class TestEveryChart:
 
 class TestTumourVolumes:
     def test_are_in_ml_where_all_voxels_are_known(self) -> None:
-        volumes, unit = charts.tumour_volumes(PATIENTS[:2], {row["case"]: 5.0 for row in PATIENTS})
+        volumes, unit = charts.tumor_volumes(PATIENTS[:2], {row["case"]: 5.0 for row in PATIENTS})
         assert unit == "mL"
         assert volumes[PATIENTS[1]["case"]] == (9.0, 5.0)
 
     def test_are_in_voxels_where_one_is_not(self) -> None:
-        volumes, unit = charts.tumour_volumes(PATIENTS, {PATIENTS[0]["case"]: 5.0, PATIENTS[1]["case"]: None})
+        volumes, unit = charts.tumor_volumes(PATIENTS, {PATIENTS[0]["case"]: 5.0, PATIENTS[1]["case"]: None})
         assert unit == "voxels"
         assert volumes[PATIENTS[0]["case"]] == (900.0, 1000.0)
 
 
-class TestDiceByInstitution:
-    def test_shows_each_patient_and_the_median_of_each_institution(self, drawn: dict[str, str]) -> None:
-        svg = drawn["institutions"]
+class TestDiceByGroup:
+    def test_shows_each_patient_and_the_median_of_each_group(self, drawn: dict[str, str]) -> None:
+        svg = drawn["groups"]
         assert list(points(svg)) == [row["case"] for row in PATIENTS]
         assert points(svg)[PATIENTS[0]["case"]] == f"{PATIENTS[0]['case']}: Dice 0.770"
         assert description(svg) == "CS: 2 patients, median 0.780; HT: 3 patients, median 0.830"
 
-    def test_puts_other_names_together(self) -> None:
+    def test_patients_without_a_group_stand_together(self) -> None:
         mine = [{"case": f"phantom_{n}", "dice": 0.5} for n in range(3)]
-        assert description(charts.dice_by_institution(mine)) == "all: 3 patients, median 0.500"
-        assert description(charts.dice_by_institution(mine + PATIENTS)).endswith("other: 3 patients, median 0.500")
+        assert description(charts.dice_by_group(mine)) == "all: 3 patients, median 0.500"
+        assert description(charts.dice_by_group(mine + PATIENTS)).endswith("other: 3 patients, median 0.500")
 
 
 class TestDiceAgainstVolume:

@@ -18,7 +18,7 @@ from ignite.engine import Engine
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from mri_seg.report import ReportWriter, write_report
+from mri_seg.report import ReportWriter, document, load_case, write_report
 from mri_seg.report.__main__ import main
 from mri_seg.report.mistakes import KINDS, classify
 from mri_seg.report.viewer import key_slice, pack_case, poster
@@ -151,6 +151,27 @@ class TestReport:
         assert "mask empty" not in Page(write_report(tmp_path)).text
 
 
+class TestGroups:
+    def test_are_those_of_the_table(self, tmp_path: Path) -> None:
+        page = Page(write_report(write_evaluation(tmp_path)))
+        assert "CS: 2 patients" in page.source
+        assert "DU: 3 patients" in page.source
+
+    def test_tables_of_earlier_versions_have_none(self, tmp_path: Path) -> None:
+        file = write_evaluation(tmp_path) / "patients.csv"
+        file.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in file.read_text().splitlines()))
+        assert "group" not in file.read_text()
+        assert "all: 5 patients" in Page(write_report(tmp_path)).source
+
+
+class TestReading:
+    def test_every_case_is_read_once(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read = []
+        monkeypatch.setattr(document, "load_case", lambda path: (read.append(path.stem), load_case(path))[1])
+        write_report(folder, tmp_path / "report.html")
+        assert read == [case.case for case in make_cases()]
+
+
 class TestLearningCurves:
     @pytest.mark.parametrize("place", ["run/evaluation", "evaluation"])
     def test_of_the_run_around_the_evaluation_or_at_its_checkpoint(self, place: str, tmp_path: Path) -> None:
@@ -235,6 +256,7 @@ class TestSize:
         # Of the two patients outside the gallery, the one with fewer false pixels.
         assert re.search(r"keep this file small: TCGA_CS_0002_20000101\.", page.text)
         assert {link["href"][1:] for link in page.links()} <= set(page.ids())
+        assert page.source.count("Left out of this file") == 1
 
     def test_pictures_stay_when_no_viewer_fits(
         self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

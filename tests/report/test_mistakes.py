@@ -146,6 +146,16 @@ class TestFalseLesions:
         found = false_lesions(case(tumour, tumour | lesion, image.astype(np.float32)))
         assert found[0]["brightness"] == pytest.approx(3, abs=0.15)
 
+    @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
+    def test_are_as_bright_in_a_skull_stripped_brain_as_in_dark_air(self, outside: float) -> None:
+        image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
+        lesion, air = box((15, 19), (20, 24), (1, 3)), box((0, 12), (0, 32), (0, 5))
+        image[lesion] = 130
+        image[air] = image.min()
+        dark = false_lesions(case(nothing(), lesion, image.copy()))
+        image[air] = outside
+        assert false_lesions(case(nothing(), lesion, image))[0]["brightness"] == dark[0]["brightness"]
+
     def test_have_no_brightness_where_healthy_tissue_does_not_vary(self) -> None:
         assert false_lesions(case(nothing(), box((2, 4), (2, 4), (0, 1))))[0]["brightness"] is None
 

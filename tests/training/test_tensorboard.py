@@ -20,6 +20,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from mri_seg.evaluation.threshold_counts import voxel_counts
 from mri_seg.networks.attention_unet import AttentionUNet
 from mri_seg.training.tensorboard import (
     LAYOUT,
@@ -29,10 +30,9 @@ from mri_seg.training.tensorboard import (
     TensorBoardSlices,
     model_summary,
     precision_recall_rows,
-    voxel_counts,
     write_metrics,
 )
-from mri_seg.visualize.overlays import REFERENCE
+from mri_seg.utils.colors import REFERENCE
 
 GAP, LEGEND = 4, 18  # pixels between pictures, rows above them
 TAG = "validation/slices and attention of each gate"
@@ -89,8 +89,8 @@ def show(folder: Path, network: torch.nn.Module, data: list[dict], epochs: int =
     handler.close()
 
 
-def is_coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (picture == np.array(colour)).all(axis=-1)
+def is_colored(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == np.array(color)).all(axis=-1)
 
 
 class TestLearningRateHandler:
@@ -138,7 +138,7 @@ class TestTensorBoardSlices:
     def test_shows_the_slice_with_the_largest_tumour(self, tmp_path: Path, network: AttentionUNet) -> None:
         show(tmp_path, network, [case(32, corner=16)], threshold=1.0)
         (picture,) = pictures(tmp_path)
-        outline = is_coloured(picture[LEGEND:, :32], REFERENCE)
+        outline = is_colored(picture[LEGEND:, :32], REFERENCE)
         assert outline.sum() == 20  # around 6 x 6 pixels
         assert outline[16:22, 16:22].sum() == 20
 
@@ -164,7 +164,7 @@ class TestTensorBoardSlices:
 
     def test_outline_lies_where_the_padding_moved_the_tumour(self, tmp_path: Path) -> None:
         show(tmp_path, Plain(), [case(size=32, label_size=29, corner=16)], threshold=1.0)
-        outline = is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE)
+        outline = is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE)
         assert outline[17:23, 17:23].sum() == 20  # (32 - 29) // 2 pixels from the top and left
 
     def test_outline_lies_on_an_image_that_was_resampled(self, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ class TestTensorBoardSlices:
         data["image"] = MetaTensor(data["image"], affine=torch.diag(torch.tensor([0.5, 0.5, 1, 1.0])))
         data["label"] = MetaTensor(data["label"], affine=torch.eye(4))
         show(tmp_path, Plain(), [data], threshold=1.0)
-        rows, columns = np.nonzero(is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE))
+        rows, columns = np.nonzero(is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE))
         assert abs(rows.min() - 16) <= 1
         assert abs(rows.max() - 27) <= 1
         assert abs(columns.min() - 16) <= 1
@@ -226,17 +226,6 @@ class TestSizeOfTheEvents:
         size = sum(file.stat().st_size for file in tmp_path.iterdir())
         megabytes = 50 * size / epochs / 1e6
         assert 10 < megabytes < 50, f"{megabytes:.1f} MB"
-
-
-class TestVoxelCounts:
-    def test_counts_by_the_highest_threshold_reached(self) -> None:
-        probability = torch.tensor([0.0, 0.24, 0.25, 0.5, 0.99, 1.0])
-        label = torch.tensor([0, 0, 1, 1, 0, 1])
-        assert voxel_counts(probability, label, 5).tolist() == [[2, 0, 0, 1, 0], [0, 1, 1, 0, 1]]
-
-    def test_refuses_shapes_that_differ(self) -> None:
-        with pytest.raises(ValueError, match=r"one shape, got \[4\] and \[5\]"):
-            voxel_counts(torch.zeros(4), torch.zeros(5), 5)
 
 
 class TestPrecisionRecallRows:

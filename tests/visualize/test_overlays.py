@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.visualize.overlays import (
-    PREDICTION,
-    REFERENCE,
     attention_overlay,
     contact_sheet,
     contours,
     draw_contours,
-    grey_levels,
+    gray_levels,
     head_box,
     panel,
     save_png,
@@ -26,9 +25,9 @@ from mri_seg.visualize.overlays import (
 SIZE = 64
 
 
-def has(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
+def has(picture: np.ndarray, color: tuple[int, int, int]) -> int:
     """Pixels of a colour."""
-    return int((picture == np.array(colour)).all(axis=-1).sum())
+    return int((picture == np.array(color)).all(axis=-1).sum())
 
 
 def sheet_of(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
@@ -90,7 +89,7 @@ class TestContours:
 class TestGreyLevels:
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
     def test_use_the_whole_range_whatever_the_unit(self, scale: float) -> None:
-        levels = grey_levels(np.linspace(-1, 3, 1000).reshape(10, 10, 10) * scale)
+        levels = gray_levels(np.linspace(-1, 3, 1000).reshape(10, 10, 10) * scale)
         assert levels.dtype == np.uint8
         assert levels.shape == (10, 10, 10)
         assert (levels.min(), levels.max()) == (0, 255)
@@ -99,27 +98,27 @@ class TestGreyLevels:
     def test_are_not_spoiled_by_a_hot_pixel(self) -> None:
         volume = np.linspace(0, 1, 1000)
         hot = np.append(volume, 1e6)
-        np.testing.assert_allclose(grey_levels(hot)[:-1].astype(int), grey_levels(volume).astype(int), atol=2)
+        np.testing.assert_allclose(gray_levels(hot)[:-1].astype(int), gray_levels(volume).astype(int), atol=2)
 
     def test_keep_order(self) -> None:
-        assert (np.diff(grey_levels(np.linspace(0, 1, 100)).astype(int)) >= 0).all()
+        assert (np.diff(gray_levels(np.linspace(0, 1, 100)).astype(int)) >= 0).all()
 
     @pytest.mark.parametrize("value", [0, -4, 300])
     def test_of_a_constant_volume_are_constant(self, value: int) -> None:
-        assert np.unique(grey_levels(np.full((4, 4, 2), value))).size == 1
+        assert np.unique(gray_levels(np.full((4, 4, 2), value))).size == 1
 
     @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
     @pytest.mark.parametrize("number", [1, 500], ids=["one voxel", "half of the volume"])
     def test_are_not_spoiled_by_values_that_are_not_finite(self, value: float, level: int, number: int) -> None:
         volume = np.random.default_rng(0).permutation(np.linspace(-1, 3, 1000))
-        expected = grey_levels(volume[number:])
+        expected = gray_levels(volume[number:])
         volume[:number] = value
-        levels = grey_levels(volume)
+        levels = gray_levels(volume)
         assert np.unique(levels[:number]).tolist() == [level]
         np.testing.assert_array_equal(levels[number:], expected)
 
     def test_of_no_finite_value_are_black(self) -> None:
-        assert not grey_levels(np.full((4, 4, 2), np.nan)).any()
+        assert not gray_levels(np.full((4, 4, 2), np.nan)).any()
 
 
 class TestSlicePictures:
@@ -134,10 +133,10 @@ class TestSlicePictures:
 
 class TestDrawContours:
     def test_draws_outlines_and_leaves_the_rest_grey(self) -> None:
-        grey = np.full((9, 9), 77, np.uint8)
+        gray = np.full((9, 9), 77, np.uint8)
         square = np.zeros((9, 9), dtype=bool)
         square[2:7, 2:7] = True
-        picture = draw_contours(grey, [(square, REFERENCE)])
+        picture = draw_contours(gray, [(square, REFERENCE)])
         assert has(picture, REFERENCE) == 16
         assert has(picture, (77, 77, 77)) == 81 - 16
         assert picture.dtype == np.uint8
@@ -148,9 +147,9 @@ class TestDrawContours:
         assert (has(picture, REFERENCE), has(picture, PREDICTION)) == (0, 16)
 
     def test_leaves_the_slice_alone(self) -> None:
-        grey = np.zeros((5, 5), np.uint8)
-        draw_contours(grey, [(np.ones((5, 5)), REFERENCE)])
-        assert not grey.any()
+        gray = np.zeros((5, 5), np.uint8)
+        draw_contours(gray, [(np.ones((5, 5)), REFERENCE)])
+        assert not gray.any()
 
 
 class TestAttentionOverlay:
@@ -170,7 +169,7 @@ class TestAttentionOverlay:
 
 class TestHeadBox:
     def test_holds_the_head_and_a_margin(self, volume: np.ndarray) -> None:
-        rows, columns = head_box(grey_levels(volume), margin=2)
+        rows, columns = head_box(gray_levels(volume), margin=2)
         assert (rows.start, columns.start) == (32 - 23 - 2, 32 - 23 - 2)
         assert (rows.stop, columns.stop) == (32 + 23 + 2 + 1, 32 + 23 + 2 + 1)
 
@@ -202,7 +201,7 @@ class TestContactSheet:
         sheet = sheet_of(volume, mask((29, 39)), mask())
         assert sheet.dtype == np.uint8
         assert sheet.shape[2] == 3
-        rows, columns = head_box(grey_levels(volume))
+        rows, columns = head_box(gray_levels(volume))
         height, width = rows.stop - rows.start, columns.stop - columns.start
         across = round((sheet.shape[1] + 4) / (width + 4))
         down = (sheet.shape[0] - 18 + 4) / (height + 4)
