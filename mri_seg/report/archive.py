@@ -185,8 +185,8 @@ def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
     return tuple(float(step) for step in affine_to_spacing(oriented.affine))
 
 
-def _bytes(share: np.ndarray) -> np.ndarray:
-    return (share.clip(0, 1) * 255).round().astype(np.uint8)
+def _bytes(fractions: np.ndarray) -> np.ndarray:
+    return (fractions.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _smallest_type(volume: np.ndarray) -> np.ndarray:
