@@ -20,8 +20,15 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.utils import get_seed, set_determinism
 
 from mri_seg.config.errors import check_keys, one_line_errors
+from mri_seg.config.options import RULES
 from mri_seg.config.provenance import callers, evaluated_config, evaluated_parser
-from mri_seg.config.validation import RULES, check_value, check_values, check_words, explain_expression
+from mri_seg.config.validation import (
+    check_renamed,
+    check_value,
+    check_values,
+    check_words,
+    explain_expression,
+)
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
 
@@ -82,6 +89,7 @@ def check_options() -> None:
     """
     parser, config = evaluated_parser(), evaluated_config()
     if parser not in _checked:
+        check_renamed(config)
         if _from_command_line():
             check_words(sys.argv[1:])
         check_keys(config, known=_shipped())

@@ -23,7 +23,7 @@ from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
 from mri_seg.measurements.lesions import bounding_box
 from mri_seg.utils.distributed import all_gather_object, is_main_process
-from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
@@ -43,7 +43,8 @@ class EvaluationWriter:
         surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
         resamples: bootstrap resamples of the patients.
         seed: seed of the bootstrap.
-        facts: what was evaluated (section, split, checkpoint); goes into ``metrics.json``.
+        facts: what was evaluated (section, split); goes into ``metrics.json``, with the weights that
+            :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class EvaluationWriter:
 
     def _start(self, engine: Engine) -> None:
         self.patients, self.slices = [], []
-        self._record = run_record(**self.facts)
+        weights = getattr(engine.state, "loaded_weights", None)
+        loaded = {"checkpoint": weights, "checkpoint_sha256": weights and sha256(weights)}
+        self._record = run_record(**{**loaded, **self.facts})
 
     def _add(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):

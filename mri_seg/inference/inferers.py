@@ -62,7 +62,7 @@ class EnsembleInferer(Inferer):
     ) -> None:
         super().__init__()
         self.inferer = inferer
-        self.flip = flag(flip, "flip")
+        self.flip = flag(flip, "tta_flip")
         self.checkpoints = [checkpoints] if isinstance(checkpoints, (str, PathLike)) else list(checkpoints)
         self._others: list[torch.nn.Module] | None = None
 

@@ -37,7 +37,10 @@ _REFERENCE = re.compile(r"@([A-Za-z_]\w*)")
 
 # Options that the sections refer to, but that change no result: weights count by their content, and these say where
 # and in what pieces it is computed, and what is refused.
-_NEUTRAL = {"bundle_root", "checkpoint", "ensemble", "device", "slices_per_batch", "max_voxels", "allow_non_axial"}
+_NEUTRAL = {
+    *("bundle_root", "checkpoint", "ensemble", "float_weights"),
+    *("device", "slices_per_batch", "max_voxels", "allow_non_axial"),
+}
 
 _SHOWN = 12  # characters of a SHA-256 in messages
 

@@ -23,7 +23,6 @@ def quantize(
     network: torch.nn.Module,
     checkpoint: PathLike | str,
     volumes: Dataset,
-    *,
     slices: int = 300,
     keep_float: Sequence[str] = (),
     seed: int = 0,

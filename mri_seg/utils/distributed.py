@@ -23,6 +23,7 @@ __all__ = [
     "init_distributed",
     "is_main_process",
     "local_device",
+    "print_on_main_process",
     "rank",
     "world_size",
 ]
@@ -95,6 +96,12 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Whether this process is the one that writes and tells."""
     return rank() == 0
+
+
+def print_on_main_process(*values: object) -> None:
+    """Print values as ``print`` does, on one of the processes alone."""
+    if is_main_process():
+        print(*values)
 
 
 def first_to_fail() -> bool:

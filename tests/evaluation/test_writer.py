@@ -18,6 +18,7 @@ from monai.transforms import AsDiscreted
 
 from mri_seg.evaluation.metrics import SliceProtocolMetric
 from mri_seg.evaluation.writer import EvaluationWriter, bootstrap_interval, describe, patient_row, slice_rows, summarize
+from mri_seg.utils.files import sha256
 
 Box = tuple[slice, slice, slice]
 
@@ -445,6 +446,16 @@ class TestEvaluationWriter:
         assert metrics["surface_tolerance"] == 2.0
         assert metrics["bootstrap_resamples"] == 50
         assert metrics["versions"]["torch"] == torch.__version__
+
+    def test_says_which_weights_were_loaded(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
+        evaluator.run()
+        assert json.loads((tmp_path / "results" / "metrics.json").read_text())["checkpoint"] is None
+        weights = tmp_path / "own.pt"
+        torch.save(evaluator.network.state_dict(), weights)
+        evaluator.state.loaded_weights = str(weights)
+        evaluator.run()
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert (metrics["checkpoint"], metrics["checkpoint_sha256"]) == (str(weights), sha256(weights))
 
     def test_starts_anew_with_every_run(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
         evaluator.run()

@@ -25,7 +25,7 @@ def options_of(**overrides: object) -> dict:
 class TestOptions:
     NEUTRAL = {  # noqa: RUF012
         *("bundle_root", "dataset_dir", "output_dir", "outputs", "overwrite", "debug", "device"),
-        *("checkpoint", "ensemble"),  # by their content
+        *("checkpoint", "ensemble", "float_weights"),  # by their content
         *("series_uid", "series_description"),  # they choose an input, which counts by its content
         *("slices_per_batch", "max_voxels", "allow_non_axial"),
     }
@@ -44,15 +44,15 @@ class TestOptions:
             "threshold",
             "min_lesion_volume",
             "fill_holes",
-            "flip",
+            "tta_flip",
             "runtime",
             "crop_foreground",
             "spacing",
         } <= found
 
     def test_of_an_override_are_its_value(self) -> None:
-        found = options_of(threshold=0.4, flip="False", pixdim=(1, 1))
-        assert (found["threshold"], found["flip"], found["pixdim"]) == (0.4, False, [1, 1])
+        found = options_of(threshold=0.4, tta_flip="False", pixdim=(1, 1))
+        assert (found["threshold"], found["tta_flip"], found["pixdim"]) == (0.4, False, [1, 1])
         assert json.loads(json.dumps(found)) == found
 
     def test_of_an_expression_are_what_it_gives(self) -> None:

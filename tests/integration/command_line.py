@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"network_def#channels": "[2,4]", "flip": "false", "amp": "false"}
+SMALL = {"network_def#channels": "[2,4]", "tta_flip": "false", "amp": "false"}
 """Options that make inference quick."""
 
 

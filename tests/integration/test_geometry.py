@@ -27,7 +27,7 @@ ORIENTATIONS = [
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped; float32, as bfloat16
 # makes visible steps of the last bits in which resampled volumes differ.
-QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "flip": False, "amp": False}
+QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "tta_flip": False, "amp": False}
 
 SAGITTAL = [[0, 0, 8.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]  # slices from left to right
 

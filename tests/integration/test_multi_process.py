@@ -190,7 +190,7 @@ class TestTraining:
             checkpoint=trained / "model_final.pt",
             output_dir=tmp_path,
             report=False,
-            flip=False,
+            tta_flip=False,
             fill_holes=False,
             **TINY,
         )

@@ -45,7 +45,7 @@ def write_head(file: Path) -> None:
 
 def inference(tmp_path: Path, weights: Path, **options: Any) -> ConfigWorkflow:
     own = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "checkpoint": str(weights)}
-    options = {**own, **SMALL, "flip": False, "outputs": "mask", **options}
+    options = {**own, **SMALL, "tta_flip": False, "outputs": "mask", **options}
     return ConfigWorkflow(files(INFERENCE), workflow_type="infer", logging_file=False, **options)
 
 
