@@ -15,6 +15,7 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import avg_pool2d
 
+from mri_seg.utils.compat import cpu_has_bfloat16
 from mri_seg.utils.flags import flag
 
 __all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "bfloat16_is_fast"]
@@ -186,12 +187,7 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and cpu_has_bfloat16(platform.machine())
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mri_seg.utils.compat import Averager
+
 __all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss", "WeightAveraging"]
 
 
@@ -112,7 +114,7 @@ class ProgressBar(ignite.handlers.ProgressBar):
         super().attach(engine, output_transform=_loss, event_name=every)
 
 
-class WeightAveraging(ignite.handlers.EMAHandler):
+class WeightAveraging(Averager):
     """ignite's ``EMAHandler``, whose average begins at the network's weights of the moment whenever training starts.
 
     A federation sends other weights than the average was made with. A run that is resumed loads its average afterwards.
@@ -130,9 +132,10 @@ class WeightAveraging(ignite.handlers.EMAHandler):
         models = ([*model.parameters(), *model.buffers()] for model in (self.ema_model, self.model))
         self._pairs = list(zip(*models))
 
-    def _update_ema_model(self, engine: Engine, name: str) -> None:
+    def update(self, engine: Engine, name: str) -> None:
+        """Move the average on by a step."""
         if self.handle_buffers != "update":
-            super()._update_ema_model(engine, name)
+            super().update(engine, name)
             return
         averages, latest = zip(*(pair for pair in self._pairs if pair[0].is_floating_point()))
         get_ema_multi_avg_fn(1 - getattr(engine.state, name))(averages, latest, None)

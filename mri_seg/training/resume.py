@@ -23,6 +23,7 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
+from mri_seg.utils.compat import checkpoints_of, set_steps
 from mri_seg.utils.distributed import (
     all_gather_object,
     all_reduce_max,
@@ -158,7 +159,7 @@ class TrainingCheckpoint:
             raise ValueError(f"{path}: holds other parts than this run, apart in {', '.join(sorted(missing))}.")
         for name, thing in self.objects.items():
             if isinstance(thing, LRScheduler) and iteration != state["iteration"]:
-                thing.last_epoch, thing._step_count = iteration, iteration + 1  # of as many steps as it has now
+                set_steps(thing, iteration)  # of as many steps as it has now
             else:
                 thing.load_state_dict(state["objects"][name])
         for saver, saved in zip(self.savers, state["savers"], strict=True):
@@ -377,22 +378,17 @@ def _remove(config: dict[str, Any], name: str) -> None:
 def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:
     """What MONAI's saver has saved, and how good it was."""
     return {
-        name: [[float(item.priority), str(item.filename)] for item in kept._saved]
-        for name, kept in _checkpoints_of(saver).items()
+        name: [[float(priority), str(filename)] for priority, filename in kept.state_dict()["_saved"]]
+        for name, kept in checkpoints_of(saver).items()
     }
 
 
 def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
-    for name, kept in _checkpoints_of(saver).items():
+    for name, kept in checkpoints_of(saver).items():
         # A better model may have taken a file's place after the checkpoint: it will be saved again.
         fixed = kept.save_handler.filename  # the one name that MONAI gives to whatever is the best
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
         kept.load_state_dict({"_saved": there})
-
-
-def _checkpoints_of(saver: CheckpointSaver) -> dict[str, Any]:
-    names = ("_key_metric_checkpoint", "_interval_checkpoint")
-    return {name: getattr(saver, name) for name in names if getattr(saver, name) is not None}
 
 
 def _read_index(folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardHandler
 
+from mri_seg.utils.compat import first_to_count
+
 __all__ = [
     "all_gather_object",
     "all_reduce_max",
@@ -102,7 +104,7 @@ def first_to_fail() -> bool:
     if world_size() == 1:
         return os.environ.get("RANK", "0") == "0"  # before they have joined, all fail alike
     try:
-        return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
+        return first_to_count("mri_seg/failed")
     except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
         return is_main_process()
 
