@@ -20,6 +20,7 @@ from monai.utils import convert_to_tensor
 
 from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, write_json
 
@@ -72,7 +73,7 @@ class EvaluationWriter:
         self._record = run_record(**self.facts)
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for item in state_of(engine).output:
             pred, label = item["pred"], item["label"]
             case = str(pred.meta["case"])
             self.slices += slice_rows(case, pred, label)
@@ -185,7 +186,7 @@ def surface_scores(
         (pred_surface, label_surface, pred_areas),
         (label_surface, pred_surface, label_areas),
     ):
-        distances, order = get_surface_distance(surface, other, spacing=spacing).sort()
+        distances, order = torch.as_tensor(get_surface_distance(surface, other, spacing=spacing)).sort()
         areas = areas[surface][order].double()
         shares = areas.cumsum(0) / areas.sum()
         hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
@@ -231,7 +232,7 @@ def summarize(
 
     def over_patients(values: Sequence[float]) -> dict:
         kept = np.array([v for v in values if not math.isnan(v)])
-        summary = {"patients": len(kept)}
+        summary: dict[str, Any] = {"patients": len(kept)}
         for name, statistic in (("mean", np.mean), ("median", np.median)):
             summary[name] = float(statistic(kept)) if len(kept) else None
             summary[f"{name}_interval"] = bootstrap_interval(len(kept), lambda n: statistic(kept[n], axis=-1), **draw)  # noqa: B023
@@ -313,10 +314,10 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
     """Distance of rows, columns and slices with its unit: mm if all three are known."""
-    known = isinstance(volume, MetaTensor) and all(
-        bool(volume.meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")
-    )
-    return (affine_to_spacing(volume.affine).tolist(), "mm") if known else ([1.0] * 3, "pixel")
+    known = ("spacing_known", "slice_spacing_known")
+    if isinstance(volume, MetaTensor) and all(bool(volume.meta.get(key, True)) for key in known):
+        return affine_to_spacing(volume.affine).tolist(), "mm"
+    return [1.0] * 3, "pixel"
 
 
 def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
@@ -325,7 +326,7 @@ def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
     MONAI crops before it computes distances, too, but converts whole volumes first, which takes three times as long.
     """
     voxels = mask.cpu().numpy()
-    plane = voxels.any(axis=2)
+    plane = np.asarray(voxels.any(axis=2))
     places = [np.flatnonzero(axis) for axis in (plane.any(axis=1), plane.any(axis=0), voxels.any(axis=(0, 1)))]
     return tuple(slice(int(place[0]), int(place[-1]) + 1) if place.size else slice(None) for place in places)
 

@@ -76,7 +76,7 @@ def label_of(path: Path, stem: str, root: Path) -> Label | None:
     if words is None and place is None:
         return None
     own_words = words_of(stem)
-    derivative = words is None and folders[place].lower() == _DERIVATIVES
+    derivative = words is None and place is not None and folders[place].lower() == _DERIVATIVES
     if words is None:
         words = own_words
     while words and _OF_THE_LABEL.fullmatch(words[-1]):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
-from monai.transforms import Invertd, Orientation
+from monai.transforms import Invertd, InvertibleTransform, Orientation
 
 from mri_seg.io.load import LoadVolumed
+from mri_seg.utils.compat import network_of, state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
+from mri_seg.utils.meta_tensors import as_meta_tensor
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
 
@@ -75,7 +78,7 @@ class CaseArchive:
         output_dir: PathLike | str,
         *,
         dataset: Sequence[dict],
-        transform: Callable,
+        transform: InvertibleTransform,
         enabled: bool | str = True,
     ) -> None:
         self.folder = Path(output_dir) / "cases"
@@ -93,7 +96,7 @@ class CaseArchive:
             engine.add_event_handler(Events.COMPLETED, self._add_attention)
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for item in state_of(engine).output:
             pred, label = item["pred"], item["label"]
             meta = pred.meta
             volume = self.load({"image": meta["files"].split("\n")})["image"]
@@ -113,7 +116,7 @@ class CaseArchive:
 
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
-        network = engine.network
+        network: Any = network_of(engine)
         dice = {case: value for share in all_gather_object(self.dice) for case, value in share.items()}
         if not is_main_process() or not hasattr(network, "forward_with_attention"):
             return
@@ -182,7 +185,8 @@ def _shown(volume: MetaTensor) -> np.ndarray:
 
 def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
     oriented = Orientation(axcodes=_DISPLAY, labels=None)(volume)
-    return tuple(float(step) for step in affine_to_spacing(oriented.affine))
+    rows, columns, slices = affine_to_spacing(as_meta_tensor(oriented).affine).tolist()
+    return rows, columns, slices
 
 
 def _bytes(share: np.ndarray) -> np.ndarray:

@@ -229,9 +229,9 @@ def _choose_gallery(evaluation: Evaluation, views: Sequence[_View]) -> None:
         view.first_slice = view.false[0]["slice"]
     for view in views:
         if view.roles:
-            case = _load(evaluation, view.case)
-            view.poster = poster(case, view.first_slice)
-            view.packed = view.packed or _packed(evaluation, case)
+            archived = _load(evaluation, view.case)
+            view.poster = poster(archived, view.first_slice)
+            view.packed = view.packed or _packed(evaluation, archived)
 
 
 def _choose_shown(views: Sequence[_View], room: int) -> None:
@@ -373,7 +373,8 @@ def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str
 
 
 def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    loader: Any = environment.loader  # of the package
+    return loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def _json(content: Any) -> str:

@@ -41,14 +41,14 @@ def partition(number: int, rank: int, world_size: int) -> range:
 
     Example::
 
-        >>> [list(share(5, rank, 3)) for rank in range(3)]
+        >>> [list(partition(5, rank, 3)) for rank in range(3)]
         [[0], [1, 2], [3, 4]]
     """
     return range(number * rank // world_size, number * (rank + 1) // world_size)
 
 
 class ContiguousDistributedSampler(Sampler):
-    """Places of the cases of a data set that this process takes: see :py:func:`share`.
+    """Places of the cases of a data set that this process takes: see :py:func:`partition`.
 
     MONAI's ``DistributedSampler`` repeats cases to make the shares equal, or deals them out like cards; this one keeps
     their order.
@@ -79,7 +79,7 @@ class DistributedEvaluator(Evaluator):
         kwargs: further ones.
     """
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # MONAI's evaluators take this, not data
         """Evaluate; where there is no case, take part in what the others do at the end."""
         if self.state.epoch_length != 0:
             super().run(global_epoch)

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mri_seg.utils.compat import Averager
+from mri_seg.utils.compat import Averager, momentum_schedule, state_of
 
 __all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss", "WeightAveraging"]
 
@@ -70,13 +70,13 @@ class StopOnBadLoss:
         Raises:
             ValueError: when it is not finite, or explodes.
         """
-        loss = float(engine.state.output["loss"].detach())
+        loss = float(state_of(engine).output["loss"].detach())
         usual = statistics.median(self._last) if self._last else math.inf
         self._last.append(loss)
         explodes = self.factor is not None and loss > max(self.factor * usual, self.largest)
         if math.isfinite(loss) and not explodes:
             return
-        batch = engine.state.batch
+        batch = state_of(engine).batch
         names = [self.dataset.describe(int(n)) for n in batch["index"]] if self.dataset and "index" in batch else []
         raise ValueError(
             f"step {engine.state.iteration}: the loss is {loss:g}"
@@ -128,7 +128,7 @@ class WeightAveraging(Averager):
 
     def _begin(self) -> None:
         self.ema_model.load_state_dict(self.model.state_dict())
-        self.momentum_scheduler.event_index = 0
+        momentum_schedule(self).event_index = 0
         models = ([*model.parameters(), *model.buffers()] for model in (self.ema_model, self.model))
         self._pairs = list(zip(*models))
 

@@ -23,7 +23,7 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
-from mri_seg.utils.compat import checkpoints_of, set_steps
+from mri_seg.utils.compat import checkpoints_of, momentum_schedule, set_steps, state_of
 from mri_seg.utils.distributed import (
     all_gather_object,
     all_reduce_max,
@@ -149,11 +149,14 @@ class TrainingCheckpoint:
                 self._former[number] = signal.signal(number, self._on_signal)
         if engine.state.iteration:  # trained by this process: a round of a federation, with the weights it sent
             return
-        found = broadcast_object(find_checkpoint(self.folder) if is_main_process() else None)
+        found: tuple[Path, dict[str, Any]] | None = broadcast_object(
+            find_checkpoint(self.folder) if is_main_process() else None
+        )
         if found is None:
             return
         path, state = found
-        iteration = self._iteration_of(state, engine.state.epoch_length)
+        trainer = state_of(engine)
+        iteration = self._iteration_of(state, trainer.epoch_length)
         missing = self.objects.keys() ^ state["objects"].keys()
         if missing:
             raise ValueError(f"{path}: holds other parts than this run, apart in {', '.join(sorted(missing))}.")
@@ -165,19 +168,20 @@ class TrainingCheckpoint:
         for saver, saved in zip(self.savers, state["savers"], strict=True):
             _load_saver(saver, saved)
         if self.evaluator is not None:
-            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        engine.state.iteration = iteration
-        engine.state.epoch = iteration // engine.state.epoch_length
+            best = state_of(self.evaluator)
+            best.best_metric, best.best_metric_epoch = state["best"]
+        trainer.iteration = iteration
+        trainer.epoch = iteration // trainer.epoch_length
         self._random = [state["random"], *state.get("random_of_others", [])]
-        done = engine.state.epoch, iteration % engine.state.epoch_length
-        if done[0] >= engine.state.max_epochs:
+        done = trainer.epoch, iteration % trainer.epoch_length
+        if done[0] >= trainer.max_epochs:
             logger.info("%s is complete: all %d epochs are done.", self.folder, done[0])
         else:
             logger.info("Resuming from %s, after %d epochs and %d steps.", path, *done)
 
     def _tell_sampler(self, engine: Engine) -> None:
         self.sampler.set_epoch(engine.state.epoch)
-        self.sampler.start = engine.state.iteration % engine.state.epoch_length * self._step
+        self.sampler.start = engine.state.iteration % state_of(engine).epoch_length * self._step
 
     @property
     def _step(self) -> int:
@@ -209,7 +213,7 @@ class TrainingCheckpoint:
             "savers": [_saver_state(saver) for saver in self.savers],
             "best": None
             if self.evaluator is None
-            else [float(self.evaluator.state.best_metric), int(self.evaluator.state.best_metric_epoch)],
+            else [float(state_of(self.evaluator).best_metric), int(state_of(self.evaluator).best_metric_epoch)],
             "random": random_states[0],
             "random_of_others": random_states[1:],
         }
@@ -237,7 +241,7 @@ class TrainingCheckpoint:
     def _stop_if_told(self, engine: Engine) -> None:
         told = all_reduce_max(self._signal or 0)
         # After the last step of an epoch the epoch is finished first, with its validation.
-        if told and engine.state.iteration % engine.state.epoch_length:
+        if told and engine.state.iteration % state_of(engine).epoch_length:
             self._save(engine)
             self._leave(told)
 
@@ -271,11 +275,11 @@ class _Averaging:
 
     def state_dict(self) -> dict[str, Any]:
         # Of the schedule the number of steps alone: the rest is its settings, one of them a function.
-        return {"model": self.handler.ema_model.state_dict(), "steps": self.handler.momentum_scheduler.event_index}
+        return {"model": self.handler.ema_model.state_dict(), "steps": momentum_schedule(self.handler).event_index}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.handler.ema_model.load_state_dict(state["model"])
-        self.handler.momentum_scheduler.event_index = state["steps"]
+        momentum_schedule(self.handler).event_index = state["steps"]
 
 
 def run_folder(output_dir: PathLike | str, resume: bool | str = True) -> Path:

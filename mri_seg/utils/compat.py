@@ -7,14 +7,14 @@ release changes what it rests on; until then ``pyproject.toml`` keeps to the rel
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint, EMAHandler
+from ignite.handlers import BaseParamScheduler, Checkpoint, EMAHandler
 from monai.bundle.config_item import ConfigItem
 from monai.engines import SupervisedEvaluator
 from monai.handlers import CheckpointSaver, TensorBoardHandler
@@ -31,12 +31,16 @@ __all__ = [
     "become",
     "called_from",
     "caller_of",
+    "changes_of",
     "checkpoints_of",
     "cpu_has_bfloat16",
     "first_to_count",
     "gathered_scores",
     "local_scores",
+    "momentum_schedule",
+    "network_of",
     "set_steps",
+    "state_of",
     "unsynced_buffers",
 ]
 
@@ -148,6 +152,15 @@ def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
     return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
 
 
+def network_of(engine: Engine) -> torch.nn.Module:
+    """The network of one of MONAI's engines; ignite, whose events call handlers, knows only engines without.
+
+    Args:
+        engine: a trainer or evaluator of MONAI's.
+    """
+    return getattr(engine, "network")  # noqa: B009
+
+
 class SummaryHandler(TensorBoardHandler):
     """MONAI's handler for TensorBoard, whose writer has no public name."""
 
@@ -155,6 +168,15 @@ class SummaryHandler(TensorBoardHandler):
     def writer(self) -> SummaryWriter:
         """Where to write."""
         return self._writer
+
+    def add_summary(self, summary: Any) -> None:
+        """Write a summary of TensorBoard's that was made elsewhere: ``SummaryWriter`` has no method for it.
+
+        Args:
+            summary: the summary, such as those of ``torch.utils.tensorboard.summary``.
+        """
+        file_writer: Any = self._writer.file_writer
+        file_writer.add_summary(summary)
 
 
 # ignite
@@ -179,6 +201,34 @@ class Averager(EMAHandler):
         self.update(engine, name)
 
 
+def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
+    """The schedule of an average's momentum, whose count of steps belongs to the state of a training.
+
+    ignite's handler has no state of its own, and the attribute is there only once it is attached with a warm-up.
+
+    Args:
+        averager: the handler.
+
+    Raises:
+        ValueError: when it has none.
+    """
+    schedule = getattr(averager, "momentum_scheduler", None)
+    if schedule is None:
+        raise ValueError("the average of the weights has no schedule: give momentum_warmup and warmup_iters.")
+    return schedule
+
+
+def state_of(engine: Engine) -> Any:
+    """The state of an engine, to which handlers add what they like.
+
+    ignite annotates its batch and output as numbers, and knows nothing of what MONAI adds.
+
+    Args:
+        engine: the engine.
+    """
+    return engine.state
+
+
 # PyTorch
 
 
@@ -193,6 +243,15 @@ def set_steps(scheduler: LRScheduler, steps: int) -> None:
         steps: steps done.
     """
     scheduler.last_epoch, scheduler._step_count = steps, steps + 1
+
+
+def changes_of(weights: torch.Tensor) -> int:
+    """How often a tensor was changed in place; PyTorch counts it for autograd, and documents no name for it.
+
+    Args:
+        weights: a tensor made outside of inference mode.
+    """
+    return weights._version
 
 
 def first_to_count(name: str) -> bool:

@@ -109,12 +109,11 @@ def first_to_fail() -> bool:
         return is_main_process()
 
 
-def broadcast_object(value: T) -> T:
-    """The first process's value, on all processes. Every process must call it."""
-    if world_size() == 1:
-        return value
-    values = [value if is_main_process() else None]
-    dist.broadcast_object_list(values, src=0, group=_control)
+def broadcast_object(value: T | None) -> T:
+    """The first process's value, on all processes. Every process must call it; what the others give does not matter."""
+    values: list[Any] = [value if is_main_process() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0, group=_control)
     return values[0]
 
 

@@ -18,8 +18,11 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.data import DataLoader
 from monai.handlers import CheckpointSaver, MeanDice, from_engine
 from monai.metrics import DiceMetric
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import scalar
 
 import mri_seg
 from mri_seg.utils.compat import (
@@ -29,16 +32,21 @@ from mri_seg.utils.compat import (
     become,
     called_from,
     caller_of,
+    changes_of,
     checkpoints_of,
     cpu_has_bfloat16,
     first_to_count,
     gathered_scores,
     local_scores,
+    momentum_schedule,
+    network_of,
     set_steps,
+    state_of,
     unsynced_buffers,
 )
 
 PACKAGE = Path(mri_seg.__file__).parent
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public, in spite of their names
 
 
 @pytest.fixture
@@ -54,14 +62,17 @@ def test_no_other_module_uses_private_names_of_libraries(file: Path) -> None:
     if file.name == "compat.py":
         return
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    ours = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    ours |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    named = [node for node in nodes if isinstance(node, ast.Attribute)]
-    ours |= {node.attr for node in named if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
-    foreign = [node for node in named if node.attr.startswith("_") and not node.attr.endswith("__")]
-    foreign = [node for node in foreign if node.attr not in ours]
-    foreign += [node for node in named if node.attr == "__class__" and isinstance(node.ctx, ast.Store)]
-    imported = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in _private(node)]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    ours = {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            members = [part for statement in node.body for part in ast.walk(statement)]
+            ours |= {part.name for part in members if isinstance(part, ast.FunctionDef)}
+            ours |= {part.id for part in members if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    private = [node for node in attributes if node.attr.startswith("_") and not node.attr.endswith("__")]
+    foreign = [node for node in private if node.attr not in ours | NAMED_TUPLE]
+    foreign += [node for node in attributes if node.attr == "__class__" and isinstance(node.ctx, ast.Store)]
+    imported = [found for node in nodes if isinstance(node, ast.ImportFrom) for found in _private(node)]
     assert [f"{node.lineno}: {ast.unparse(node)}" for node in foreign] + imported == []
 
 
@@ -202,10 +213,26 @@ class TestCheckpointsOf:
         assert checkpoints_of(self.saver(tmp_path, save_final=True)[1]) == {}
 
 
+class TestStateAndNetwork:
+    def test_state_of_a_trainer_has_what_monai_adds_and_takes_what_handlers_add(self) -> None:
+        network = torch.nn.Identity()
+        evaluator = Evaluator(device=torch.device("cpu"), val_data_loader=DataLoader([{}]), network=network)
+        assert network_of(evaluator) is network
+        assert state_of(evaluator).best_metric_epoch == -1
+        state_of(evaluator).own = 3
+        assert evaluator.state.own == 3
+
+
 class TestSummaryHandler:
     def test_writer_is_the_one_given(self) -> None:
         writer = object()
         assert SummaryHandler(writer).writer is writer
+
+    def test_add_summary_writes_one_made_elsewhere(self, tmp_path: Path) -> None:
+        with SummaryWriter(str(tmp_path)) as writer:
+            SummaryHandler(writer).add_summary(scalar("made elsewhere", 2.5))
+        events = EventAccumulator(str(tmp_path)).Reload()
+        assert [event.value for event in events.Scalars("made elsewhere")] == [2.5]
 
 
 class TestAverager:
@@ -234,6 +261,16 @@ class TestAverager:
         averager, _ = self.networks(Averager)
         assert averager.ema_model.weight.item() == pytest.approx(1 - 0.75**2)
 
+    def test_momentum_schedule_counts_the_steps_of_the_warm_up(self) -> None:
+        averager, _ = self.networks(Averager)
+        assert momentum_schedule(averager).event_index == 2
+        momentum_schedule(averager).event_index = 0
+        assert averager.momentum_scheduler.event_index == 0
+
+    def test_momentum_schedule_refuses_an_average_without_warm_up(self) -> None:
+        with pytest.raises(ValueError, match="momentum_warmup"):
+            momentum_schedule(Averager(torch.nn.Linear(1, 1)))
+
 
 class TestSetSteps:
     def schedule(self) -> LambdaLR:
@@ -257,6 +294,22 @@ class TestSetSteps:
         left_out = {"_last_lr"}  # which the next step sets
         states = [{k: v for k, v in one.state_dict().items() if k not in left_out} for one in (set_, stepped)]
         assert states[0] == states[1]
+
+
+class TestChangesOf:
+    def test_grows_with_changes_in_place_alone(self) -> None:
+        weights = torch.zeros(2)
+        before = changes_of(weights)
+        _ = weights + 1
+        assert changes_of(weights) == before
+        weights.add_(1)
+        assert changes_of(weights) > before
+
+    def test_grows_as_weights_are_loaded(self) -> None:
+        network = torch.nn.Linear(1, 1)
+        before = changes_of(network.weight)
+        network.load_state_dict(torch.nn.Linear(1, 1).state_dict())
+        assert changes_of(network.weight) > before
 
 
 @pytest.mark.usefixtures("one_process")
