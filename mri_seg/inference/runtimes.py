@@ -233,7 +233,8 @@ def _version(weights: Iterable[torch.Tensor]) -> int:
 
 
 def _on_cpu(network: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # PyTorch takes it, its annotations do not
+    # PyTorch's annotations leave the memory format out.
+    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 def _channels(network: torch.nn.Module) -> int:

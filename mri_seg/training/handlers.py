@@ -108,7 +108,7 @@ class ProgressBar(ignite.handlers.ProgressBar):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"persist": True, "bar_format": _BAR, **kwargs})
 
-    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]  # configs attach handlers without arguments
         """Attach to a trainer."""
         every = Events.ITERATION_COMPLETED(every=10)  # a log file should not fill with a line a step
         super().attach(engine, output_transform=_loss, event_name=every)
@@ -121,7 +121,7 @@ class WeightAveraging(Averager):
     All weights are averaged by one call: a call for each takes several times as long.
     """
 
-    def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]
+    def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]  # ignite's own, by name
         """Attach to a trainer."""
         engine.add_event_handler(Events.STARTED, self._begin)
         super().attach(engine, **kwargs)

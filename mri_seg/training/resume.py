@@ -23,7 +23,7 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
-from mri_seg.utils.compat import checkpoints_of, momentum_schedule, set_steps, state_of
+from mri_seg.utils.compat import checkpoints_of, fixed_name, momentum_schedule, set_steps, state_of
 from mri_seg.utils.distributed import (
     all_gather_object,
     all_reduce_max,
@@ -390,7 +390,7 @@ def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:
 def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
     for name, kept in checkpoints_of(saver).items():
         # A better model may have taken a file's place after the checkpoint: it will be saved again.
-        fixed = kept.save_handler.filename  # the one name that MONAI gives to whatever is the best
+        fixed = fixed_name(kept)  # the one name that MONAI gives to whatever is the best
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
         kept.load_state_dict({"_saved": there})
 

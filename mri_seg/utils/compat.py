@@ -35,6 +35,7 @@ __all__ = [
     "checkpoints_of",
     "cpu_has_bfloat16",
     "first_to_count",
+    "fixed_name",
     "gathered_scores",
     "local_scores",
     "momentum_schedule",
@@ -150,6 +151,18 @@ def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
     """
     found = {name: getattr(saver, name) for name in ("_key_metric_checkpoint", "_interval_checkpoint")}
     return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
+
+
+def fixed_name(checkpoint: Checkpoint) -> str | None:
+    """The one name that MONAI's saver gives to whatever model such a part of it keeps; None if the name tells the model.
+
+    It is known to the private class alone that writes the files.
+
+    Args:
+        checkpoint: a part, as :py:func:`checkpoints_of` gives it.
+    """
+    disk: Any = checkpoint.save_handler
+    return disk.filename
 
 
 def network_of(engine: Engine) -> torch.nn.Module:

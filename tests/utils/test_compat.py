@@ -36,6 +36,7 @@ from mri_seg.utils.compat import (
     checkpoints_of,
     cpu_has_bfloat16,
     first_to_count,
+    fixed_name,
     gathered_scores,
     local_scores,
     momentum_schedule,
@@ -211,6 +212,12 @@ class TestCheckpointsOf:
 
     def test_parts_that_are_not_asked_for_are_left_out(self, tmp_path: Path) -> None:
         assert checkpoints_of(self.saver(tmp_path, save_final=True)[1]) == {}
+
+    @pytest.mark.parametrize("name", [None, "best.pt"])
+    def test_fixed_name_is_the_one_asked_for(self, tmp_path: Path, name: str | None) -> None:
+        options = {"save_key_metric": True, "key_metric_name": "dice", "key_metric_filename": name}
+        _, saver = self.saver(tmp_path, **options)
+        assert fixed_name(checkpoints_of(saver)["_key_metric_checkpoint"]) == name
 
 
 class TestStateAndNetwork:
