@@ -154,7 +154,7 @@ def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
 
 
 def fixed_name(checkpoint: Checkpoint) -> str | None:
-    """The one name that MONAI's saver gives to whatever model such a part of it keeps; None if the name tells the model.
+    """The one name that MONAI's saver gives to whatever model such a part keeps; None if the name tells the model.
 
     It is known to the private class alone that writes the files.
 
