@@ -398,7 +398,7 @@ def _check_equal(planes: Sequence[_Plane], distances: np.ndarray) -> None:
     """Refuse slices that are not equally far apart."""
     usual = np.sort(distances)[(len(distances) - 1) // 2]  # the lower median: missing slices only widen distances
     tolerance = max(_DISTANCE_TOLERANCE, _RELATIVE_TOLERANCE * usual)
-    for k in np.flatnonzero(np.abs(distances - usual) > tolerance):
+    for k in np.flatnonzero(np.abs(distances - usual) > tolerance).tolist():
         before, after, steps = planes[k], planes[k + 1], round(distances[k] / usual)
         apart = (
             f"{after}: lies {distances[k]:.2f} mm from {before}, its neighbour, where the usual distance is "

@@ -22,6 +22,7 @@ from scipy import stats
 from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
 from mri_seg.measurements.lesions import bounding_box
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, sha256, write_json
 
@@ -78,7 +79,7 @@ class EvaluationWriter:
         self._record = run_record(**{**loaded, **self.facts})
 
     def _add(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+        for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
             pred, label = output["pred"], output["label"]
             case, group = str(pred.meta["case"]), str(batch.get("group") or "")
             self.slices += slice_rows(case, pred, label)
@@ -193,7 +194,7 @@ def surface_scores(
         (pred_surface, label_surface, pred_areas),
         (label_surface, pred_surface, label_areas),
     ):
-        distances, order = get_surface_distance(surface, other, spacing=spacing).sort()
+        distances, order = torch.as_tensor(get_surface_distance(surface, other, spacing=spacing)).sort()
         areas = areas[surface][order].double()
         shares = areas.cumsum(0) / areas.sum()
         hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
@@ -239,7 +240,7 @@ def summarize(
 
     def over_patients(values: Sequence[float]) -> dict:
         kept = np.array([v for v in values if not math.isnan(v)])
-        summary = {"patients": len(kept)}
+        summary: dict[str, Any] = {"patients": len(kept)}
         for name, statistic in (("mean", np.mean), ("median", np.median)):
             summary[name] = float(statistic(kept)) if len(kept) else None
             summary[f"{name}_interval"] = bootstrap_interval((kept,), statistic, **draw)
@@ -331,10 +332,10 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
     """Distance of rows, columns and slices with its unit: mm if all three are known."""
-    known = isinstance(volume, MetaTensor) and all(
-        bool(volume.meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")
-    )
-    return (affine_to_spacing(volume.affine).tolist(), "mm") if known else ([1.0] * 3, "pixel")
+    known = ("spacing_known", "slice_spacing_known")
+    if isinstance(volume, MetaTensor) and all(bool(volume.meta.get(key, True)) for key in known):
+        return affine_to_spacing(volume.affine).tolist(), "mm"
+    return [1.0] * 3, "pixel"
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:

@@ -23,9 +23,10 @@ from monai.utils import ensure_tuple
 
 from mri_seg.dicom.reader import DICOMReader
 from mri_seg.io.metaimage import check_meta_image
-from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
+from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair, load_image
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
 from mri_seg.utils.messages import reason
+from mri_seg.utils.meta_tensors import as_meta_tensor
 from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, MAX_VOXELS, SizeLimit, TooLargeError
 
 __all__ = ["LoadVolumed"]
@@ -114,7 +115,7 @@ class LoadVolumed(MapTransform):
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
             # MONAI puts another affine in place of one with NaN, so look at the file's own.
-            affine = nibabel.load(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
+            affine = load_image(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
         except TooLargeError:
             raise
         except Exception as error:  # each library raises errors of its own for damaged files
@@ -129,22 +130,24 @@ class LoadVolumed(MapTransform):
     @staticmethod
     def _one_volume(volume: MetaTensor, file: str, index: int | None, *, is_label: bool) -> MetaTensor:
         if volume.ndim == 3:  # one slice
-            volume = volume[..., None]
+            volume = as_meta_tensor(volume[..., None])
             volume.affine = to_affine_nd(3, volume.affine)
         if volume.ndim != 4:
             raise ValueError(f"{file}: has {volume.ndim - 1} dimensions, expected a volume of three.")
         count = len(volume)
-        if count > 1 and is_label:
+        if count <= 1:
+            return volume
+        if is_label:
             raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
-        if count > 1 and index is None:
+        if index is None:
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR by `--volume`, 0 to {count - 1}."
             )
-        if count > 1 and not isinstance(index, int):
+        if not isinstance(index, int):
             raise ValueError(f"--volume: {index!r}, expected a whole number, 0 to {count - 1}.")
-        if count > 1 and not 0 <= index < count:
+        if not 0 <= index < count:
             raise ValueError(f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {index}.")
-        return volume[[index]] if count > 1 else volume
+        return as_meta_tensor(volume[[index]])
 
 
 @contextmanager

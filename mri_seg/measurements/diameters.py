@@ -235,7 +235,7 @@ def _stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
     middle = (cut[:, 1:] + cut[:, :-1]) / 2
     pieces = starts[:, None] + middle[..., None] * run[:, None]
     empty = np.diff(cut, axis=1) < _EQUAL  # where a corner is met, two lines are crossed at once
-    return (_in_closed(closed, pieces) | empty).all(axis=1)
+    return np.asarray((_in_closed(closed, pieces) | empty).all(axis=1))
 
 
 def _longest_perpendicular(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
-from monai.transforms import Invertd, Orientation
+from monai.transforms import Invertd, InvertibleTransform, Orientation
 from monai.utils import convert_to_tensor
 
+from mri_seg.utils.compat import network_of, state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
+from mri_seg.utils.meta_tensors import as_meta_tensor
 from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
@@ -76,7 +79,7 @@ class CaseArchive:
         output_dir: PathLike | str,
         *,
         dataset: Sequence[dict],
-        transform: Callable,
+        transform: InvertibleTransform,
         enabled: bool | str = True,
     ) -> None:
         self.folder = Path(output_dir) / "cases"
@@ -93,7 +96,7 @@ class CaseArchive:
             engine.add_event_handler(Events.COMPLETED, self._add_attention)
 
     def _add(self, engine: Engine) -> None:
-        for batch, item in zip(engine.state.batch, engine.state.output, strict=True):
+        for batch, item in zip(state_of(engine).batch, state_of(engine).output, strict=True):
             if "flair" not in batch:
                 raise KeyError(
                     "the batch has no 'flair', the volume as read, which the report shows: copy 'image' to 'flair' by "
@@ -117,7 +120,7 @@ class CaseArchive:
 
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
-        network = engine.network
+        network: Any = network_of(engine)
         dice = {case: value for part in all_gather_object(self.dice) for case, value in part.items()}
         if not is_main_process() or not hasattr(network, "forward_with_attention"):
             return
@@ -160,7 +163,8 @@ def gallery(dice: dict[str, float]) -> dict[str, str]:
 def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
     """Write a case as ``<case>.npz``, whole or not at all."""
     with atomic_write(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **{field.name: np.asarray(getattr(case, field.name)) for field in fields(case)})
+        arrays: dict[str, Any] = {field.name: np.asarray(getattr(case, field.name)) for field in fields(case)}
+        np.savez_compressed(file, **arrays)
 
 
 def load_case(path: PathLike | str) -> ArchivedCase:
@@ -186,7 +190,8 @@ def _shown(volume: MetaTensor) -> np.ndarray:
 
 def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
     oriented = Orientation(axcodes=AXIAL, labels=None)(volume)
-    return tuple(float(step) for step in affine_to_spacing(oriented.affine))
+    rows, columns, slices = affine_to_spacing(as_meta_tensor(oriented).affine).tolist()
+    return rows, columns, slices
 
 
 def _bytes(fraction: np.ndarray) -> np.ndarray:

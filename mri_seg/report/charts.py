@@ -26,6 +26,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
@@ -184,8 +185,8 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
             bias, reach = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
             limits = f"{_amount(bias - reach)} to {_amount(bias + reach)}"
             axes.axhline(bias, color=_RED, label=f"bias {_amount(bias)}")
-            for place, label in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
-                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=label)
+            for place, words in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
+                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=words)
             _legend_above(axes)
             described += f"; bias {_amount(bias)} {unit}, 95 % limits of agreement {limits} {unit}"
         axes.margins(x=0.08, y=0.1)
@@ -410,7 +411,7 @@ def _mean_by_epoch(loss: Mapping[int, ScalarEvent], ends: Mapping[int, ScalarEve
     return {epoch: float(np.mean(v)) for epoch, v in values.items()}
 
 
-def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[float, float]]]]) -> str:
+def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[Any, float]]]]) -> str:
     texts = []
     for name, lines in panels:
         for line, values in lines.items():
@@ -440,8 +441,8 @@ def _short(name: str, most: int = 24) -> str:
 def _chart(*, height: int, rows: int = 1) -> Iterator[tuple[Figure, Any, Tips]]:
     """Figure ``height`` pixels high with axes below each other, in the report's style and no other; and its tips."""
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
-        figure.get_layout_engine().set(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout=layout)
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         axes = figure.subplots(rows, 1, sharex=True)

@@ -241,7 +241,7 @@ def _with_viewers(page: str, views: Sequence[_View], limit: int) -> str:
     """
     parts: Any = template_environment().get_template("report_parts.html").module
     left_out = parts.no_slices()
-    filled = {view.mark: left_out for view in views}
+    filled: dict[str, Any] = {view.mark: left_out for view in views}
     everyone = parts.left_out([view.case for view in views], len(views))
     room = limit - len(page.encode()) - len(everyone.encode()) - len(views) * len(left_out)
     for view in sorted(views, key=lambda view: (not view.roles, -view.false_pixels)):
@@ -383,7 +383,8 @@ def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
 
 
 def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    loader: Any = environment.loader  # of the package
+    return loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def _json(content: Any) -> str:

@@ -123,7 +123,9 @@ def _border(label: np.ndarray) -> np.ndarray:
 
 
 def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndarray]]) -> list[dict[str, Any]]:
-    healthy = _healthy_tissue(case) if lesions else None
+    if not lesions:
+        return []
+    healthy = _healthy_tissue(case)
     rows = []
     for box, lesion in lesions:
         depth = int(lesion.sum(axis=(0, 1)).argmax())

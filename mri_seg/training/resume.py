@@ -23,6 +23,7 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
+from mri_seg.utils.compat import checkpoints_of, fixed_name, momentum_schedule, set_steps, state_of
 from mri_seg.utils.distributed import (
     all_gather_object,
     all_reduce_max,
@@ -149,35 +150,39 @@ class TrainingCheckpoint:
                 self._former[number] = signal.signal(number, self._on_signal)
         if engine.state.iteration:  # trained by this process: a round of a federation, with the weights it sent
             return
-        found = broadcast_object(find_checkpoint(self.folder) if is_main_process() else None)
+        found: tuple[Path, dict[str, Any]] | None = broadcast_object(
+            find_checkpoint(self.folder) if is_main_process() else None
+        )
         if found is None:
             return
         path, state = found
-        iteration = self._iteration_of(state, engine.state.epoch_length)
+        trainer = state_of(engine)
+        iteration = self._iteration_of(state, trainer.epoch_length)
         missing = self.objects.keys() ^ state["objects"].keys()
         if missing:
             raise ValueError(f"{path}: holds other parts than this run, apart in {', '.join(sorted(missing))}.")
         for name, thing in self.objects.items():
             if isinstance(thing, LRScheduler) and iteration != state["iteration"]:
-                thing.last_epoch, thing._step_count = iteration, iteration + 1  # of as many steps as it has now
+                set_steps(thing, iteration)  # of as many steps as it has now
             else:
                 thing.load_state_dict(state["objects"][name])
         for saver, saved in zip(self.savers, state["savers"], strict=True):
             _load_saver(saver, saved)
         if self.evaluator is not None:
-            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        engine.state.iteration = iteration
-        engine.state.epoch = iteration // engine.state.epoch_length
+            best = state_of(self.evaluator)
+            best.best_metric, best.best_metric_epoch = state["best"]
+        trainer.iteration = iteration
+        trainer.epoch = iteration // trainer.epoch_length
         self._random = [state["random"], *state.get("random_of_others", [])]
-        done = engine.state.epoch, iteration % engine.state.epoch_length
-        if done[0] >= engine.state.max_epochs:
+        done = trainer.epoch, iteration % trainer.epoch_length
+        if done[0] >= trainer.max_epochs:
             logger.info("%s is complete: all %d epochs are done.", self.folder, done[0])
         else:
             logger.info("Resuming from %s, after %d epochs and %d steps.", path, *done)
 
     def _tell_sampler(self, engine: Engine) -> None:
         self.sampler.set_epoch(engine.state.epoch)
-        self.sampler.start = engine.state.iteration % engine.state.epoch_length * self._step
+        self.sampler.start = engine.state.iteration % state_of(engine).epoch_length * self._step
 
     @property
     def _step(self) -> int:
@@ -209,7 +214,7 @@ class TrainingCheckpoint:
             "savers": [_saver_state(saver) for saver in self.savers],
             "best": None
             if self.evaluator is None
-            else [float(self.evaluator.state.best_metric), int(self.evaluator.state.best_metric_epoch)],
+            else [float(state_of(self.evaluator).best_metric), int(state_of(self.evaluator).best_metric_epoch)],
             "random": random_states[0],
             "random_of_others": random_states[1:],
         }
@@ -237,7 +242,7 @@ class TrainingCheckpoint:
     def _stop_if_told(self, engine: Engine) -> None:
         told = all_reduce_max(self._signal or 0)
         # After the last step of an epoch the epoch is finished first, with its validation.
-        if told and engine.state.iteration % engine.state.epoch_length:
+        if told and engine.state.iteration % state_of(engine).epoch_length:
             self._save(engine)
             self._leave(told)
 
@@ -271,11 +276,11 @@ class _Averaging:
 
     def state_dict(self) -> dict[str, Any]:
         # Of the schedule the number of steps alone: the rest is its settings, one of them a function.
-        return {"model": self.handler.ema_model.state_dict(), "steps": self.handler.momentum_scheduler.event_index}
+        return {"model": self.handler.ema_model.state_dict(), "steps": momentum_schedule(self.handler).event_index}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.handler.ema_model.load_state_dict(state["model"])
-        self.handler.momentum_scheduler.event_index = state["steps"]
+        momentum_schedule(self.handler).event_index = state["steps"]
 
 
 def run_folder(output_dir: PathLike | str, resume: bool | str = True) -> Path:
@@ -378,22 +383,17 @@ def _remove(config: dict[str, Any], name: str) -> None:
 def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:
     """What MONAI's saver has saved, and how good it was."""
     return {
-        name: [[float(item.priority), str(item.filename)] for item in kept._saved]
-        for name, kept in _checkpoints_of(saver).items()
+        name: [[float(priority), str(filename)] for priority, filename in kept.state_dict()["_saved"]]
+        for name, kept in checkpoints_of(saver).items()
     }
 
 
 def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
-    for name, kept in _checkpoints_of(saver).items():
+    for name, kept in checkpoints_of(saver).items():
         # A better model may have taken a file's place after the checkpoint: it will be saved again.
-        fixed = kept.save_handler.filename  # the one name that MONAI gives to whatever is the best
+        fixed = fixed_name(kept)  # the one name that MONAI gives to whatever is the best
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
         kept.load_state_dict({"_saved": there})
-
-
-def _checkpoints_of(saver: CheckpointSaver) -> dict[str, Any]:
-    names = ("_key_metric_checkpoint", "_interval_checkpoint")
-    return {name: getattr(saver, name) for name in names if getattr(saver, name) is not None}
 
 
 def _read_index(folder: Path) -> list[dict[str, Any]]:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from monai.handlers import TensorBoardHandler
 from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from mri_seg.evaluation.threshold_counts import positives, voxel_counts
 from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.utils.compat import SummaryHandler, network_of, state_of
 from mri_seg.utils.distributed import all_reduce_sum
 from mri_seg.visualize.overlays import (
     attention_overlay,
@@ -68,7 +68,7 @@ def write_metrics(engine: Engine, writer: SummaryWriter) -> None:
         writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
 
 
-class LearningRateHandler(TensorBoardHandler):
+class LearningRateHandler(SummaryHandler):
     """Write the learning rate of a trainer's optimizer at the end of every epoch.
 
     Args:
@@ -93,10 +93,10 @@ class LearningRateHandler(TensorBoardHandler):
 
     def __call__(self, engine: Engine) -> None:
         """Write."""
-        self._writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
+        self.writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], engine.state.epoch)
 
 
-class TensorBoardSlices(TensorBoardHandler):
+class TensorBoardSlices(SummaryHandler):
     """Write one picture an epoch of a fixed set of validation slices.
 
     Each slice is FLAIR with the outlines of reference and prediction. If the network has ``forward_with_attention``,
@@ -139,19 +139,17 @@ class TensorBoardSlices(TensorBoardHandler):
             return
         if not self._slices:
             self._slices = [_largest_tumor(self.dataset[n]) for n in range(min(self.number, len(self.dataset)))]
-        pictures = _same_size([self._draw(engine.network, *slice_) for slice_ in self._slices])
+        pictures = _same_size([self._draw(network_of(engine), *slice_) for slice_ in self._slices])
         sheet = contact_sheet(pictures, with_reference=True)
         tag = "validation/slices and attention of each gate"
-        self._writer.add_image(tag, sheet, engine.state.epoch, dataformats="HWC")
+        self.writer.add_image(tag, sheet, engine.state.epoch, dataformats="HWC")
 
     @torch.no_grad()
     def _draw(self, network: torch.nn.Module, image: torch.Tensor, label: np.ndarray) -> np.ndarray:
         network.eval()
         batch = image[None].to(next(network.parameters()).device)
-        if hasattr(network, "forward_with_attention"):
-            logits, attention = network.forward_with_attention(batch)
-        else:
-            logits, attention = network(batch), []
+        with_attention: Any = getattr(network, "forward_with_attention", None)
+        logits, attention = with_attention(batch) if with_attention else (network(batch), [])
         pred = logits[0, 0].sigmoid().cpu().numpy() >= self.threshold
         gray = gray_levels(image[len(image) // 2].numpy())
         box = head_box(gray[..., None])  # the air around the head would only make the event files larger
@@ -164,7 +162,7 @@ class TensorBoardSlices(TensorBoardHandler):
         return tile(_same_size([picture, tile(maps, 2)]), 2)
 
 
-class PrecisionRecallCurve(TensorBoardHandler):
+class PrecisionRecallCurve(SummaryHandler):
     """Write the precision-recall curve of all voxels of the validation cases together, every epoch.
 
     Attach it to an evaluator whose output holds ``probability``, from 0 to 1, and ``label``, volumes of one shape.
@@ -197,14 +195,14 @@ class PrecisionRecallCurve(TensorBoardHandler):
     def __call__(self, engine: Engine) -> None:
         """Write the curve of the cases seen in this epoch."""
         tag, epoch = "validation/precision and recall of voxels", engine.state.epoch
-        curve = precision_recall_rows(all_reduce_sum(self._counts)).numpy()
-        self._writer.add_pr_curve_raw(tag, *curve, global_step=epoch, num_thresholds=self.num_thresholds)
+        tp, fp, tn, fn, precision, recall = precision_recall_rows(all_reduce_sum(self._counts)).numpy()
+        self.writer.add_pr_curve_raw(tag, tp, fp, tn, fn, precision, recall, epoch, self.num_thresholds)
 
     def _reset(self, engine: Engine) -> None:
         self._counts.zero_()
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for item in state_of(engine).output:
             self._counts += voxel_counts(item["probability"], item["label"], self.num_thresholds).cpu()
 
 
@@ -228,7 +226,7 @@ def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
     )
 
 
-class RunDescription(TensorBoardHandler):
+class RunDescription(SummaryHandler):
     """Write what a run is, and how it ended, so that runs compare.
 
     At the start: the layout of the page of custom scalars, the config and the network as text, and the
@@ -268,14 +266,14 @@ class RunDescription(TensorBoardHandler):
         self.validator.add_event_handler(Events.EPOCH_COMPLETED, self._validated)
 
     def _start(self, engine: Engine) -> None:
-        self._writer.add_custom_scalars(LAYOUT)
-        self._writer.add_text("run/network", model_summary(self.network))
+        self.writer.add_custom_scalars(LAYOUT)
+        self.writer.add_text("run/network", model_summary(self.network))
         if self.config_file is not None and self.config_file.is_file():
-            self._writer.add_text("run/config", f"```json\n{self.config_file.read_text(encoding='utf-8')}```")
+            self.writer.add_text("run/config", f"```json\n{self.config_file.read_text(encoding='utf-8')}```")
         experiment, session_start, _ = self._hparams()
         for summary in (experiment, session_start):
-            self._writer.file_writer.add_summary(summary)
-        self._writer.flush()
+            self.add_summary(summary)
+        self.writer.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far and its metrics, for a run that goes on later."""
@@ -287,16 +285,16 @@ class RunDescription(TensorBoardHandler):
         self._best = epoch, dict(metrics)
 
     def _validated(self, validator: Engine) -> None:
-        if validator.state.best_metric_epoch == validator.state.epoch:
+        if state_of(validator).best_metric_epoch == validator.state.epoch:
             self._best = validator.state.epoch, dict(validator.state.metrics)
-        self._writer.flush()
+        self.writer.flush()
 
     def _complete(self, engine: Engine) -> None:
         epoch, metrics = self._best
         for name, value in metrics.items():
-            self._writer.add_scalar(f"validation_best/{name}", value, epoch)
-        self._writer.file_writer.add_summary(self._hparams()[2])
-        self._writer.flush()
+            self.writer.add_scalar(f"validation_best/{name}", value, epoch)
+        self.add_summary(self._hparams()[2])
+        self.writer.flush()
 
     def _hparams(self) -> tuple:
         """What ``SummaryWriter.add_hparams`` writes, but it would do so into a folder of its own."""

@@ -135,11 +135,11 @@ class RandomAugment:
         size, whole = self.size[::-1], source[::-1]
         cos, sin = angle.cos(), angle.sin()
         turn = [mirror * cos / scales[1], -mirror * sin / scales[0], sin / scales[1], cos / scales[0]]
-        turn = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
+        turns = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
         slacks = [max(n - m, 0) / n for m, n in zip(size, whole)]
         move = torch.stack([self._uniform(one, -slack, slack) for slack in slacks], 1)[..., None, None]
         columns, rows = ((2 * torch.arange(m, device=image.device) + 1) / m - 1 for m in size)
-        across, down = turn[..., None, None].unbind(2)
+        across, down = turns[..., None, None].unbind(2)
         grid = (across * columns + move) + down * rows[:, None]  # (B, 2, h, w)
         half = grid.new_tensor(whole)[:, None, None] / 2
         grid = self._on_some(grid, lambda grid: grid + self._displacement(grid) / half).movedim(1, -1)

@@ -89,8 +89,8 @@ class NormalizeForeground(Transform):
 
     Example::
 
-        >>> NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1
-        tensor(True)
+        >>> bool(NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1)
+        True
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class PlaneSpacingd(Spacingd):
         self.pixdim = pixdim
         self.max_voxels = max_voxels
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
 
         Raises:
@@ -186,11 +186,11 @@ class PlaneSpacingd(Spacingd):
         # Spacingd takes every entry whose name begins with a key's for metadata: MONAI Label's image_path is a text.
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
-    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample back to the grid before this transform."""
         return super().inverse(data) if self._spacing_known(data) else dict(data)
 
-    def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
+    def _spacing_known(self, data: Mapping[Hashable, Any]) -> bool:
         return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardHandler
 
+from mri_seg.utils.compat import first_to_count
+
 __all__ = [
     "all_gather_object",
     "all_reduce_max",
@@ -109,17 +111,16 @@ def first_to_fail() -> bool:
     if world_size() == 1:
         return os.environ.get("RANK", "0") == "0"  # before they have joined, all fail alike
     try:
-        return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
+        return first_to_count("mri_seg/failed")
     except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
         return is_main_process()
 
 
-def broadcast_object(value: T) -> T:
-    """The first process's value, on all processes. Every process must call it."""
-    if world_size() == 1:
-        return value
-    values = [value if is_main_process() else None]
-    dist.broadcast_object_list(values, src=0, group=_control)
+def broadcast_object(value: T | None) -> T:
+    """The first process's value, on all processes. Every process must call it; what the others give does not matter."""
+    values: list[Any] = [value if is_main_process() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0, group=_control)
     return values[0]
 
 

@@ -315,3 +315,14 @@ class TestConfigs:
         assert swapped["label"].sum() > 0
         np.testing.assert_array_equal(swapped["label"].numpy(), plain["label"].numpy())
         assert swapped["label"].shape == swapped["image"].shape
+
+
+class TestLabelsWithoutFiles:
+    @pytest.mark.parametrize(
+        ("meta", "name"), [({}, "label"), ({"filename_or_obj": "P1_mask.nii.gz"}, "P1_mask.nii.gz")]
+    )
+    def test_label_of_a_host_is_refused_by_whatever_name_it_has(self, meta: dict[str, Any], name: str) -> None:
+        image = MetaTensor(torch.zeros(1, 4, 4, 4))
+        label = MetaTensor(torch.zeros(1, 4, 4, 5), meta=meta)
+        with pytest.raises(ValueError, match=f"^{name}: this label does not fit"):
+            LabelToImageGridd("label")({"image": image, "label": label})
