@@ -159,7 +159,8 @@ def gallery(dice: dict[str, float]) -> dict[str, str]:
 def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
     """Write a case as ``<case>.npz``, whole or not at all."""
     with atomic_write(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **{field.name: np.asarray(getattr(case, field.name)) for field in fields(case)})
+        arrays: dict[str, Any] = {field.name: np.asarray(getattr(case, field.name)) for field in fields(case)}
+        np.savez_compressed(file, **arrays)
 
 
 def load_case(path: PathLike | str) -> ArchivedCase:
