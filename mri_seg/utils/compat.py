@@ -281,7 +281,7 @@ def first_to_count(name: str) -> bool:
     return dist.distributed_c10d._get_default_store().add(name, 1) == 1
 
 
-def unsynced_buffers() -> dict[str, bool]:
+def unsynced_buffers() -> dict[str, Any]:
     """The argument of ``DistributedDataParallel`` that leaves a network's buffers alone: PyTorch 2.13 renamed it."""
     names = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
