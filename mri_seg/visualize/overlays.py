@@ -43,11 +43,11 @@ _GAP = 4  # pixels between slices
 
 
 def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles of the finite values of a volume: NaN often marks what lies outside a brain, and has no grey level.
+    """Percentiles of the finite values of a volume; NaN often marks the outside of the brain and has no gray level.
 
     Args:
         volume: intensities of any shape.
-        percentiles: the two percentiles wanted, 0 to 100.
+        percentiles: the two percentiles, 0 to 100.
 
     Returns:
         both values; 0 and 0 if no value is finite.
@@ -58,14 +58,14 @@ def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> 
 
 
 def grey_levels(volume: np.ndarray, percentiles: tuple[float, float] = (1.0, 99.7)) -> np.ndarray:
-    """Map intensities to grey levels, the same for every slice of a volume.
+    """Map intensities to gray levels, with the same window for every slice of a volume.
 
     Args:
         volume: intensities of any unit and shape.
-        percentiles: percentiles of the volume's finite values shown as black and white.
+        percentiles: percentiles of the volume's finite values that are shown as black and as white.
 
     Returns:
-        grey levels 0 to 255 of the same shape, uint8; NaN is black, as is minus infinity, and infinity is white.
+        gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
     low, high = finite_percentiles(volume, percentiles)
     share = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
@@ -73,13 +73,13 @@ def grey_levels(volume: np.ndarray, percentiles: tuple[float, float] = (1.0, 99.
 
 
 def contours(masks: np.ndarray) -> np.ndarray:
-    """Outlines one pixel wide, inside the mask.
+    """Find the outlines of masks, one pixel wide and inside the mask.
 
     Args:
         masks: binary slices ``(..., H, W)``.
 
     Returns:
-        bool array of the same shape, true on pixels of the mask with a neighbour (of 4) outside it.
+        bool array of the same shape: true on pixels of the mask that have one of their 4 neighbors outside it.
     """
     mask = torch.as_tensor(np.asarray(masks) > 0)
     outside = F.pad(~mask, (1, 1, 1, 1), value=True)
@@ -88,10 +88,10 @@ def contours(masks: np.ndarray) -> np.ndarray:
 
 
 def draw_contours(grey: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]]) -> np.ndarray:
-    """Draw outlines of masks over a grey slice, later ones on top.
+    """Draw outlines of masks over a gray slice, later ones on top.
 
     Args:
-        grey: grey levels ``(H, W)``.
+        grey: gray levels ``(H, W)``.
         masks: binary masks ``(H, W)`` with the colour of each.
 
     Returns:
@@ -104,11 +104,11 @@ def draw_contours(grey: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]]) 
 
 
 def attention_overlay(grey: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Show attention over a grey slice: dark blue where it is weakest, yellow where it is strongest.
+    """Show attention over a gray slice: dark blue where it is weakest, yellow where it is strongest.
 
     Args:
-        grey: grey levels ``(H, W)``.
-        coefficients: attention coefficients ``(H, W)`` from 0 to 1, stretched to the slice's own range.
+        grey: gray levels ``(H, W)``.
+        coefficients: attention coefficients ``(H, W)`` from 0 to 1; they are stretched to the range of the slice.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
@@ -122,13 +122,13 @@ def attention_overlay(grey: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
 
 
 def head_box(grey: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
-    """Rows and columns that hold the head in any slice, with a margin in pixels.
+    """Rows and columns that contain the head in any slice, with a margin in pixels.
 
     Args:
-        grey: grey levels ``(H, W, D)``.
-        margin: pixels kept around the head.
+        grey: gray levels ``(H, W, D)``.
+        margin: number of pixels kept around the head.
     """
-    bright = (grey > 25).mean(axis=2) > 0.05  # in one slice of twenty or more: the head, not noise in the air
+    bright = (grey > 25).mean(axis=2) > 0.05  # bright in at least 5 % of the slices, so not noise in the air
     box = []
     for axis in (1, 0):
         places = np.flatnonzero(bright.any(axis=axis))
@@ -138,7 +138,7 @@ def head_box(grey: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
 
 
 def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Lay pictures ``(H, W, 3)`` of one size out in rows on black."""
+    """Arrange pictures ``(H, W, 3)`` of one size in rows on a black background."""
     height, width = pictures[0].shape[:2]
     rows = math.ceil(len(pictures) / columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), dtype=np.uint8)
@@ -149,7 +149,7 @@ def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> list[np.ndarray]:
-    """Draw each slice of a volume, from the lowest, with the outline of the prediction and of the reference if any.
+    """Draw each slice of a volume, from the lowest, with the outlines of the prediction and, if given, the reference.
 
     Args:
         volume: FLAIR intensities ``(H, W, D)``, rows anterior to posterior, columns right to left.
@@ -169,11 +169,11 @@ def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | Non
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> np.ndarray:
-    """Lay the slices of a volume out on one sheet, numbered from 1, with a legend.
+    """Arrange the slices of a volume on one sheet, numbered from 1, with a legend.
 
     Args:
-        pictures: the slices ``(h, w, 3)`` as :py:func:`slice_pictures` draws them.
-        with_reference: whether they have the outline of a reference.
+        pictures: the slices ``(h, w, 3)`` from :py:func:`slice_pictures`.
+        with_reference: whether the pictures show the outline of a reference.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
@@ -191,11 +191,12 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
     Args:
         volume: FLAIR intensities ``(H, W, D)``.
         pred: binary prediction ``(H, W, D)``, yellow.
-        label: binary reference ``(H, W, D)``, grey.
-        rows: how many slices to show, spread evenly over those with tumour in the reference, or else the prediction.
+        label: binary reference ``(H, W, D)``, gray.
+        rows: number of slices to show, spread evenly over the slices with tumour in the reference; if there are none,
+            over those with tumour in the prediction.
 
     Returns:
-        picture ``(h, w, 3)``, uint8, a row a slice.
+        picture ``(h, w, 3)``, uint8, with one row per slice.
     """
     grey = grey_levels(volume)
     candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
@@ -207,7 +208,7 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
         image = np.repeat(grey[..., n, None], 3, axis=-1)
         mask = np.repeat((label[..., n, None] > 0).astype(np.uint8) * 255, 3, axis=-1)
         overlay = image.astype(np.float32)
-        # Grey first and nearly opaque, so that what the prediction misses stands out on bright tissue.
+        # Gray comes first and is nearly opaque, so that missed tumour stands out on bright tissue.
         for part, colour, opacity in ((label, _PANEL_MASK, 0.85), (pred, _PANEL_PREDICTION, 0.6)):
             inside = part[..., n] > 0
             overlay[inside] = (1 - opacity) * overlay[inside] + opacity * np.array(colour)
@@ -216,7 +217,7 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
 
 
 def save_png(path: PathLike | str, picture: np.ndarray) -> None:
-    """Write a picture ``(H, W, 3)`` so that the file is whole or not there."""
+    """Write a picture ``(H, W, 3)`` as PNG; a partly written file is never left."""
     with atomic_write(path) as unfinished:
         Image.fromarray(picture).save(
             unfinished, format="PNG", compress_level=3
