@@ -59,7 +59,7 @@ class LoadVolumed(MapTransform):
         max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
         case_key: key of the case's name, written to the metadata as ``case``; without it, the name comes from the file.
             The names of the files go to the metadata as ``files``, a line each.
-        allow_missing_keys: whether to pass over missing keys.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: on loading, when a file cannot be read, declares more than ``max_voxels``, is not one volume,

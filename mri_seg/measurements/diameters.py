@@ -1,7 +1,7 @@
 """The two RANO diameters of a lesion in a slice, both inside its outline.
 
-skimage's ``feret_diameter_max`` (``skimage.measure.regionprops``) does not do: it is the diameter of the convex hull, so
-it may cross a hole or the outside of the lesion, and it has no perpendicular diameter.
+skimage's ``feret_diameter_max`` (of ``regionprops``) is not used: it measures the convex hull, so it may cross a hole
+or the outside of the lesion, and it gives no perpendicular diameter.
 """
 
 from __future__ import annotations
