@@ -1,4 +1,4 @@
-"""Evaluate predictions by both protocols and write tables of slices and patients."""
+"""Evaluate predictions by the slice and the patient protocol, and write tables of slices and patients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
-_HAUSDORFF_SHARE = 0.95  # of a surface that lies within the distance
+_HAUSDORFF_SHARE = 0.95  # fraction of a surface that lies within HD95
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -42,7 +42,7 @@ class EvaluationWriter:
     Args:
         output_dir: folder of the files.
         surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
-        resamples: bootstrap resamples of the patients.
+        resamples: number of bootstrap resamples of the patients.
         seed: seed of the bootstrap.
         facts: what was evaluated (section, split); goes into ``metrics.json``, with the weights that
             :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own.
@@ -109,7 +109,7 @@ def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]
         label: binary label of the same shape.
 
     Returns:
-        a row a slice, numbered from 1: scores, and pixels of label, prediction and their intersection.
+        one row per slice, numbered from 1: its scores, and the pixels of label, prediction and their intersection.
     """
     scores = slice_scores(pred[None], label[None]).tolist()
     pred, label = (torch.as_tensor(v)[0] > 0 for v in (pred, label))
@@ -127,9 +127,9 @@ def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]
 def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_tolerance: float = 2.0) -> dict:
     """Score a case by the patient protocol.
 
-    Distances are in mm if the spacing of rows, columns and slices is known. If any of the three is not, they are in
-    pixels: neighbouring pixels are 1 apart, and so are neighbouring slices. If exactly one mask is empty, HD95 is the
-    diagonal of the volume and surface Dice 0; if both are, these two are NaN and Dice is 1.
+    Distances are in mm if the spacing of rows, columns and slices is known. If any of the three is unknown, they are
+    in pixels, and adjacent pixels and adjacent slices both count as 1 apart. If exactly one mask is empty, HD95 is the
+    diagonal of the volume and surface Dice is 0. If both are empty, HD95 and surface Dice are NaN and Dice is 1.
 
     Args:
         case: name of the case.
@@ -138,8 +138,8 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
         surface_tolerance: distance within which surfaces agree.
 
     Returns:
-        the case's name, Dice, 95th percentile of the Hausdorff distance and surface Dice (:py:func:`surface_scores`; of
-        a volume of one slice those of its plane), the unit of distances, and voxels of label and prediction.
+        the name of the case, Dice, HD95 and surface Dice (:py:func:`surface_scores`; computed in the plane if the
+        volume has only one slice), the unit of distances, the voxels of label and prediction, and the number of slices.
     """
     spacing, unit = _spacing(pred)
     pred, label = (convert_to_tensor(v, track_meta=False)[0] > 0 for v in (pred, label))
@@ -171,21 +171,22 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
 def surface_scores(
     pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], *, tolerance: float
 ) -> tuple[float, float]:
-    """95th percentile of the Hausdorff distance, and surface Dice, of the same sub-voxel surfaces.
+    """Compute HD95 (95th percentile of the Hausdorff distance) and surface Dice from the same sub-voxel surfaces.
 
-    By the definition of the reference implementation (github.com/google-deepmind/surface-distance; Nikolov et al. 2021,
-    doi.org/10.2196/26151): a surface runs between voxels, each of its elements counts by its area (in a plane: length),
-    and its distance is that to the nearest element of the other surface. HD95 is the larger of the two directions.
-    MONAI's ``compute_hausdorff_distance`` and the default of ``compute_surface_dice`` count edge voxels instead.
+    The definition is that of the reference implementation (github.com/google-deepmind/surface-distance; Nikolov et al.
+    2021, doi.org/10.2196/26151). A surface runs between voxels. Each of its elements is weighted by its area (in a
+    plane: its length), and the distance of an element is that to the nearest element of the other surface. HD95 is the
+    larger value of the two directions. MONAI's ``compute_hausdorff_distance``, and ``compute_surface_dice`` by default,
+    count edge voxels instead.
 
     Args:
         pred: binary prediction ``(H, W, D)`` or ``(H, W)``, bool, not empty.
         label: binary label of the same shape, not empty.
-        spacing: distance of rows, columns and slices.
+        spacing: distance between rows, columns and slices.
         tolerance: distance within which surfaces agree, in the unit of the spacing.
 
     Returns:
-        HD95, in the unit of the spacing, and surface Dice.
+        HD95 in the unit of the spacing, and surface Dice.
     """
     pred, label = (torch.nn.functional.pad(mask, (1, 1) * mask.ndim) for mask in (pred, label))
     pred_surface, label_surface, pred_areas, label_areas = get_mask_edges(pred, label, crop=False, spacing=spacing)
@@ -211,19 +212,19 @@ def summarize(
     Args:
         patients: rows of :py:func:`patient_row`.
         slices: rows of :py:func:`slice_rows`.
-        resamples: bootstrap resamples.
+        resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        counts, ``slice_protocol`` and ``patient_protocol``; an interval is null where fewer than two patients have a
-        value. Surface distances tell apart in how many patients exactly one mask is empty (``one_mask_empty``, part of
-        the means) and in how many both are (``both_masks_empty``, left out of them).
+        counts, ``slice_protocol`` and ``patient_protocol``. An interval is null if fewer than two patients have a
+        value. HD95 and surface Dice come with the number of patients in whom exactly one mask is empty
+        (``one_mask_empty``, included in the means) and in whom both are empty (``both_masks_empty``, not included).
 
     Raises:
-        ValueError: when there is no patient.
+        ValueError: when there are no patients.
     """
     if not patients:
-        raise ValueError("there is no patient to summarize.")
+        raise ValueError("there are no patients to summarize. Evaluate at least one.")
     draw = {"resamples": resamples, "seed": seed}
     cases = [row["case"] for row in patients]
 
@@ -282,7 +283,7 @@ def bootstrap_interval(
         seed: seed of the resampling.
 
     Returns:
-        lower and upper end, or None for fewer than two patients.
+        lower and upper end, or None if there are fewer than two patients.
     """
     if len(values[0]) < 2:
         return None
@@ -299,7 +300,7 @@ def bootstrap_interval(
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """Both protocols in a few lines of text, for a log."""
+    """Summarize both protocols in a few lines of text for the log."""
 
     def value(entry: Mapping, name: str = "mean", interval: str = "interval") -> str:
         if entry[name] is None:
@@ -323,9 +324,9 @@ def describe(summary: Mapping[str, Any]) -> str:
             hd95, surface_dice = (by_patient[f"{name}_{unit}"] for name in ("hd95", "surface_dice"))
             lines.append(
                 f"  HD95 in {words}: mean {value(hd95, 'mean', 'mean_interval')}; surface Dice: mean "
-                f"{value(surface_dice, 'mean', 'mean_interval')}; of {hd95['patients']} patients, "
-                f"{hd95['one_mask_empty']} of them with one mask empty (HD95 the volume's diagonal, surface Dice 0); "
-                f"{hd95['both_masks_empty']} more with both empty left out"
+                f"{value(surface_dice, 'mean', 'mean_interval')}; {hd95['patients']} patients, "
+                f"{hd95['one_mask_empty']} of them with one mask empty (HD95: the volume's diagonal, surface Dice: 0); "
+                f"{hd95['both_masks_empty']} with both masks empty left out"
             )
     return "\n".join(lines)
 

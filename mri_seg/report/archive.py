@@ -1,4 +1,4 @@
-"""Keep the cases of an evaluation, so that a report can be drawn from them later."""
+"""Archive the cases of an evaluation, so that a report can be made from them later."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _SLICES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class ArchivedCase:
-    """A case as evaluated, brought to rows towards posterior, columns towards the patient's left, slices upwards.
+    """An evaluated case, with rows towards posterior, columns towards the patient's left and slices towards superior.
 
     Attributes:
         case: name of the case.
-        image: FLAIR as read ``(H, W, D)``, of the smallest type that holds its values.
+        image: FLAIR intensities as read ``(H, W, D)``, in the smallest type that holds them.
         label: reference ``(H, W, D)``, bool.
         pred: prediction after post-processing ``(H, W, D)``, bool.
         probability: probability of tumour ``(H, W, D)``, uint8 from 0 to 255.
-        attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; none
-            ``(0, H, W, D)`` for cases that are not in the gallery.
-        spacing: distance of rows, columns and slices in mm; 1 where not known.
-        spacing_known: whether the first two are known.
+        attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; empty,
+            ``(0, H, W, D)``, for cases that are not in the gallery.
+        spacing: distance between rows, columns and slices in mm; 1 where it is not known.
+        spacing_known: whether the first two values of ``spacing`` are known.
         slice_spacing_known: whether the third is known.
     """
 
@@ -69,8 +69,8 @@ class CaseArchive:
 
     Args:
         output_dir: folder of the evaluation.
-        dataset: the cases evaluated, in their order, prepared for the network.
-        transform: what prepared them, to bring attention back to the geometry of the input.
+        dataset: the evaluated cases, in their order, preprocessed for the network.
+        transform: the preprocessing, whose inverse brings attention back to the geometry of the input.
         enabled: whether to write anything.
     """
 
@@ -143,13 +143,13 @@ class CaseArchive:
 
 
 def gallery(dice: dict[str, float]) -> dict[str, str]:
-    """Choose the cases a reader should see: the best, the median and the worst.
+    """Choose the cases to show in the gallery: the best, the median and the worst.
 
     Args:
         dice: Dice of each case.
 
     Returns:
-        for each case chosen what it is: ``best``, ``median`` or ``worst``; fewer where there are fewer cases.
+        ``best``, ``median`` or ``worst`` for each chosen case; fewer than three entries if there are fewer cases.
     """
     ranked = sorted(dice, key=lambda case: (dice[case], case))
     if not ranked:
@@ -161,7 +161,7 @@ def gallery(dice: dict[str, float]) -> dict[str, str]:
 
 
 def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
-    """Write a case as ``<case>.npz``, whole or not at all."""
+    """Write a case as ``<case>.npz``; a partly written file is never left."""
     with atomic_write(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
         arrays: dict[str, Any] = {field.name: np.asarray(getattr(case, field.name)) for field in fields(case)}
         np.savez_compressed(file, **arrays)
@@ -171,13 +171,15 @@ def load_case(path: PathLike | str) -> ArchivedCase:
     """Read a case.
 
     Raises:
-        ValueError: when the file is not one that :py:func:`save_case` wrote, or is damaged.
+        ValueError: when :py:func:`save_case` did not write the file, or the file is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {field.name: file[field.name] for field in fields(ArchivedCase)}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is not a case of an evaluation ({error}). Run the evaluation again.") from error
+        raise ValueError(
+            f"{path}: is not an archived case of an evaluation ({error}). Run the evaluation again."
+        ) from error
     found["spacing"] = tuple(float(step) for step in found["spacing"])
     scalars = {"case": str, "spacing_known": bool, "slice_spacing_known": bool}
     return ArchivedCase(**{name: scalars[name](v) if name in scalars else v for name, v in found.items()})

@@ -1,4 +1,4 @@
-"""Write the report of an evaluation: one HTML file that needs nothing else."""
+"""Write the report of an evaluation: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["PUBLISHED", "ReportWriter", "write_report"]
 
 PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
-"""Slice protocol of the published model on the 15 test patients of its split."""
+"""Scores of the published model by the slice protocol, on the 15 test patients of its split."""
 
 # The colours of Okabe and Ito that the contours leave.
 _KIND_COLORS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
@@ -54,13 +54,13 @@ _WHAT_WAS_EVALUATED = (
     ("split", "Split"),
     ("dataset_dir", "Data"),
     ("checkpoint", "Checkpoint"),
-    ("checkpoint_sha256", "Checkpoint’s SHA-256"),
-    ("threshold", "Threshold of probability"),
+    ("checkpoint_sha256", "SHA-256 of the checkpoint"),
+    ("threshold", "Probability threshold"),
     ("min_lesion_volume", "Smallest lesion kept (mm³)"),
     ("fill_holes", "Holes filled"),
     ("flip", "Averaged with the mirrored slice"),
     ("ensemble", "Averaged with checkpoints"),
-    ("surface_tolerance", "Tolerance of surface Dice"),
+    ("surface_tolerance", "Surface Dice tolerance"),
     ("bootstrap_resamples", "Bootstrap resamples"),
     ("started", "Started"),
 )
@@ -114,7 +114,7 @@ class _View:
 
     @property
     def false_pixels(self) -> int:
-        """All pixels of any kind of mistake."""
+        """Number of false pixels of all kinds."""
         return sum(self.counts[kind] for kind in KINDS)
 
 
@@ -125,17 +125,17 @@ def write_report(
     other: PathLike | str | None = None,
     largest_megabytes: float = 25,
 ) -> Path:
-    """Draw the report of an evaluation.
+    """Write the report of an evaluation.
 
     Args:
-        folder: folder of the evaluation, or of a run that holds exactly one right below it.
+        folder: folder of the evaluation, or of a run with exactly one evaluation directly below it.
         output: the file to write; by default ``report.html`` in the folder of the evaluation.
-        other: folder of an evaluation of the same patients to compare with.
-        largest_megabytes: how large the file may get (1 MB is 1,000,000 bytes). Viewers of the least interesting
-            patients are left out, with a note, where it would get larger.
+        other: folder of another evaluation of the same patients, to compare with.
+        largest_megabytes: maximum size of the file (1 MB is 1,000,000 bytes). If it would get larger, the viewers of
+            the patients with the fewest false pixels are left out, and the report says so.
 
     Returns:
-        the file.
+        path of the file.
 
     Raises:
         FileNotFoundError: when a file of an evaluation is missing.
@@ -153,7 +153,10 @@ def write_report(
     content = _with_viewers(_render(views, facts), views, limit).encode()
     if len(content) > limit:
         logging.getLogger(__name__).warning(
-            "%s has %.1f MB, more than %g MB, without any viewer.", output, len(content) / 1e6, largest_megabytes
+            "%s has %.1f MB even without any viewer, more than the limit of %g MB.",
+            output,
+            len(content) / 1e6,
+            largest_megabytes,
         )
     with atomic_write(output) as unfinished:
         unfinished.write_bytes(content)
@@ -161,7 +164,7 @@ def write_report(
 
 
 def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndarray]:
-    """Look at one case after the other, since volumes are large; adds up voxels by probability.
+    """Read the cases one by one, since volumes are large, and add up their voxels by probability.
 
     Of what viewers read no more is kept than there is room for: that of the gallery, which is chosen here, and of the
     other cases with most false pixels.
@@ -211,19 +214,19 @@ def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
     slices = len(evaluation.slices[name])
     if case.case != name or case.image.shape[-1] != slices:
         raise ValueError(
-            f"{file}: holds {case.image.shape[-1]} slices of {case.case}, slices.csv has {slices} of {name}. "
+            f"{file}: holds {case.image.shape[-1]} slices of {case.case}, but slices.csv has {slices} of {name}. "
             "Run the evaluation again."
         )
     return case
 
 
 def _voxel_volume(case: ArchivedCase) -> float | None:
-    """Volume of a voxel in mm3, None where not known."""
+    """Volume of a voxel in mm3, None if it is not known."""
     return math.prod(case.spacing) if case.spacing_known and case.slice_spacing_known else None
 
 
 def _links(view: _View) -> list[tuple[int, str]]:
-    """Slices worth a look, with what there is to see."""
+    """Numbers of the slices worth a look, with what each shows."""
     links = [(view.first_slice, "most false pixels" if view.false_pixels else "most tumour")]
     for lesions, words in ((view.false, "false lesion"), (view.missed, "missed lesion")):
         if lesions:
@@ -255,7 +258,7 @@ def _with_viewers(page: str, views: Sequence[_View], limit: int) -> str:
 
 
 def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabilities: np.ndarray) -> dict[str, Any]:
-    """All that the template says besides the views."""
+    """Everything the template shows besides the cases."""
     metrics = evaluation.metrics
     counts = [view.counts for view in views]
     total = {kind: sum(row[kind] for row in counts) for kind in KINDS}
@@ -285,7 +288,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
 
 
 def _settings(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was evaluated, in words."""
+    """What was evaluated: labels and values for the report."""
     found = {"dataset_dir": _option(metrics.get("command", []), "--dataset_dir"), **metrics}
     return [(words, _text(found[key])) for key, words in _WHAT_WAS_EVALUATED if found.get(key) not in (None, [], "")]
 
@@ -301,7 +304,7 @@ def _option(command: Sequence[str], name: str) -> str | None:
 
 
 def _quoted(part: str) -> str:
-    """Part of a command line as one would type it."""
+    """Quote a part of a command line the way one would type it."""
     return f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else shlex.quote(part)
 
 
@@ -314,14 +317,14 @@ def _text(value: Any) -> str:
 
 
 def _run_folders(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Where the run that trained the model may be: around the evaluation, or where its checkpoint is."""
+    """Folders that may hold the training run: the evaluation's folder and its parent, and the checkpoint's folder."""
     folders = [folder, evaluation.folder.parent]
     checkpoint = evaluation.metrics.get("checkpoint")
     return [*folders, Path(checkpoint).parent] if isinstance(checkpoint, str) else folders
 
 
 def _learning_curves(folders: Iterable[Path]) -> str | None:
-    """Curves of the first folder that has any."""
+    """Learning curves of the first folder that has any."""
     return next((curves for folder in folders if folder.is_dir() and (curves := charts.learning_curves(folder))), None)
 
 
@@ -344,7 +347,7 @@ def _comparison(evaluation: Evaluation, other: Evaluation) -> dict[str, Any]:
 
 
 def _names(folder: Path, other: Path) -> tuple[str, str]:
-    """Short names of two folders that differ."""
+    """Short names that tell two folders apart."""
     folder, other = folder.resolve(), other.resolve()
     if folder.name != other.name:
         return folder.name, other.name
@@ -388,7 +391,7 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that no text inside can lead out of its element."""
+    """JSON in which no text can close the HTML element around it."""
     return json.dumps(content, separators=(",", ":"), default=float).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""Sort the mistakes of a prediction by kind, count them and find the lesions that are false or missed."""
+"""Classify the mistakes of a prediction, count them, and find the false and the missed lesions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ KINDS: dict[str, str] = {
     "border_false_positive": "prediction spilled over the border",
     "false_lesion": "separate false lesions",
 }
-"""Kinds of mistakes in the order of their numbers, from 1, with words for a reader."""
+"""Kinds of mistakes, numbered from 1 in this order, with their names in the report."""
 
 BORDER = 3.0
-"""How far from the nearest pixel outside the reference, in pixels within the slice, its border reaches."""
+"""Width of the reference's border: maximum distance to a pixel outside it, in pixels within the slice."""
 
 
 def classify(case: ArchivedCase) -> np.ndarray:
-    """Give every false pixel its kind.
+    """Assign a kind to every false pixel.
 
-    Lesions are 26-connected components of the whole volume. A lesion of the reference without any overlap with the
-    prediction is missed as a whole. Of the others a missed pixel lies at the border when a pixel outside the reference
-    is at most :py:data:`BORDER` pixels away in the same slice, else inside; what lies beyond the picture is outside.
-    A predicted lesion without any overlap with the reference is false as a whole, even beside it; the false pixels of
-    the others have spilled over the border.
+    Lesions are 26-connected components of the whole volume. If a lesion of the reference has no overlap with the
+    prediction, the whole lesion is missed. In the other lesions, a missed pixel is at the border if a pixel outside the
+    reference is at most :py:data:`BORDER` pixels away in the same slice; otherwise it is inside. Everything beyond the
+    edge of the image counts as outside. If a predicted lesion has no overlap with the reference, the whole lesion is
+    false, even if it touches the reference. The false pixels of the other predicted lesions are border false positives.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
@@ -77,7 +77,7 @@ def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]
 
 
 def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
-    """Describe the predicted lesions without any overlap with the reference.
+    """Describe the predicted lesions that have no overlap with the reference.
 
     Args:
         case: case with image, reference and prediction ``(H, W, D)``.
@@ -93,26 +93,26 @@ def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
 
 
 def missed_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
-    """Describe the lesions of the reference without any overlap with the prediction.
+    """Describe the lesions of the reference that have no overlap with the prediction.
 
     Args:
         case: case with image, reference and prediction ``(H, W, D)``.
 
     Returns:
-        a row a lesion, the largest first, as of :py:func:`false_lesions`.
+        one row per lesion, the largest first, with the same entries as :py:func:`false_lesions`.
     """
     return _describe(case, _separate_lesions(case.label, case.pred))
 
 
 def _separate_lesions(mask: np.ndarray, other: np.ndarray) -> list[tuple[tuple[slice, ...], np.ndarray]]:
-    """Box around each lesion of a mask without any overlap with another mask, and the lesion within it."""
+    """Find the lesions of a mask that do not overlap another mask: the box around each, and its mask in that box."""
     lesions, _ = label_lesions(mask)
     found = [(box, lesions[box] == n) for n, box in enumerate(ndimage.find_objects(lesions), start=1)]
     return [(box, lesion) for box, lesion in found if not other[box][lesion].any()]
 
 
 def _border(label: np.ndarray) -> np.ndarray:
-    """Pixels of the reference with a pixel outside it at most ``BORDER`` pixels away in the same slice."""
+    """Pixels of the reference that have a pixel outside it at most ``BORDER`` pixels away in the same slice."""
     reach = int(BORDER)
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = (rows**2 + columns**2 <= BORDER**2)[..., None]
@@ -144,7 +144,7 @@ def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndar
 
 
 def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
-    """Pixel of a lesion ``(H, W)`` nearest to its centre, which may lie outside a crescent."""
+    """Pixel of a lesion ``(H, W)`` nearest to its center; the center of a crescent may itself lie outside it."""
     pixels = np.argwhere(lesion)
     row, column = pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
     return row, column
@@ -157,7 +157,7 @@ def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
 
 
 def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
-    """How many spreads the mean of intensities lies above the median of healthy tissue."""
+    """Robust z-score of the mean intensity: its distance from the median of healthy tissue, in units of the spread."""
     intensities = intensities[np.isfinite(intensities)]
     if not healthy.size or not intensities.size:
         return None

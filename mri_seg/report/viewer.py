@@ -1,4 +1,4 @@
-"""Pack a case for the slice viewer of the report: one small picture a slice holds all layers."""
+"""Pack a case for the slice viewer of the report: one small picture per slice holds all its layers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ _KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
 
 
 def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Turn a case into what the viewer's script reads.
+    """Turn a case into the data that the viewer's script reads.
 
-    A slice is one greyscale PNG, from top to bottom: image, probability, classes, each ``(h, w)``, then attention at a
-    quarter of the resolution, the gates side by side. A class is the number of the kind of mistake, 0 where reference
-    and prediction agree that there is no tumour, or 6 where they agree that there is, so that it tells both masks.
+    Each slice is one greyscale PNG. It holds, from top to bottom, the image, the probability and the classes, each
+    ``(h, w)``, and then attention at a quarter of the resolution, the gates side by side. A pixel's class is the number
+    of its kind of mistake, or 0 where reference and prediction agree on no tumour, or 6 where they agree on tumour. So
+    the classes also encode both masks.
 
     Args:
         case: the case.
-        kinds: kind of mistake of each pixel ``(H, W, D)``, as :py:func:`mri_seg.report.mistakes.classify` gives it.
+        kinds: kind of mistake of each pixel ``(H, W, D)``, from :py:func:`mri_seg.report.mistakes.classify`.
         rows: the case's rows of ``slices.csv``, from the lowest slice.
 
     Returns:
-        sizes in pixels, intensities shown as black and white, numbers of each slice, and the slices in base64.
+        sizes in pixels, the intensities shown as black and as white, pixel counts and Dice of each slice, and the
+        slices in base64.
     """
     box = _box(case)
     low, high = _kept_range(case.image)
@@ -62,7 +64,7 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
 
 
 def poster(case: ArchivedCase, slice_number: int) -> str:
-    """Draw the slice that a viewer opens at, with both outlines, for print and for browsers without scripts.
+    """Draw the slice at which a viewer opens, with both outlines, for print and for browsers without scripts.
 
     Args:
         case: the case.
@@ -78,13 +80,13 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
 
 
 def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Choose the slice that tells most about a case: the one with most false pixels, or else with most tumour.
+    """Choose the key slice of a case: the one with the most false pixels or, if there are none, the most tumour.
 
     Args:
         rows: the case's rows of ``slices.csv``.
 
     Returns:
-        the number of the slice, counted from 1; the middle one of a case without any tumour.
+        number of the slice, counted from 1; the middle slice if the case has no tumour in either mask.
     """
 
     def false_pixels(row: Mapping[str, Any]) -> int:
@@ -97,7 +99,7 @@ def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _box(case: ArchivedCase) -> tuple[slice, slice]:
-    """Rows and columns that hold the head and both masks."""
+    """Rows and columns that contain the head and both masks."""
     height, width, _ = case.image.shape
     head = head_box(gray_levels(case.image))
     masks = (case.label | case.pred).any(axis=2)
@@ -118,7 +120,7 @@ def _kept_range(image: np.ndarray) -> tuple[float, float]:
 
 
 def _shrink(attention: np.ndarray) -> np.ndarray:
-    """Average attention ``(gates, h, w, D)`` over squares of pixels, those at the edge over what there is of them."""
+    """Average attention ``(gates, h, w, D)`` over squares of pixels; squares past the edge repeat its last pixels."""
     step = _ATTENTION_STEP
     _, height, width, _ = attention.shape
     if not attention.size:
@@ -130,7 +132,7 @@ def _shrink(attention: np.ndarray) -> np.ndarray:
 
 
 def _slice_png(layers: Sequence[np.ndarray], attention: np.ndarray) -> str:
-    """Lay the layers ``(h, w)`` of a slice under each other, and its attention ``(gates, h / 4, w / 4)`` below."""
+    """Stack the layers ``(h, w)`` of a slice from top to bottom, with its attention ``(gates, h / 4, w / 4)`` below."""
     sheet = np.concatenate(layers)
     if len(attention):
         gates = np.concatenate(attention, axis=1)

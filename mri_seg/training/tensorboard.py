@@ -1,4 +1,4 @@
-"""Show in TensorBoard what a training does: curves, validation slices, attention, settings."""
+"""Show a training run in TensorBoard: curves, validation slices, attention and settings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 METRICS = ("patient_dice", "slice_dice", "slice_precision", "slice_recall")
-"""Metrics of validation by which runs are compared."""
+"""Validation metrics by which runs are compared."""
 
 LAYOUT = {
     "Overview": {
@@ -54,15 +54,15 @@ LAYOUT = {
         "Validation, slice protocol: recall": ["Multiline", ["validation/slice_recall"]],
     }
 }
-"""What TensorBoard's page of custom scalars shows, in the form of ``SummaryWriter.add_custom_scalars``."""
+"""Layout of TensorBoard's page of custom scalars, in the form of ``SummaryWriter.add_custom_scalars``."""
 
 
 def write_metrics(engine: Engine, writer: SummaryWriter) -> None:
-    """Write an evaluator's metrics in one group: ``epoch_event_writer`` of MONAI's ``TensorBoardStatsHandler``.
+    """Write an evaluator's metrics as one group; for ``epoch_event_writer`` of MONAI's ``TensorBoardStatsHandler``.
 
     Args:
-        engine: the evaluator, its epoch the trainer's.
-        writer: where to write.
+        engine: the evaluator, whose epoch is that of the trainer.
+        writer: the summary writer.
     """
     for name, value in engine.state.metrics.items():
         writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
@@ -99,17 +99,18 @@ class LearningRateHandler(SummaryHandler):
 class TensorBoardSlices(SummaryHandler):
     """Write one picture an epoch of a fixed set of validation slices.
 
-    Each slice is FLAIR with the outlines of reference and prediction. If the network has ``forward_with_attention``,
-    the attention of each gate over FLAIR stands beside it at half the size, row by row from the finest to the coarsest.
+    Each slice is shown as FLAIR with the outlines of reference and prediction. If the network has
+    ``forward_with_attention``, the attention of each gate is shown over FLAIR beside it at half the size, from the
+    finest gate to the coarsest.
 
     Args:
-        dataset: validation cases: ``image`` ``(C, H, W, D)`` as the network takes it, its middle channel the slice
-            itself, and ``label`` ``(1, H, W, D)``.
+        dataset: validation cases: ``image`` ``(C, H, W, D)``, the input of the network, whose middle channel is the
+            slice itself, and ``label`` ``(1, H, W, D)``.
         summary_writer: where to write; a new writer in ``log_dir`` if None.
         log_dir: folder of the event files.
-        number: how many cases to show, each by its slice with the largest tumour.
-        interval: show every so many epochs.
-        threshold: probability from which a pixel counts as tumour.
+        number: number of cases to show, each with the slice that has the largest tumour.
+        interval: number of epochs between pictures.
+        threshold: a pixel counts as tumour if its probability is at least this.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class TensorBoardSlices(SummaryHandler):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draw and write."""
+        """Draw the slices and write them."""
         if engine.state.epoch % self.interval:
             return
         if not self._slices:
@@ -165,12 +166,12 @@ class TensorBoardSlices(SummaryHandler):
 class PrecisionRecallCurve(SummaryHandler):
     """Write the precision-recall curve of all voxels of the validation cases together, every epoch.
 
-    Attach it to an evaluator whose output holds ``probability``, from 0 to 1, and ``label``, volumes of one shape.
+    Attach it to an evaluator whose output holds ``probability``, from 0 to 1, and ``label``: volumes of the same shape.
 
     Args:
         summary_writer: where to write; a new writer in ``log_dir`` if None.
         log_dir: folder of the event files.
-        num_thresholds: number of thresholds, evenly from 0 to 1; TensorBoard takes up to 127.
+        num_thresholds: number of thresholds, evenly spaced from 0 to 1; TensorBoard accepts up to 127.
     """
 
     on_every_process = True
@@ -229,15 +230,15 @@ def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
 class RunDescription(SummaryHandler):
     """Write what a run is, and how it ended, so that runs compare.
 
-    At the start: the layout of the page of custom scalars, the config and the network as text, and the
-    hyperparameters. They are compared by the last validation's metrics and, when training is complete, by those of
-    the best epoch by the validator's key metric, which are the scalars ``validation_best/...``.
+    When training starts, it writes the layout of the page of custom scalars, the config and the network as text, and
+    the hyperparameters. TensorBoard compares runs by the metrics of the last validation. When training is complete, it
+    also compares them by the metrics of the epoch with the best key metric: the scalars ``validation_best/...``.
 
     Args:
-        validator: the evaluator that validates.
+        validator: the evaluator for validation.
         network: the network to summarize.
-        hyperparameters: settings by which runs differ; numbers and text stay, other values become text.
-        config_file: config of the run as it was written when training began; not shown where it is missing.
+        hyperparameters: settings in which runs differ; numbers and text stay, other values become text.
+        config_file: config file of the run, written when training started; it is not shown if it is missing.
         summary_writer: where to write; a new writer in ``log_dir`` if None.
         log_dir: folder of the event files.
     """
@@ -276,11 +277,11 @@ class RunDescription(SummaryHandler):
         self.writer.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far and its metrics, for a run that goes on later."""
+        """The best epoch so far and its metrics, for a run that is resumed."""
         return {"best": [self._best[0], {name: float(value) for name, value in self._best[1].items()}]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         epoch, metrics = state["best"]
         self._best = epoch, dict(metrics)
 
@@ -297,7 +298,7 @@ class RunDescription(SummaryHandler):
         self.writer.flush()
 
     def _hparams(self) -> tuple:
-        """What ``SummaryWriter.add_hparams`` writes, but it would do so into a folder of its own."""
+        """The summaries that ``SummaryWriter.add_hparams`` writes; it would write them to a folder of its own."""
         settings = {name: _number_or_text(value) for name, value in self.hyperparameters.items()}
         return hparams(
             settings,
@@ -306,10 +307,10 @@ class RunDescription(SummaryHandler):
 
 
 def model_summary(network: torch.nn.Module) -> str:
-    """Describe a network as a Markdown table: its blocks, their weights and numbers of parameters.
+    """Describe a network as a Markdown table of its blocks, with their weights and numbers of parameters.
 
     Args:
-        network: any module; lists and sequences of modules are taken apart, other modules are one row.
+        network: any module; lists and sequences of modules are expanded, other modules are one row.
     """
     rows = [
         f"| {name} | {type(block).__name__} | {_weight_shapes(block)} | {_parameters(block):,} |"
@@ -350,13 +351,13 @@ def _number_or_text(value: Any) -> float | str:
 
 
 def _same_size(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pictures ``(H, W, 3)`` filled with black at the bottom and right to the size of the largest."""
+    """Pad pictures ``(H, W, 3)`` with black at the bottom and right to the size of the largest."""
     sides = np.max([picture.shape[:2] for picture in pictures], axis=0)
     return [np.pad(p, [*((0, n - m) for n, m in zip(sides, p.shape)), (0, 0)]) for p in pictures]
 
 
 def _halve(picture: np.ndarray) -> np.ndarray:
-    """Mean of each 2 x 2 pixels of a picture ``(H, W)``."""
+    """Halve a picture ``(H, W)`` by averaging 2 x 2 pixels."""
     return F.avg_pool2d(torch.as_tensor(picture, dtype=torch.float32)[None], 2, ceil_mode=True)[0].numpy()
 
 
@@ -364,7 +365,7 @@ def _largest_tumor(case: dict) -> tuple[torch.Tensor, np.ndarray]:
     """The case's slice with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
     image, label = (torch.as_tensor(case[key]) for key in ("image", "label"))
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
-        label = ResampleToMatch(mode="nearest", padding_mode="zeros")(label, image)[0]  # turned, resampled, padded
+        label = ResampleToMatch(mode="nearest", padding_mode="zeros")(label, image)[0]  # the image was preprocessed
     else:
         label = ResizeWithPadOrCrop(image.shape[1:])(label)[0]
     place = int((label > 0).sum(dim=(0, 1)).argmax())

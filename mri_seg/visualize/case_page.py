@@ -1,4 +1,4 @@
-"""Draw a case as one HTML page that needs nothing else: its slices and its measurements."""
+"""Write a case as one self-contained HTML page: its slices and its measurements."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ _FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstance
 
 
 def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> str:
-    """Draw the page of a case.
+    """Write the HTML page of a case.
 
     Args:
-        measurements: what :py:func:`mri_seg.measurements.lesions.measure` found; flags of the case, its input and what
-            the result was made of stand on the page if they are in it: ``flags``, ``input``, ``series_description``,
+        measurements: result of :py:func:`mri_seg.measurements.lesions.measure`. The page also shows the case's flags,
+            its input and the versions used, if they are in it: ``flags``, ``input``, ``series_description``,
             ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
-        pictures: slices ``(h, w, 3)`` from the lowest, as :py:func:`mri_seg.visualize.overlays.slice_pictures` draws
-            them.
-        with_reference: whether they have the outline of a reference.
+        pictures: slices ``(h, w, 3)`` from the lowest, from :py:func:`mri_seg.visualize.overlays.slice_pictures`.
+        with_reference: whether the pictures show the outline of a reference.
 
     Returns:
-        one HTML document; the pictures are inside, and nothing is fetched from elsewhere.
+        one HTML document that contains the pictures and loads nothing from elsewhere.
     """
     lesions = measurements["lesions"]
     quantities = [(name, *_unit(units, lesions[0])) for name, units in _QUANTITIES] if lesions else []

@@ -37,11 +37,11 @@ _GAP = 4  # pixels between slices
 
 
 def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles of the finite values of a volume: NaN often marks what lies outside a brain, and has no grey level.
+    """Percentiles of the finite values of a volume; NaN often marks the outside of the brain and has no gray level.
 
     Args:
         volume: intensities of any shape.
-        percentiles: the two percentiles wanted, 0 to 100.
+        percentiles: the two percentiles, 0 to 100.
 
     Returns:
         both values; 0 and 0 if no value is finite.
@@ -56,10 +56,10 @@ def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PER
 
     Args:
         volume: intensities of any unit and shape.
-        percentiles: percentiles of the volume's finite values shown as black and white.
+        percentiles: percentiles of the volume's finite values that are shown as black and as white.
 
     Returns:
-        grey levels 0 to 255 of the same shape, uint8; NaN is black, as is minus infinity, and infinity is white.
+        gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
     low, high = finite_percentiles(volume, percentiles)
     share = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
@@ -67,13 +67,13 @@ def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PER
 
 
 def contours(masks: np.ndarray) -> np.ndarray:
-    """Outlines one pixel wide, inside the mask.
+    """Find the outlines of masks, one pixel wide and inside the mask.
 
     Args:
         masks: binary slices ``(..., H, W)``.
 
     Returns:
-        bool array of the same shape, true on pixels of the mask with a neighbour (of 4) outside it.
+        bool array of the same shape: true on pixels of the mask that have one of their 4 neighbors outside it.
     """
     mask = np.asarray(masks) > 0
     cross = ndimage.generate_binary_structure(2, 1).reshape((1,) * (mask.ndim - 2) + (3, 3))
@@ -131,7 +131,7 @@ def head_box(gray: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
 
 
 def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Lay pictures ``(H, W, 3)`` of one size out in rows on black."""
+    """Arrange pictures ``(H, W, 3)`` of one size in rows on a black background."""
     height, width = pictures[0].shape[:2]
     rows = math.ceil(len(pictures) / columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), dtype=np.uint8)
@@ -142,7 +142,7 @@ def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> list[np.ndarray]:
-    """Draw each slice of a volume, from the lowest, with the outline of the prediction and of the reference if any.
+    """Draw each slice of a volume, from the lowest, with the outlines of the prediction and, if given, the reference.
 
     Args:
         volume: FLAIR intensities ``(H, W, D)``, rows anterior to posterior, columns right to left.
@@ -162,11 +162,11 @@ def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | Non
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> np.ndarray:
-    """Lay the slices of a volume out on one sheet, numbered from 1, with a legend.
+    """Arrange the slices of a volume on one sheet, numbered from 1, with a legend.
 
     Args:
-        pictures: the slices ``(h, w, 3)`` as :py:func:`slice_pictures` draws them.
-        with_reference: whether they have the outline of a reference.
+        pictures: the slices ``(h, w, 3)`` from :py:func:`slice_pictures`.
+        with_reference: whether the pictures show the outline of a reference.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
@@ -184,11 +184,12 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
     Args:
         volume: FLAIR intensities ``(H, W, D)``.
         pred: binary prediction ``(H, W, D)``, yellow.
-        label: binary reference ``(H, W, D)``, grey.
-        rows: how many slices to show, spread evenly over those with tumour in the reference, or else the prediction.
+        label: binary reference ``(H, W, D)``, gray.
+        rows: number of slices to show, spread evenly over the slices with tumour in the reference; if there are none,
+            over those with tumour in the prediction.
 
     Returns:
-        picture ``(h, w, 3)``, uint8, a row a slice.
+        picture ``(h, w, 3)``, uint8, with one row per slice.
     """
     gray = gray_levels(volume)
     candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
@@ -209,7 +210,7 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
 
 
 def save_png(path: PathLike | str, picture: np.ndarray) -> None:
-    """Write a picture ``(H, W, 3)`` so that the file is whole or not there."""
+    """Write a picture ``(H, W, 3)`` as PNG; a partly written file is never left."""
     with atomic_write(path) as unfinished:
         Image.fromarray(picture).save(
             unfinished, format="PNG", compress_level=3

@@ -135,7 +135,7 @@ class TestFilesThatAreNotWhatTheirNameSays:
         errors = sorted(case["error"] for case in find_cases(tmp_path))
         assert len(errors) == 2
         assert f"{files[0]}: has no SeriesInstanceUID" in errors[0]
-        assert errors[0].endswith(f"The same holds for 1 more files in {tmp_path}.")
+        assert errors[0].endswith(f"1 more files in {tmp_path} have the same error.")
 
 
 class TestHeadersReadInPart:

@@ -341,8 +341,8 @@ class TestSummarise:
         assert "mean Dice 0.6000 [" in text
         assert "lowest 0.1000" in text
         assert "HD95 in mm: mean 3.0000" in text
-        assert "of 2 patients, 0 of them with one mask empty" in text
-        assert "1 more with both empty left out" in text
+        assert "2 patients, 0 of them with one mask empty" in text
+        assert "1 with both masks empty left out" in text
 
     def test_text_says_what_a_pixel_is_between_slices(self) -> None:
         text = describe(summarize([patient("a", 0.9, 2.0, "pixel")], slices_of("a", 0.9)))

@@ -230,7 +230,7 @@ class TestErrors:
         ranks = train(2, data, tmp_path / "run", sync_batchnorm=True)
         assert all(ranks.wait())
         assert ranks.text().count("error: ") == 1, ranks.text()
-        assert "--sync_batchnorm: PyTorch has it on GPUs only" in ranks.text()
+        assert "--sync_batchnorm: PyTorch supports it only on GPUs" in ranks.text()
 
 
 def evaluation(phantom: Path, split: Path, folder: Path, checkpoint: Path) -> dict[str, object]:

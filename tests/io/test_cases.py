@@ -220,7 +220,7 @@ class TestContrasts:
 
     def test_of_bids_without_flair_say_so(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
-        with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*given itself"):
+        with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*single file"):
             find_cases(tmp_path)
 
 

@@ -107,7 +107,7 @@ class TestPairs:
 
     def test_without_the_other_half_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.img").write_bytes(b"\0" * 100)
-        with pytest.raises(ValueError, match=r"a\.img: .*other half of the pair"):
+        with pytest.raises(ValueError, match=r"a\.img: .*other file of the pair"):
             read(tmp_path / "a.img")
 
 

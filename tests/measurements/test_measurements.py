@@ -291,7 +291,7 @@ class TestMeasure:
             ({"affine": np.zeros((4, 4))}, r"must be an invertible matrix \(4, 4\)"),
             ({"affine": np.eye(3)}, r"must be an invertible matrix \(4, 4\)"),
             ({"affine": np.full((4, 4), np.nan)}, r"must be an invertible matrix \(4, 4\)"),
-            ({"probability": np.ones((4, 4, 3))}, r"the mask's shape \(4, 4, 4\), got \(4, 4, 3\)"),
+            ({"probability": np.ones((4, 4, 3))}, r"the shape of the mask, \(4, 4, 4\), got \(4, 4, 3\)"),
         ],
     )
     def test_what_does_not_fit_is_refused(self, change: dict, message: str) -> None:

@@ -70,7 +70,7 @@ class TestSize:
 class TestSides:
     @pytest.mark.parametrize("side", [(18, 16), (16, 30), (2, 4)])
     def test_names_the_multiple_a_side_must_be(self, network: AttentionUNet, side: tuple[int, int]) -> None:
-        with pytest.raises(ValueError, match=r"multiple of 4, got .* pad the input"):
+        with pytest.raises(ValueError, match=r"multiple of 4, got .* Pad the input"):
             network(torch.zeros(1, 1, *side))
 
     def test_the_multiple_grows_with_the_levels(self) -> None:

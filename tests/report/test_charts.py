@@ -128,8 +128,8 @@ class TestEveryChart:
             "volumes": ["Dice of the patient", "reference volume (voxels)"],
             "bland_altman": ["predicted − reference (voxels)", "mean of predicted and reference volume (voxels)"],
             "precision_recall": ["precision of voxels", "recall of voxels"],
-            "calibration": ["mean probability of the bin", "share of tumour observed"],
-            "mistakes": ["pixels of all patients (share of the mistakes)"],
+            "calibration": ["mean probability of the bin", "observed fraction of tumour"],
+            "mistakes": ["false pixels of all patients (percentage)"],
             "comparison": ["Dice, this", "Dice, the other"],
         }
         assert {
@@ -226,16 +226,16 @@ class TestMistakesBar:
 class TestLearningCurves:
     def test_are_drawn_by_epoch(self, run: Path) -> None:
         svg = charts.learning_curves(run)
-        assert {"epoch", "loss of training", "Dice of validation", "learning rate", "patients"} <= set(words(svg))
+        assert {"epoch", "training loss", "validation Dice", "learning rate", "patients"} <= set(words(svg))
         assert description(svg) == (
-            "loss of training 9 at epoch 4; Dice of validation 0.6 at epoch 3; learning rate 0.0003333 at epoch 3"
+            "training loss 9 at epoch 4; validation Dice 0.6 at epoch 3; learning rate 0.0003333 at epoch 3"
         )
 
     def test_are_drawn_without_a_validation(self, tmp_path: Path) -> None:
         with SummaryWriter(tmp_path) as writer:
             writer.add_scalar("train/loss", 0.5, 1)
             writer.add_scalar("train/loss", float("nan"), 2)
-        assert description(charts.learning_curves(tmp_path)) == "loss of training 0.5 at epoch 1"
+        assert description(charts.learning_curves(tmp_path)) == "training loss 0.5 at epoch 1"
 
 
 class TestComparisonScatter:

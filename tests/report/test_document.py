@@ -193,7 +193,7 @@ class TestComparison:
         page = Page(write_report(folder, tmp_path / "report.html", other=other))
         assert "compare" in page.ids()
         assert "0 better, 4 worse, 1 equal" in page.text
-        assert "Threshold of probability 0.5 0.7" in page.text
+        assert "Probability threshold 0.5 0.7" in page.text
         assert any(link.get("data-slice") == "6" for link in page.links())
 
     def test_of_other_patients_is_an_error(self, folder: Path, tmp_path: Path) -> None:

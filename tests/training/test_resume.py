@@ -169,12 +169,12 @@ class TestCheckpoints:
         last = tmp_path / "unstopped" / "checkpoint_iteration=20.pt"
         last.write_bytes(last.read_bytes()[:-100])
         assert torch.equal(Run(tmp_path / "unstopped").go().weights(), unstopped.weights())
-        assert f"{last}: is not what was written" in caplog.text
+        assert f"{last}: is missing or does not match its SHA-256" in caplog.text
 
     def test_none_of_which_is_whole_are_an_error(self, unstopped: Run, tmp_path: Path) -> None:
         for file in (tmp_path / "unstopped").glob("checkpoint_*.pt"):
             file.write_bytes(b"")
-        with pytest.raises(ValueError, match=r"none of its 2 checkpoints is whole.*--resume false"):
+        with pytest.raises(ValueError, match=r"none of its 2 checkpoints is intact.*--resume false"):
             find_checkpoint(tmp_path / "unstopped")
 
     def test_say_what_is_resumed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

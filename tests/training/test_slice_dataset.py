@@ -32,7 +32,7 @@ class TestCasesWithoutTumour:
         with caplog.at_level("INFO"):
             dataset({**case(0, 2), "case": "P1"}, case(0, 2, tumour=(1,)), case(0, 2))
         (record,) = caplog.records
-        assert record.getMessage() == "2 of 3 cases to train on have no tumour in their label: P1, case 3."
+        assert record.getMessage() == "2 of 3 training cases have no tumour in their label: P1, case 3."
         assert record.levelname == "INFO"
 
     def test_need_no_word_if_there_is_none(

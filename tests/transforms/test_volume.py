@@ -78,7 +78,7 @@ class TestNormalizeForeground:
         with caplog.at_level(logging.WARNING):
             normalised = NormalizeForeground()(volume)
         assert (normalised == 0).all()
-        assert "empty.nii.gz: intensities do not vary" in caplog.text
+        assert "empty.nii.gz: the intensities of the foreground do not vary" in caplog.text
 
     def test_warns_of_nothing_else(self, caplog: pytest.LogCaptureFixture) -> None:
         NormalizeForeground()(head())
