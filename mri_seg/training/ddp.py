@@ -16,7 +16,14 @@ from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 
 from mri_seg.utils.compat import Evaluator, gathered_scores, local_scores, unsynced_buffers
-from mri_seg.utils.distributed import _TELLING, all_gather_object, broadcast_object, is_main_process, rank, world_size
+from mri_seg.utils.distributed import (
+    LOGGING_HANDLERS,
+    all_gather_object,
+    broadcast_object,
+    is_main_process,
+    rank,
+    world_size,
+)
 from mri_seg.utils.flags import flag
 
 __all__ = [

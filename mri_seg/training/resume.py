@@ -242,10 +242,10 @@ class TrainingCheckpoint:
             logger.warning("%s: finishing the step, then stopping.", signal.Signals(number).name)
         self._signal = number  # torchrun may repeat a signal, and kills the process after half a minute
 
-    def _stop_if_told(self, engine: Engine) -> None:
-        told = all_reduce_max(self._signal or 0)
-        # After the last step of an epoch the epoch is finished first, with its validation.
-        if told and engine.state.iteration % state_of(engine).epoch_length:
+    def _stop_on_signal(self, engine: Engine) -> None:
+        number = all_reduce_max(self._signal or 0)
+        # After the last step of an epoch, the epoch is finished first, with its validation.
+        if number and engine.state.iteration % state_of(engine).epoch_length:
             self._save(engine)
             self._exit(number)
 

@@ -80,8 +80,8 @@ class SliceDataset(Dataset):
         return len(self.neighbors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
-        """One slice with its neighbours, and its place in the data set."""
-        return {"image": self.images[self.neighbours[index]], "label": self.labels[index, None], "index": index}
+        """One slice with its neighbors, and its place in the data set."""
+        return {"image": self.images[self.neighbors[index]], "label": self.labels[index, None], "index": index}
 
     def describe(self, index: int) -> str:
         """Describe where a slice comes from: its file, or the case and the number of the slice, from 1."""
