@@ -15,7 +15,7 @@ from scipy import ndimage
 from mri_seg.datasets.phantom import make_phantom, phantom_volume
 from mri_seg.datasets.phantom.__main__ import main
 from mri_seg.datasets.phantom.anatomy import load_head
-from mri_seg.datasets.phantom.dataset import _split_patients, patient_name
+from mri_seg.datasets.phantom.dataset import patient_name, split_patients
 from mri_seg.datasets.phantom.volume import has_tumour
 
 needs_nilearn = pytest.mark.skipif(
@@ -199,7 +199,7 @@ class TestSplit:
     @pytest.mark.parametrize("patients", [*range(3, 20), 60])
     def test_names_every_patient_once_and_shows_a_tumour_in_each_part(self, patients: int):
         for seed in range(4):
-            parts = _split_patients(seed, patients)
+            parts = split_patients(seed, patients)
             assert sorted(index for indices in parts.values() for index in indices) == list(range(patients))
             for indices in parts.values():
                 assert any(has_tumour(seed, index) for index in indices)
@@ -208,7 +208,7 @@ class TestSplit:
         ("patients", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (12, [8, 2, 2]), (100, [70, 15, 15])]
     )
     def test_sizes(self, patients: int, sizes: list[int]):
-        parts = _split_patients(0, patients)
+        parts = split_patients(0, patients)
         assert [len(parts[part]) for part in ("training", "validation", "test")] == sizes
 
     @needs_nilearn

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -72,7 +71,7 @@ def write(writer: CaseWriter, case: dict, found: dict | None = None) -> None:
     """Hand a case to the writer as the evaluator does."""
     if writer.to_do([case]):
         found = found or item(case["image"], case["case"], label="label" in case)
-        writer._write_cases(SimpleNamespace(state=SimpleNamespace(batch=[{}], output=[found])))
+        writer.write({}, found)
 
 
 def as_read(file: str) -> dict[str, MetaTensor]:
@@ -249,14 +248,16 @@ class TestPictures:
         np.testing.assert_array_equal(got.panel, expected.panel)
         np.testing.assert_array_equal(np.stack(got.slices), np.stack(expected.slices))
 
-    @pytest.mark.parametrize(("rows", "columns", "shape"), [(2.0, 1.0, (128, 60)), (1.0, 1.5, (64, 90))])
+    @pytest.mark.parametrize(("rows", "columns", "shape"), [(2.0, 1.0, (96, 40)), (1.0, 1.5, (48, 60))])
     def test_have_square_pixels(self, rows: float, columns: float, shape: tuple[int, int]) -> None:
         found = item(NIFTI["image"], label=True)
         for volume in found.values():
             volume.affine = AS_SHOWN @ torch.diag(torch.tensor([rows, columns, 1, 1], dtype=torch.float64))
-        result = Result(found)
-        assert result._shown("pred").shape[:2] == shape
-        assert set(np.unique(result._shown("pred"))) == {0, 1}
+        picture = Result(found).slices[0]
+        head = np.array(picture.shape[:2]) - 2 * 4  # a margin of 4 pixels on each side
+        np.testing.assert_allclose(head, shape, atol=2)
+        outline = np.argwhere((picture == PREDICTION).all(axis=-1))
+        assert tuple(np.ptp(outline, axis=0) + 1) == (10 * rows, 10 * columns)
 
     def test_without_a_reference_show_none(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
@@ -535,7 +536,7 @@ class TestResultsOfOtherRuns:
         write(self.writer(tmp_path, weights), NIFTI)
         writer = self.writer(tmp_path, weights, options={"threshold": 0.4}, outputs="mask,probability")
         found = item(NIFTI["image"])  # handed over without asking what is to be done
-        writer._write_cases(SimpleNamespace(state=SimpleNamespace(batch=[{}], output=[found])))
+        writer.write({}, found)
         assert writer.rows["a"]["status"] == "failed"
         assert "a_probability.nii.gz" not in names(tmp_path / "a")
 

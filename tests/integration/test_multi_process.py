@@ -84,15 +84,15 @@ def die_at(number: int) -> None:
     """A process kills itself before it writes its so manieth case."""
     from mri_seg.inference.writer import CaseWriter
 
-    write, written = CaseWriter._write_cases, []
+    write, written = CaseWriter.write, []
 
-    def write_or_die(writer: CaseWriter, engine: object) -> None:
-        written.append(engine)
+    def write_or_die(writer: CaseWriter, batch: object, output: object) -> None:
+        written.append(output)
         if len(written) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        write(writer, engine)
+        write(writer, batch, output)
 
-    CaseWriter._write_cases = write_or_die
+    CaseWriter.write = write_or_die
 
 
 def run(number: int, folder: Path, run_id: str, *configs: str, **options: object) -> Ranks:
