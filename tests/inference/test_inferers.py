@@ -1,4 +1,4 @@
-"""Inference in reduced precision, and the machines on which it pays."""
+"""Inference in reduced precision, averaged and of the head alone, and the machines on which it pays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
+from small_networks import probabilities, small_network
 
-from mri_seg.inference.inferers import AutocastInferer, EnsembleInferer, bfloat16_is_fast
+from mri_seg.inference.inferers import AutocastInferer, EnsembleInferer, ForegroundSliceInferer, bfloat16_is_fast
 
 
 class Recorder(torch.nn.Module):
@@ -155,3 +156,83 @@ class TestAveragingInferer:
         torch.save(network.state_dict(), tmp_path / "same.pt")
         infer = EnsembleInferer(self.slices(), checkpoints=str(tmp_path / "same.pt"))
         torch.testing.assert_close(infer(volume, network), self.slices()(volume, network), rtol=1e-4, atol=1e-4)
+
+
+class TestHeadInferer:
+    """Air is left out, and what is in the head stays."""
+
+    @pytest.fixture
+    def volume(self) -> torch.Tensor:
+        """A head that ends below the last slice, in noisy air: normalised, three neighbours."""
+        volume = torch.full((1, 3, 96, 112, 6), -2.0) + 0.1 * torch.randn(1, 3, 96, 112, 6)
+        volume[..., 37:60, 50:67, 1:5] = torch.randn(1, 3, 23, 17, 4) * 0.2 + 1
+        volume[..., 3, 3, 0] = 1.0  # a bright speck in air
+        return volume
+
+    class Recorder:
+        """A network whose logits are its input, and that remembers what it was called with."""
+
+        def __init__(self) -> None:
+            self.shapes: list[tuple[int, ...]] = []
+
+        def __call__(self, slices: torch.Tensor) -> torch.Tensor:
+            self.shapes.append(tuple(slices.shape))
+            return slices[:, 1:2]
+
+    def inferer(self, **options: object) -> ForegroundSliceInferer:
+        return ForegroundSliceInferer(SimpleInferer(), multiple=16, **options)
+
+    def test_computes_the_box_of_the_head_alone(self, volume: torch.Tensor) -> None:
+        network = self.Recorder()
+        found = self.inferer(margin=0, slices_per_batch=3)(volume, network)
+        assert network.shapes == [(3, 3, 32, 32), (1, 3, 32, 32)]
+        expected = torch.full_like(found, -16.0)
+        expected[..., 32:64, 48:80, 1:5] = volume[:, 1:2, 32:64, 48:80, 1:5]
+        assert torch.equal(found, expected)
+
+    def test_margin_stays_around_the_head(self, volume: torch.Tensor) -> None:
+        network = self.Recorder()
+        self.inferer(margin=8)(volume, network)
+        assert network.shapes == [(4, 3, 64, 48)]  # rows 28 to 68, columns 40 to 76, in multiples of 16
+
+    def test_slices_of_unlike_heads_share_the_larger_box_and_keep_their_places(self, volume: torch.Tensor) -> None:
+        volume[..., 0:90, 90:112, 4] = 1.0
+        network = self.Recorder()
+        found = self.inferer(margin=0)(volume, network)
+        assert network.shapes == [(4, 3, 96, 64)]
+        head = volume[:, 1:2] > 0.2
+        head[..., 0] = False
+        assert torch.equal(found[head], volume[:, 1:2][head])
+
+    def test_network_gives_the_same_in_the_head(self, volume: torch.Tensor) -> None:
+        network = small_network()
+        head = (slice(None), slice(None), slice(36, 60), slice(48, 68), slice(1, 5))
+        found = probabilities(self.inferer(margin=16), volume, network)[head]
+        expected = probabilities(self.inferer(enabled="false"), volume, network)[head]
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+
+    def test_switched_off_it_computes_everything(self, volume: torch.Tensor) -> None:
+        found = self.inferer(enabled="false")(volume, self.Recorder())
+        assert torch.equal(found, volume[:, 1:2])
+
+    def test_volume_of_one_value_is_computed_whole(self) -> None:
+        volume = torch.zeros(1, 3, 32, 48, 2)
+        assert torch.equal(self.inferer()(volume, self.Recorder()), volume[:, 1:2])
+
+    def test_keeps_metadata_and_takes_several_volumes(self, volume: torch.Tensor) -> None:
+        from monai.data import MetaTensor
+
+        volumes = MetaTensor(torch.cat([volume, volume.flip(-1)]), meta={"case": "x"})
+        found = self.inferer()(volumes, self.Recorder())
+        assert found.meta["case"] == "x"
+        assert torch.equal(found[0].as_tensor(), found[1].flip(-1).as_tensor())
+
+    def test_leaves_pytorch_as_many_threads_as_it_had(self, volume: torch.Tensor) -> None:
+        def failing(slices: torch.Tensor) -> torch.Tensor:
+            assert torch.get_num_threads() == 3
+            raise RuntimeError("network")
+
+        before = torch.get_num_threads()
+        with pytest.raises(RuntimeError, match="network"):
+            self.inferer(threads=3)(volume, failing)
+        assert torch.get_num_threads() == before

@@ -1,30 +1,20 @@
-"""Cases found in folders of every make."""
+"""Cases found in folders and files, as people keep them."""
 
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+from case_folders import files, found, touch
 from dicom_series import write_series
 
-from mri_seg.inference.outputs import OUTPUTS
 from mri_seg.io.cases import find_cases
-from mri_seg.io.earlier_outputs import CASE_ENDINGS
 from mri_seg.io.load import LoadVolumed
 from mri_seg.utils.case_flags import case_flags
-
-
-def touch(folder: Path, *files: str) -> Path:
-    """Empty files: finding cases does not need their content."""
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def pages(file: Path, count: int) -> Path:
@@ -36,23 +26,6 @@ def pages(file: Path, count: int) -> Path:
 def flags(dataset_dir: Path) -> dict[str, list[str]]:
     """Names of the flags of each case."""
     return {case["case"]: [flag["name"] for flag in case_flags(case)] for case in find_cases(dataset_dir)}
-
-
-def files(dataset_dir: Path) -> list[str]:
-    """Files of all cases, from the folder on."""
-    return [
-        Path(file).relative_to(dataset_dir).as_posix() for case in find_cases(dataset_dir) for file in case["image"]
-    ]
-
-
-def found(dataset_dir: Path | str) -> dict[str, dict]:
-    """Cases by name, their files by name alone."""
-    cases = {}
-    for case in find_cases(dataset_dir):
-        assert set(case) <= {"case", "image", "label", "source"}
-        entry = {key: [Path(file).name for file in case[key]] for key in ("image", "label") if key in case}
-        cases[case["case"]] = entry
-    return cases
 
 
 class TestFolders:
@@ -397,42 +370,6 @@ class TestPictures:
         assert [case["source"] for case in find_cases(tmp_path)] == ["picture", "tiff"]
 
 
-class TestResults:
-    def test_of_an_earlier_run_are_not_cases(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.nii", "out/a/a_mask.nii.gz", "out/a/a_probability.nii.gz", "out/a/a_sheet.png")
-        assert [case["case"] for case in find_cases(tmp_path, exclude=tmp_path / "out")] == ["a"]
-
-    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/a/a_provenance.json", "out/summary.csv"])
-    def test_of_an_earlier_run_elsewhere_are_not_cases_either(
-        self, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        told_by = {"_measurements.json", "_provenance.json"}
-        touch(tmp_path, "a.nii", *(f"out/a/a{ending}" for ending in CASE_ENDINGS if ending not in told_by))
-        touch(tmp_path, "out/a/s_1_mask.tif", "out/a/s_2_mask.tif", beside)
-        (tmp_path / beside).write_text("case,status,source\na,done,volume\n", encoding="utf-8")
-        with caplog.at_level(logging.INFO):
-            assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
-        assert "results of an earlier run" in caplog.text
-
-    def test_beside_their_images_are_no_references(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a/a.nii", "a/a_mask.nii.gz", "a/a_sheet.png", "a/a_measurements.json")
-        assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
-
-    def test_are_recognised_by_all_names_that_are_written(self) -> None:
-        fixed = {name for name in OUTPUTS if name != "slices"}
-        written = [OUTPUTS[name].names({"case": ""})[0] for name in fixed]
-        assert sorted(CASE_ENDINGS) == sorted(["_provenance.json", *written])
-
-    def test_that_look_like_them_are_cases(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a/a_sheet.png", "b.nii")
-        (tmp_path / "summary.csv").write_text("name,age\n", encoding="utf-8")
-        assert list(found(tmp_path)) == ["a_sheet", "b"]
-
-    def test_named_mask_are_labels_of_the_volume_beside_them(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.nii.gz", "a_mask.nii.gz", "b_mask.nii.gz", "c_probability.nii")
-        assert found(tmp_path) == {"a": {"image": ["a.nii.gz"], "label": ["a_mask.nii.gz"]}}
-
-
 class TestDICOM:
     VOLUME = np.arange(3 * 8 * 6, dtype=np.int16).reshape(8, 6, 3)
     AFFINE = np.array([[0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
@@ -603,66 +540,6 @@ class TestNames:
     def test_are_told_apart_as_folders_of_numbers(self, tmp_path: Path) -> None:
         touch(tmp_path, "x/day/1.tif", "x/day/2.tif", "y/day/1.tif", "y/day/2.tif")
         assert list(found(tmp_path)) == ["x_day_day", "y_day_day"]
-
-
-class TestPassedOver:
-    def test_is_counted_by_kind_in_one_line(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        touch(tmp_path, "P_FLAIR.nii", "P_T1.nii", "P_T2.nii", "P_mask.nii", "Q_mask.nii", "x.zip", "notes.txt", "raw")
-        with caplog.at_level(logging.INFO):
-            find_cases(tmp_path)
-        (line,) = [record.message for record in caplog.records if record.levelno == logging.INFO]
-        for part in (
-            "2 volumes of another contrast (P_T1.nii, P_T2.nii)",
-            "1 label used as reference (P_mask.nii)",
-            "1 unused label (Q_mask.nii)",
-            "1 zip file (x.zip): unpack it",
-            "1 .txt file (notes.txt)",
-            "1 file without suffix (raw)",
-        ):
-            assert part in line
-
-    def test_is_not_said_where_there_is_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        touch(tmp_path, "a.nii", ".hidden.zip")
-        with caplog.at_level(logging.INFO):
-            find_cases(tmp_path)
-        assert not caplog.records
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [
-            (["a.zip"], "1 zip file (a.zip): unpack it"),
-            (["a.tar.gz", "b.7z"], "2 archives (a.tar.gz, b.7z): unpack it"),
-            (["a.PAR", "a.REC"], "2 PAR/REC files (a.PAR, a.REC): convert with dcm2niix"),
-            (["a+orig.HEAD", "a+orig.BRIK"], "2 AFNI files (a+orig.BRIK, a+orig.HEAD): convert with 3dAFNItoNIFTI"),
-            (["s/2dseq"], "1 Bruker file (2dseq): convert with"),
-            (["a.h5", "meas_1.dat"], "2 files of raw k-space data (a.h5, meas_1.dat): reconstruct images"),
-            (["a.img"], "1 file of an Analyze or NIfTI pair without its other half (a.img)"),
-            (["a.npy", "b.npy", "c.npy", "d.npy"], "4 array files (a.npy, b.npy, c.npy, ...): save it as NIfTI"),
-            (["1_mask.png", "2_mask.png"], "2 unused labels (1_mask.png, 2_mask.png)"),
-            ([], "It is empty."),
-        ],
-    )
-    def test_is_what_the_error_of_a_folder_without_cases_says(
-        self, tmp_path: Path, names: list[str], message: str
-    ) -> None:
-        touch(tmp_path, *names)
-        with pytest.raises(ValueError, match="holds no case to segment") as caught:
-            find_cases(tmp_path)
-        assert message in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("sop_class", "message"),
-        [
-            ("1.2.840.10008.5.1.4.1.1.2", "3 CT images (IM0000.dcm, IM0001.dcm, IM0002.dcm)"),
-            ("1.2.840.10008.5.1.4.1.1.66.4", "3 DICOM objects (Segmentation)"),
-            ("1.2.3", "3 DICOM files of unknown kind"),
-        ],
-    )
-    def test_of_dicom_is_named_by_its_kind(self, tmp_path: Path, sop_class: str, message: str) -> None:
-        write_series(tmp_path, TestDICOM.VOLUME, TestDICOM.AFFINE, SOPClassUID=sop_class)
-        with pytest.raises(ValueError, match="holds no case to segment") as caught:
-            find_cases(tmp_path)
-        assert message in str(caught.value)
 
 
 class TestRefuses:

@@ -17,7 +17,6 @@ from monai.handlers import CheckpointSaver
 
 from mri_seg.training.resume import TrainingCheckpoint, find_checkpoint, refuse_other_config, run_folder
 from mri_seg.training.slice_dataset import EpochSampler
-from mri_seg.utils.random_state import load_random_state, random_state
 
 EPOCHS, STEPS, BATCH = 4, 5, 2
 
@@ -211,41 +210,6 @@ class TestConfig:
     def test_does_not_matter_where_nothing_was_saved(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"epochs": 5}')
         refuse_other_config(tmp_path, {"epochs": 6})
-
-
-class TestRandomState:
-    def test_comes_back(self, tmp_path: Path) -> None:
-        torch.save(random_state(), tmp_path / "state.pt")
-        first = random.random(), np.random.rand(), torch.rand(1)
-        load_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert (random.random(), np.random.rand(), torch.rand(1)) == first
-
-
-class TestEpochSampler:
-    def test_draws_by_seed_and_epoch(self) -> None:
-        draws = {}
-        for seed, epoch in ((0, 1), (0, 2), (1, 1)):
-            sampler = EpochSampler(torch.ones(50), 20, seed=seed)
-            sampler.set_epoch(epoch)
-            draws[seed, epoch] = list(sampler)
-            assert list(sampler) == draws[seed, epoch]
-        assert len({tuple(drawn) for drawn in draws.values()}) == 3
-
-    def test_starts_where_told_once(self) -> None:
-        sampler = EpochSampler(torch.ones(50), 20)
-        whole = list(sampler)
-        sampler.start = 15
-        assert list(sampler) == whole[15:]
-        assert list(sampler) == whole
-
-    def test_draws_all_once_without_replacement(self) -> None:
-        assert sorted(EpochSampler(torch.ones(9), 9, replacement=False)) == list(range(9))
-
-    def test_draws_by_weight(self) -> None:
-        sampler = EpochSampler(torch.tensor([0.0, 1.0, 3.0]), 4000)
-        counts = np.bincount(list(sampler), minlength=3)
-        assert counts[0] == 0
-        assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
 
 
 class TestRunFolder:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 
-from mri_seg.training.slice_dataset import SliceDataset
+from mri_seg.training.slice_dataset import EpochSampler, SliceDataset
 
 
 def case(first: int, depth: int, tumour: tuple[int, ...] = (), size: tuple[int, int] = (4, 6)) -> dict:
@@ -164,3 +167,50 @@ class TestDescribe:
 
     def test_items_say_their_place(self, two_cases: tuple[dict, dict]) -> None:
         assert [item["index"] for item in dataset(*two_cases)] == list(range(5))
+
+
+class TestEpochSampler:
+    def test_draws_by_seed_and_epoch(self) -> None:
+        draws = {}
+        for seed, epoch in ((0, 1), (0, 2), (1, 1)):
+            sampler = EpochSampler(torch.ones(50), 20, seed=seed)
+            sampler.set_epoch(epoch)
+            draws[seed, epoch] = list(sampler)
+            assert list(sampler) == draws[seed, epoch]
+        assert len({tuple(drawn) for drawn in draws.values()}) == 3
+
+    def test_starts_where_told_once(self) -> None:
+        sampler = EpochSampler(torch.ones(50), 20)
+        whole = list(sampler)
+        sampler.start = 15
+        assert list(sampler) == whole[15:]
+        assert list(sampler) == whole
+
+    def test_draws_all_once_without_replacement(self) -> None:
+        assert sorted(EpochSampler(torch.ones(9), 9, replacement=False)) == list(range(9))
+
+    def test_draws_by_weight(self) -> None:
+        sampler = EpochSampler(torch.tensor([0.0, 1.0, 3.0]), 4000)
+        counts = np.bincount(list(sampler), minlength=3)
+        assert counts[0] == 0
+        assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
+
+    @pytest.mark.parametrize(("num_replicas", "batch"), [(2, 4), (3, 2), (4, 2)])
+    @pytest.mark.parametrize("start", [0, 5])
+    def test_steps_of_all_processes_are_those_of_one(self, num_replicas: int, batch: int, start: int) -> None:
+        alone, *samplers = (
+            EpochSampler(torch.ones(50), 30, seed=1, num_replicas=number, rank=rank)
+            for number, rank in [(1, 0), *((num_replicas, rank) for rank in range(num_replicas))]
+        )
+        for sampler in (alone, *samplers):
+            sampler.start = start
+        drawn, shares = list(alone), [list(sampler) for sampler in samplers]
+        assert len({len(part) for part in shares}) == 1  # or one process would wait for another for ever
+        step = num_replicas * batch
+        for n in range(len(shares[0]) // batch):
+            together = chain(*(part[n * batch : (n + 1) * batch] for part in shares))
+            assert sorted(together) == sorted(drawn[n * step : (n + 1) * step])
+
+    def test_says_how_many_it_takes(self) -> None:
+        sampler = EpochSampler(torch.ones(50), 30, num_replicas=4, rank=3)
+        assert len(sampler) == len(list(sampler)) == 7
