@@ -38,7 +38,7 @@ def as_read(file: str) -> dict[str, MetaTensor]:
 
 
 class TestMasks:
-    def test_are_in_the_geometry_of_the_input(self, tmp_path: Path) -> None:
+    def test_masks_are_in_the_geometry_of_the_input(self, tmp_path: Path) -> None:
         found = item(NIFTI["image"])
         write(CaseWriter(tmp_path), NIFTI, found)
         mask = nib.load(tmp_path / "a" / "a_mask.nii.gz")
@@ -48,7 +48,7 @@ class TestMasks:
         assert (mask.header["sform_code"], mask.header["qform_code"]) == (1, 1)
 
     @pytest.mark.parametrize("codes", [(1, 0), (0, 2), (3, 4), (0, 0)])
-    def test_keep_how_a_nifti_file_says_its_place(self, tmp_path: Path, codes: tuple[int, int]) -> None:
+    def test_masks_keep_how_a_nifti_file_says_its_place(self, tmp_path: Path, codes: tuple[int, int]) -> None:
         turned = np.array([[0.0, -2, 0, 5], [2, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
         image = nib.Nifti1Image(np.random.default_rng(0).random((6, 5, 4)), np.diag([2.0, 2, 3, 1]))
         image.set_qform(turned, codes[0])
@@ -63,7 +63,7 @@ class TestMasks:
             if codes[0]:
                 np.testing.assert_allclose(written.get_qform(), turned, atol=1e-5)
 
-    def test_of_a_file_that_does_not_say_its_place_are_flagged(self, tmp_path: Path) -> None:
+    def test_masks_of_a_file_that_does_not_say_its_place_are_flagged(self, tmp_path: Path) -> None:
         image = nib.Nifti1Image(np.random.default_rng(0).random((6, 5, 4)), None)
         image.header.set_zooms((2, 2, 3))
         nib.save(image, "in/head.nii.gz")
@@ -77,7 +77,7 @@ class TestMasks:
         assert probability.get_data_dtype() == np.float32
         np.testing.assert_array_equal(probability.get_fdata(dtype=np.float32), found["probability"][0])
 
-    def test_of_slices_hold_0_and_255_in_the_order_of_the_files(self, tmp_path: Path) -> None:
+    def test_masks_of_slices_hold_0_and_255_in_the_order_of_the_files(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path, outputs="slices"), TIFF)
         for n, name in enumerate(("x_9_mask.tif", "x_10_mask.TIFF", "x_2_mask.tif")):
             mask = tifffile.imread(tmp_path / "a" / name)
@@ -86,18 +86,18 @@ class TestMasks:
             assert (mask > 0).sum() == 10 * (10 + n)
 
     @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
-    def test_of_pictures_are_png(self, tmp_path: Path, suffix: str) -> None:
+    def test_masks_of_pictures_are_png(self, tmp_path: Path, suffix: str) -> None:
         files = [f"x_{n}.{suffix}" for n in range(3)]
         write(CaseWriter(tmp_path, outputs="slices"), source(files, "picture"))
         masks = [np.asarray(Image.open(tmp_path / "a" / f"x_{n}_mask.png")) for n in range(3)]
         assert [(mask == 255).sum() for mask in masks] == [100, 110, 120]
 
-    def test_of_a_file_with_pages_have_pages(self, tmp_path: Path) -> None:
+    def test_masks_of_a_file_with_pages_have_pages(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path, outputs="slices"), source(["scan.tif"], "tiff"))
         with tifffile.TiffFile(tmp_path / "a" / "scan_mask.tif") as tiff:
             assert [(page.asarray() > 0).sum() for page in tiff.pages] == [100, 110, 120]
 
-    def test_of_slices_read_back_as_labels(self, tmp_path: Path) -> None:
+    def test_masks_of_slices_read_back_as_labels(self, tmp_path: Path) -> None:
         found = item(TIFF["image"])
         write(CaseWriter(tmp_path, outputs="slices"), TIFF, found)
         files = [tmp_path / "a" / name for name in ("x_9_mask.tif", "x_10_mask.TIFF", "x_2_mask.tif")]
@@ -106,7 +106,7 @@ class TestMasks:
 
 
 class TestMeasurements:
-    def test_are_those_of_the_mask_in_mm(self, tmp_path: Path) -> None:
+    def test_measurements_are_those_of_the_mask_in_mm(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         measured = json.loads((tmp_path / "a" / "a_measurements.json").read_text())
         assert measured["case"] == "a"
@@ -115,7 +115,7 @@ class TestMeasurements:
         assert measured["mean_foreground_probability"] == pytest.approx(0.9)
         assert table(tmp_path / "measurements.csv")["a"]["volume_ml"] == str(measured["volume_ml"])
 
-    def test_are_in_voxels_where_the_spacing_is_not_known(self, tmp_path: Path) -> None:
+    def test_measurements_are_in_voxels_where_the_spacing_is_not_known(self, tmp_path: Path) -> None:
         found = item(TIFF["image"], spacing_known=False, slice_spacing_known=False)
         write(CaseWriter(tmp_path), TIFF, found)
         measured = json.loads((tmp_path / "a" / "a_measurements.json").read_text())
@@ -126,7 +126,7 @@ class TestMeasurements:
 
 class TestPictures:
     @pytest.mark.parametrize("axes", [(0, 1), (1, 0), (2, 0)])
-    def test_look_the_same_whatever_the_orientation_of_the_file(self, axes: tuple[int, int]) -> None:
+    def test_pictures_look_the_same_whatever_the_orientation_of_the_file(self, axes: tuple[int, int]) -> None:
         found = item(NIFTI["image"], label=True)
         turned = {}
         for key, volume in found.items():
@@ -144,7 +144,7 @@ class TestPictures:
         np.testing.assert_array_equal(np.stack(got.slices), np.stack(expected.slices))
 
     @pytest.mark.parametrize(("rows", "columns", "shape"), [(2.0, 1.0, (96, 40)), (1.0, 1.5, (48, 60))])
-    def test_have_square_pixels(self, rows: float, columns: float, shape: tuple[int, int]) -> None:
+    def test_pictures_have_square_pixels(self, rows: float, columns: float, shape: tuple[int, int]) -> None:
         found = item(NIFTI["image"], label=True)
         for volume in found.values():
             volume.affine = AS_SHOWN @ torch.diag(torch.tensor([rows, columns, 1, 1], dtype=torch.float64))
@@ -154,7 +154,7 @@ class TestPictures:
         outline = np.argwhere((picture == PREDICTION).all(axis=-1))
         assert tuple(np.ptp(outline, axis=0) + 1) == (10 * rows, 10 * columns)
 
-    def test_without_a_reference_show_none(self, tmp_path: Path) -> None:
+    def test_pictures_without_a_reference_show_none(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         sheet = np.asarray(Image.open(tmp_path / "a" / "a_sheet.png"))
         assert not (sheet == np.array(REFERENCE)).all(-1).any()
@@ -162,7 +162,7 @@ class TestPictures:
 
 
 class TestPage:
-    def test_shows_every_slice_and_lesion_and_needs_nothing_else(self, tmp_path: Path) -> None:
+    def test_page_shows_every_slice_and_lesion_and_needs_nothing_else(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         page = (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
         assert page.count('<img src="data:image/png;base64,') == SHAPE[-1]
@@ -170,13 +170,13 @@ class TestPage:
         assert "http" not in page
         assert "<script" not in page
 
-    def test_says_when_nothing_was_found(self, tmp_path: Path) -> None:
+    def test_page_says_when_nothing_was_found(self, tmp_path: Path) -> None:
         found = item(NIFTI["image"])
         found["pred"] *= 0
         write(CaseWriter(tmp_path), NIFTI, found)
         assert "No tumour found" in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
 
-    def test_shows_the_name_of_a_case_as_text(self, tmp_path: Path) -> None:
+    def test_page_shows_the_name_of_a_case_as_text(self, tmp_path: Path) -> None:
         case = source(["a&b.nii"], "volume", "a&b<i>")
         write(CaseWriter(tmp_path), case)
         page = (tmp_path / "a&b<i>" / "a&b<i>.html").read_text(encoding="utf-8")
@@ -191,7 +191,7 @@ class TestDICOM:
         files = write_series(folder, np.ones(SHAPE, np.uint16), self.AFFINE, **header)
         return source([str(file) for file in files], "dicom"), item([str(file) for file in files])
 
-    def test_gets_a_segmentation_by_default_and_a_report_on_request(self, tmp_path: Path) -> None:
+    def test_dicom_case_gets_a_segmentation_by_default_and_a_report_on_request(self, tmp_path: Path) -> None:
         case, found = self.series(tmp_path / "in")
         write(CaseWriter(tmp_path / "out", outputs="auto,sr"), case, found)
         from mri_seg.dicom.seg import read_segmentation
@@ -212,7 +212,7 @@ class TestDICOM:
                 assert part in text
             assert "network" not in text
 
-    def test_without_pixel_spacing_gets_the_rest_by_default(
+    def test_dicom_case_without_pixel_spacing_gets_the_rest_by_default(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         case, found = self.series(tmp_path / "in", PixelSpacing=None)
@@ -223,7 +223,7 @@ class TestDICOM:
         assert "a_seg.dcm" not in names(tmp_path / "out" / "a")
         assert "PixelSpacing" in caplog.text
 
-    def test_without_pixel_spacing_fails_where_a_segmentation_is_asked_for(self, tmp_path: Path) -> None:
+    def test_dicom_case_without_pixel_spacing_fails_where_a_segmentation_is_asked_for(self, tmp_path: Path) -> None:
         case, found = self.series(tmp_path / "in", PixelSpacing=None)
         writer = CaseWriter(tmp_path / "out", outputs="mask,seg")
         write(writer, case, found)

@@ -40,17 +40,19 @@ class TestInt8:
     def infer(self, *checkpoints: Path) -> RuntimeInferer:
         return RuntimeInferer(SimpleInferer(), "openvino-int8", checkpoints=[*checkpoints[:1], list(checkpoints[1:])])
 
-    def test_is_close_to_float_but_not_the_same(
+    def test_int8_is_close_to_float_but_not_the_same(
         self, checkpoint: Path, network: AttentionUNet, slices: torch.Tensor
     ) -> None:
         found, expected = probabilities(self.infer(checkpoint), slices, network), network(slices).sigmoid()
         assert 1e-5 < (found - expected).abs().mean() < 0.03
 
-    def test_of_other_weights_is_refused(self, checkpoint: Path, slices: torch.Tensor) -> None:
+    def test_int8_of_other_weights_is_refused(self, checkpoint: Path, slices: torch.Tensor) -> None:
         with pytest.raises(ValueError, match=r"model\.int8\.xml: made of other weights.*quantize\.json"):
             probabilities(self.infer(checkpoint), slices, small_network(seed=1))
 
-    def test_that_is_not_there_is_named(self, network: AttentionUNet, slices: torch.Tensor, tmp_path: Path) -> None:
+    def test_int8_that_is_not_there_is_named(
+        self, network: AttentionUNet, slices: torch.Tensor, tmp_path: Path
+    ) -> None:
         with pytest.raises(ValueError, match=r"best\.int8\.xml: no such file"):
             probabilities(self.infer(tmp_path / "best.pt"), slices, network)
 
@@ -75,7 +77,7 @@ class TestInt8:
 
 
 class TestCalibrationSlices:
-    def test_come_from_every_volume_and_repeat(self) -> None:
+    def test_calibration_slices_come_from_every_volume_and_repeat(self) -> None:
         volumes = Volumes()
         drawn = calibration_slices(volumes, 6, seed=3)
         assert [one.shape for one in drawn] == [(1, 3, 32, 48)] * 6

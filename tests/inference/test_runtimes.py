@@ -22,7 +22,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("runtime", OTHERS)
 class TestOtherRuntimes:
-    def test_agree_with_torch_for_any_number_and_size_of_slices(
+    def test_other_runtimes_agree_with_torch_for_any_number_and_size_of_slices(
         self, runtime: str, network: AttentionUNet, slices: torch.Tensor
     ) -> None:
         infer = RuntimeInferer(SimpleInferer(), runtime)
@@ -31,7 +31,7 @@ class TestOtherRuntimes:
             assert expected.std() > 0.1
             torch.testing.assert_close(probabilities(infer, inputs, network), expected, rtol=0, atol=1e-4)
 
-    def test_agree_with_torch_averaged_over_mirror_images_and_checkpoints(
+    def test_other_runtimes_agree_with_torch_averaged_over_mirror_images_and_checkpoints(
         self, runtime: str, network: AttentionUNet, tmp_path: Path
     ) -> None:
         torch.save(small_network(seed=1).state_dict(), tmp_path / "other.pt")
@@ -44,11 +44,13 @@ class TestOtherRuntimes:
         expected = probabilities(averaged("torch"), volume, network)
         torch.testing.assert_close(probabilities(averaged(runtime), volume, network), expected, rtol=0, atol=1e-4)
 
-    def test_stay_in_float32_under_autocast(self, runtime: str, network: AttentionUNet, slices: torch.Tensor) -> None:
+    def test_other_runtimes_stay_in_float32_under_autocast(
+        self, runtime: str, network: AttentionUNet, slices: torch.Tensor
+    ) -> None:
         found = probabilities(AutocastInferer(RuntimeInferer(SimpleInferer(), runtime)), slices, network)
         torch.testing.assert_close(found, network(slices).sigmoid(), rtol=0, atol=1e-4)
 
-    def test_see_new_weights_in_the_same_network(
+    def test_other_runtimes_see_new_weights_in_the_same_network(
         self, runtime: str, network: AttentionUNet, slices: torch.Tensor
     ) -> None:
         infer = RuntimeInferer(SimpleInferer(), runtime)
@@ -56,7 +58,9 @@ class TestOtherRuntimes:
         network.load_state_dict(small_network(seed=1).state_dict())
         torch.testing.assert_close(probabilities(infer, slices, network), network(slices).sigmoid(), rtol=0, atol=1e-4)
 
-    def test_leave_the_network_as_it_was(self, runtime: str, network: AttentionUNet, slices: torch.Tensor) -> None:
+    def test_other_runtimes_leave_the_network_as_it_was(
+        self, runtime: str, network: AttentionUNet, slices: torch.Tensor
+    ) -> None:
         before = network(slices)
         probabilities(RuntimeInferer(SimpleInferer(), runtime), slices, network)
         assert torch.equal(network(slices), before)

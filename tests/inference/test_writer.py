@@ -27,37 +27,37 @@ pytestmark = pytest.mark.usefixtures("inputs")
 
 
 class TestOutputs:
-    def test_of_nifti_by_default(self, tmp_path: Path) -> None:
+    def test_outputs_of_nifti_by_default(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         expected = ["a.html", "a_mask.nii.gz", "a_measurements.json", "a_provenance.json", "a_sheet.png"]
         assert names(tmp_path) == [*(f"a/{name}" for name in expected), "measurements.csv", "summary.csv"]
 
-    def test_of_tiff_by_default_hold_a_mask_a_slice(self, tmp_path: Path) -> None:
+    def test_outputs_of_tiff_by_default_hold_a_mask_a_slice(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), TIFF)
         assert {"a/x_10_mask.TIFF", "a/x_2_mask.tif", "a/x_9_mask.tif"} < set(names(tmp_path))
 
-    def test_with_a_reference_hold_a_panel(self, tmp_path: Path) -> None:
+    def test_outputs_with_a_reference_hold_a_panel(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), {**NIFTI, "label": ["in/head_mask.nii.gz"]})
         sheet, panel = (np.asarray(Image.open(tmp_path / "a" / f"a_{kind}.png")) for kind in ("sheet", "panel"))
         assert (sheet[18:] == np.array(REFERENCE)).all(-1).any()
         assert panel.size
 
     @pytest.mark.parametrize("chosen", ["mask, measurements", ("mask", "measurements"), ["measurements", "mask"]])
-    def test_may_be_chosen(self, tmp_path: Path, chosen: object) -> None:
+    def test_outputs_may_be_chosen(self, tmp_path: Path, chosen: object) -> None:
         write(CaseWriter(tmp_path, outputs=chosen), TIFF)
         assert names(tmp_path / "a") == ["a_mask.nii.gz", "a_measurements.json", "a_provenance.json"]
 
-    def test_may_be_added_to_the_default(self, tmp_path: Path) -> None:
+    def test_outputs_may_be_added_to_the_default(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path, outputs="auto,probability"), NIFTI)
         assert "a_probability.nii.gz" in names(tmp_path / "a")
         assert len(names(tmp_path / "a")) == 6
 
     @pytest.mark.parametrize("chosen", ["masks", "mask,nothing", ""])
-    def test_that_are_not_known_are_refused_with_those_that_are(self, tmp_path: Path, chosen: str) -> None:
+    def test_outputs_that_are_not_known_are_refused_with_those_that_are(self, tmp_path: Path, chosen: str) -> None:
         with pytest.raises(ValueError, match="expected some of auto, mask, probability"):
             CaseWriter(tmp_path, outputs=chosen)
 
-    def test_for_dicom_name_the_extra_where_it_is_missing(
+    def test_outputs_for_dicom_name_the_extra_where_it_is_missing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -65,7 +65,7 @@ class TestOutputs:
             CaseWriter(tmp_path, outputs="seg")
         assert "seg" not in CaseWriter(tmp_path).missing(source(["a.dcm"], "dicom"))
 
-    def test_that_do_not_fit_a_case_are_left_out(self, tmp_path: Path) -> None:
+    def test_outputs_that_do_not_fit_a_case_are_left_out(self, tmp_path: Path) -> None:
         pytest.importorskip("highdicom", reason="needs the extra `dicom`")
         writer = CaseWriter(tmp_path, outputs="mask,seg,sr,slices,panel")
         assert writer.missing(NIFTI) == ["mask"]
@@ -74,7 +74,7 @@ class TestOutputs:
 
 
 class TestExistingResults:
-    def test_are_kept(self, tmp_path: Path) -> None:
+    def test_existing_results_are_kept(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         (tmp_path / "a" / "a_mask.nii.gz").write_bytes(b"mine")
         writer = CaseWriter(tmp_path)
@@ -84,7 +84,7 @@ class TestExistingResults:
         row = table(tmp_path / "summary.csv")["a"]
         assert (row["status"], row["lesion_count"]) == ("kept", "1")
 
-    def test_are_added_to(self, tmp_path: Path) -> None:
+    def test_existing_results_are_added_to(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         (tmp_path / "a" / "a_mask.nii.gz").write_bytes(b"mine")
         (tmp_path / "a" / "a.html").unlink()
@@ -93,19 +93,19 @@ class TestExistingResults:
         assert {"a_probability.nii.gz", "a.html"} < set(names(tmp_path / "a"))
 
     @pytest.mark.parametrize("overwrite", [True, "true"])
-    def test_are_written_anew_when_asked(self, tmp_path: Path, overwrite: object) -> None:
+    def test_existing_results_are_written_anew_when_asked(self, tmp_path: Path, overwrite: object) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         (tmp_path / "a" / "a_mask.nii.gz").write_bytes(b"mine")
         write(CaseWriter(tmp_path, overwrite=overwrite), NIFTI)
         assert nib.load(tmp_path / "a" / "a_mask.nii.gz").shape == SHAPE
 
-    def test_of_other_cases_stay_in_the_tables(self, tmp_path: Path) -> None:
+    def test_results_of_other_cases_stay_in_the_tables(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         write(CaseWriter(tmp_path), source(["b.nii"], "volume", "b"))
         for name in ("summary.csv", "measurements.csv"):
             assert list(table(tmp_path / name)) == ["a", "b"]
 
-    def test_leave_nothing_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_writing_results_leaves_nothing_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: object) -> None:
             raise OSError("No space left on device")
 
@@ -136,12 +136,12 @@ class TestResultsOfOtherRuns:
         assert "another --output_dir" in str(error.value)
         assert before == {file: file.read_bytes() for file in writer.output_dir.rglob("*") if file.is_file()}
 
-    def test_of_the_same_settings_are_kept(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_the_same_settings_are_kept(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         moved = weights.rename(weights.with_name("moved.pt"))
         assert self.writer(tmp_path, moved).to_do([NIFTI]) == []
 
-    def test_of_other_weights_are_refused(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_other_weights_are_refused(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         weights.write_bytes(b"WEIGHTS")
         self.refuses(self.writer(tmp_path, weights), "checkpoint_sha256 was 9a129038d9a0, is 14422b042349")
@@ -155,34 +155,34 @@ class TestResultsOfOtherRuns:
             ({"ensemble": ["in/c.nii"]}, r"ensemble_sha256 was \[\], is \[\w{12}\]"),
         ],
     )
-    def test_of_other_options_are_refused(self, tmp_path: Path, weights: Path, change: dict, told: str) -> None:
+    def test_results_of_other_options_are_refused(self, tmp_path: Path, weights: Path, change: dict, told: str) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         self.refuses(self.writer(tmp_path, weights, **change), told)
 
-    def test_of_another_version_are_refused(
+    def test_results_of_another_version_are_refused(
         self, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         monkeypatch.setattr(mri_seg, "__version__", "99.0")
         self.refuses(self.writer(tmp_path, weights), 'mri_seg_version was ".*", is "99.0"')
 
-    def test_of_8_bit_weights_that_were_made_anew_are_refused(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_8_bit_weights_that_were_made_anew_are_refused(self, tmp_path: Path, weights: Path) -> None:
         quantized = {"options": {"runtime": "openvino-int8"}}
         weights.with_suffix(".int8.bin").write_bytes(b"1")
         write(self.writer(tmp_path, weights, **quantized), NIFTI)
         weights.with_suffix(".int8.bin").write_bytes(b"2")
         self.refuses(self.writer(tmp_path, weights, **quantized), "int8_sha256 was")
 
-    def test_without_a_record_are_refused(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_without_a_record_are_refused(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         (tmp_path / "a" / "a_provenance.json").unlink()
         self.refuses(self.writer(tmp_path, weights), "no record of what they were made of")
 
-    def test_of_other_outputs_are_refused_as_well(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_other_outputs_are_refused_as_well(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights, outputs="sheet"), NIFTI)
         self.refuses(self.writer(tmp_path, weights, outputs="mask", options={"threshold": 0.4}), "threshold")
 
-    def test_of_cases_that_are_not_part_of_this_run_are_refused_in_one_table(
+    def test_results_of_cases_that_are_not_part_of_this_run_are_refused_in_one_table(
         self, tmp_path: Path, weights: Path
     ) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
@@ -190,7 +190,7 @@ class TestResultsOfOtherRuns:
         self.refuses(self.writer(tmp_path, weights, options={"threshold": 0.4}), "threshold was 0.5", (other,))
         assert self.writer(tmp_path, weights).to_do([other]) == [other]
 
-    def test_of_another_input_fail_and_leave_the_others(
+    def test_results_of_another_input_fail_and_leave_the_others(
         self, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         other = source(["b.nii"], "volume", "b")
@@ -206,7 +206,7 @@ class TestResultsOfOtherRuns:
         assert re.search(r"input was .*b\.nii \(1 file, SHA-256 .*--overwrite true", rows["b"]["error"])
         assert list(table(tmp_path / "measurements.csv")) == ["a"]
 
-    def test_of_another_reference_fail(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_another_reference_fail(self, tmp_path: Path, weights: Path) -> None:
         case = {**NIFTI, "label": ["in/head_mask.nii.gz"]}
         write(self.writer(tmp_path, weights), case)
         Path("in/head_mask.nii.gz").write_bytes(b"corrected")
@@ -214,7 +214,7 @@ class TestResultsOfOtherRuns:
         assert writer.to_do([case]) == []
         assert "reference was" in writer.rows["a"]["error"]
 
-    def test_of_moved_and_touched_files_are_kept(self, tmp_path: Path, weights: Path, inputs: Path) -> None:
+    def test_results_of_moved_and_touched_files_are_kept(self, tmp_path: Path, weights: Path, inputs: Path) -> None:
         write(self.writer(tmp_path, weights), TIFF)
         moved = (inputs / "in").rename(inputs / "elsewhere")
         for file in moved.iterdir():
@@ -224,13 +224,13 @@ class TestResultsOfOtherRuns:
         assert writer.to_do([case]) == []
         assert writer.rows["a"]["status"] == "kept"
 
-    def test_of_slices_in_another_order_fail(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_slices_in_another_order_fail(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), TIFF)
         writer = self.writer(tmp_path, weights)
         writer.to_do([{**TIFF, "image": TIFF["image"][::-1]}])
         assert writer.rows["a"]["status"] == "failed"
 
-    def test_of_voxels_beside_their_header_fail(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_voxels_beside_their_header_fail(self, tmp_path: Path, weights: Path) -> None:
         Path("in/h.mhd").write_text("NDims = 3\nElementDataFile = h.raw\n")
         Path("in/h.raw").write_bytes(b"1")
         case = source(["in/h.mhd"], "volume")
@@ -240,7 +240,9 @@ class TestResultsOfOtherRuns:
         writer.to_do([case])
         assert writer.rows["a"]["status"] == "failed"
 
-    def test_are_replaced_when_asked_and_nothing_of_them_stays(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_of_other_runs_are_replaced_when_asked_and_nothing_of_them_stays(
+        self, tmp_path: Path, weights: Path
+    ) -> None:
         write(self.writer(tmp_path, weights, outputs="auto,probability,slices"), TIFF)
         (tmp_path / "a" / "notes.txt").write_text("mine")
         change = {"options": {"threshold": 0.4}, "overwrite": True, "outputs": "mask"}
@@ -248,14 +250,14 @@ class TestResultsOfOtherRuns:
         assert names(tmp_path / "a") == ["a_mask.nii.gz", "a_provenance.json", "notes.txt"]
         assert self.writer(tmp_path, weights, options={"threshold": 0.4}, outputs="mask").to_do([TIFF]) == []
 
-    def test_stay_beside_replaced_ones_with_a_warning(
+    def test_results_of_other_runs_stay_beside_replaced_ones_with_a_warning(
         self, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         write(self.writer(tmp_path, weights), source(["b.nii"], "volume", "b"))
         write(self.writer(tmp_path, weights, options={"threshold": 0.4}, overwrite=True), NIFTI)
         assert "of b): threshold was 0.5, is 0.4" in caplog.text
 
-    def test_that_were_stopped_midway_are_completed(
+    def test_results_that_were_stopped_midway_are_completed(
         self, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -268,7 +270,7 @@ class TestResultsOfOtherRuns:
         write(self.writer(tmp_path, weights), NIFTI)
         assert "a_sheet.png" in names(tmp_path / "a")
 
-    def test_are_not_mixed_by_a_loader_of_its_own(self, tmp_path: Path, weights: Path) -> None:
+    def test_results_are_not_mixed_by_a_loader_of_its_own(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         writer = self.writer(tmp_path, weights, options={"threshold": 0.4}, outputs="mask,probability")
         found = item(NIFTI["image"])  # handed over without asking what is to be done
@@ -301,7 +303,7 @@ class TestWhatWasSegmented:
         write(CaseWriter(tmp_path, checkpoint="model.pt", ensemble=["other.pt"]), self.case(), self.found())
         return tmp_path
 
-    def test_is_in_the_tables(self, folder: Path, inputs: Path) -> None:
+    def test_what_was_segmented_is_in_the_tables(self, folder: Path, inputs: Path) -> None:
         for name in ("summary.csv", "measurements.csv"):
             row = table(folder / name)["a"]
             assert row["input"] == str(inputs / "in" / "head.nii.gz")
@@ -312,7 +314,7 @@ class TestWhatWasSegmented:
             assert row["ensemble_sha256"] == sha256("other.pt")
             assert row["mri_seg_version"] == mri_seg.__version__
 
-    def test_is_in_json(self, folder: Path, inputs: Path) -> None:
+    def test_what_was_segmented_is_in_json(self, folder: Path, inputs: Path) -> None:
         for name in ("measurements", "provenance"):
             found = json.loads((folder / "a" / f"a_{name}.json").read_text())
             assert found["series_uid"] == "1.2.3"
@@ -321,7 +323,7 @@ class TestWhatWasSegmented:
             assert found["ensemble_sha256"] == [sha256("other.pt")]
             assert found["mri_seg_version"] == mri_seg.__version__
 
-    def test_is_on_the_page(self, folder: Path, inputs: Path) -> None:
+    def test_what_was_segmented_is_on_the_page(self, folder: Path, inputs: Path) -> None:
         page = (folder / "a" / "a.html").read_text(encoding="utf-8")
         flags, _, rest = page.partition("Tumour: ")
         assert flags.count("<li>") == 3
@@ -330,31 +332,33 @@ class TestWhatWasSegmented:
         for text in (str(inputs / "in" / "head.nii.gz"), "AX T1", "1.2.3", sha256("model.pt"), mri_seg.__version__):
             assert text in footer
 
-    def test_stays_with_results_that_are_kept(self, folder: Path) -> None:
+    def test_what_was_segmented_stays_with_results_that_are_kept(self, folder: Path) -> None:
         before = table(folder / "summary.csv")["a"]
         writer = CaseWriter(folder, checkpoint="model.pt", ensemble=["other.pt"])
         assert writer.to_do([self.case()]) == []
         writer.finish()
         assert table(folder / "summary.csv")["a"] == {**before, "status": "kept"}
 
-    def test_is_said_of_failed_cases(self, tmp_path: Path) -> None:
+    def test_what_was_segmented_is_said_of_failed_cases(self, tmp_path: Path) -> None:
         CaseWriter(tmp_path).to_do([self.case(error="cannot be read")])
         row = table(tmp_path / "summary.csv")["a"]
         assert row["flags"] == "timing_not_flair"
         assert row["input"].endswith("head.nii.gz")
 
-    def test_of_several_files_is_their_folder(self, tmp_path: Path, inputs: Path) -> None:
+    def test_input_of_several_files_is_their_folder(self, tmp_path: Path, inputs: Path) -> None:
         write(CaseWriter(tmp_path, outputs="mask"), TIFF)
         assert table(tmp_path / "summary.csv")["a"]["input"] == str(inputs / "in")
 
-    def test_without_flags_says_nothing_of_them(self, tmp_path: Path) -> None:
+    def test_results_without_flags_say_nothing_of_them(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         assert "To be checked" not in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
         assert table(tmp_path / "summary.csv")["a"]["warnings"] == ""
 
 
 class TestFailures:
-    def test_leave_the_others_and_are_in_the_summary(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_failures_leave_the_others_and_are_in_the_summary(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         def read(case: dict) -> dict:
             if case["case"] == "bad":
                 raise ValueError("in/bad.nii: cannot be read.\nCopy it again.")
@@ -378,7 +382,7 @@ class TestFailures:
         assert summary["a"]["error"].startswith("not reached")  # read, and never written
         assert {row["status"] for row in summary.values()} == {"failed"}
 
-    def test_in_writing_leave_the_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failures_in_writing_leave_the_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: object, **kwargs: object) -> None:
             raise ValueError("cannot be measured")
 
@@ -393,14 +397,16 @@ class TestFailures:
         assert "a/a_mask.nii.gz" in names(tmp_path)
         assert summary["b"]["status"] == "done"
 
-    def test_are_tried_again(self, tmp_path: Path) -> None:
+    def test_failures_are_tried_again(self, tmp_path: Path) -> None:
         CaseWriter(tmp_path).failed("a", "was away")
         writer = CaseWriter(tmp_path)
         write(writer, NIFTI)
         writer.finish()
         assert table(tmp_path / "summary.csv")["a"]["error"] == ""
 
-    def test_do_not_matter_where_there_are_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_failures_do_not_matter_where_there_are_none(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         writer = CaseWriter(tmp_path)
         write(writer, NIFTI)
         writer.finish()

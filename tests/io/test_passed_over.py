@@ -14,7 +14,9 @@ from mri_seg.io.cases import find_cases
 
 
 class TestPassedOver:
-    def test_is_counted_by_kind_in_one_line(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_what_is_passed_over_is_counted_by_kind_in_one_line(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         touch(tmp_path, "P_FLAIR.nii", "P_T1.nii", "P_T2.nii", "P_mask.nii", "Q_mask.nii", "x.zip", "notes.txt", "raw")
         with caplog.at_level(logging.INFO):
             find_cases(tmp_path)
@@ -29,7 +31,9 @@ class TestPassedOver:
         ):
             assert part in line
 
-    def test_is_not_said_where_there_is_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_what_is_passed_over_is_not_said_where_there_is_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         touch(tmp_path, "a.nii", ".hidden.zip")
         with caplog.at_level(logging.INFO):
             find_cases(tmp_path)
@@ -50,7 +54,7 @@ class TestPassedOver:
             ([], "It is empty."),
         ],
     )
-    def test_is_what_the_error_of_a_folder_without_cases_says(
+    def test_what_is_passed_over_is_what_the_error_of_a_folder_without_cases_says(
         self, tmp_path: Path, names: list[str], message: str
     ) -> None:
         touch(tmp_path, *names)
@@ -66,7 +70,7 @@ class TestPassedOver:
             ("1.2.3", "3 DICOM files of unknown kind"),
         ],
     )
-    def test_of_dicom_is_named_by_its_kind(self, tmp_path: Path, sop_class: str, message: str) -> None:
+    def test_dicom_that_is_passed_over_is_named_by_its_kind(self, tmp_path: Path, sop_class: str, message: str) -> None:
         write_series(tmp_path, np.zeros((8, 6, 3), np.int16), np.diag([1.0, 1, 5, 1]), SOPClassUID=sop_class)
         with pytest.raises(ValueError, match="holds no case to segment") as caught:
             find_cases(tmp_path)

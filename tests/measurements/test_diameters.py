@@ -110,7 +110,7 @@ class TestDiametersOfShapes:
         (top, _), (bottom, _) = found.longest_ends
         assert abs(bottom - top) == pytest.approx(20, abs=1)
 
-    def test_what_is_ragged_beyond_measure_is_measured_still(self) -> None:
+    def test_shape_ragged_beyond_measure_is_measured_still(self) -> None:
         noise = ragged(0, (150, 150), 0.7)
         found = diameters(noise)
         assert found.longest > 20
@@ -133,7 +133,7 @@ class TestDiametersOfAnything:
         return ragged(request.param, (9, 11), (0.45, 0.6, 0.75, 0.9)[request.param % 4])
 
     @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 1.9)])
-    def test_lie_inside_at_a_right_angle_with_the_lengths_told(
+    def test_diameters_lie_inside_at_a_right_angle_with_the_lengths_told(
         self, lesion: np.ndarray, spacing: tuple[float, float]
     ) -> None:
         found = diameters(lesion, spacing)

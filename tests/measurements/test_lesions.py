@@ -55,7 +55,7 @@ class TestMeasure:
         mask[18, 2, 7] = 1
         return mask
 
-    def test_volumes_and_slices(self, mask: np.ndarray) -> None:
+    def test_measurements_hold_volumes_and_slices(self, mask: np.ndarray) -> None:
         found = measure(mask, AXIAL * [[0.5], [2.0], [3.0], [1]], case="one")
         assert found["case"] == "one"
         assert found["spacing_mm"] == [2.0, 0.5, 3.0]
@@ -97,7 +97,7 @@ class TestMeasure:
         lesion = measure(ellipse(10, 5)[..., None], AXIAL)["lesions"][0]
         assert lesion["longest_diameter_mm"] == pytest.approx(20, abs=1)
 
-    def test_is_plain_enough_for_json(self, mask: np.ndarray) -> None:
+    def test_measurements_are_plain_enough_for_json(self, mask: np.ndarray) -> None:
         found = measure(mask, AXIAL, probability=mask * np.float32(0.9))
         assert json.loads(json.dumps(found)) == found
 
@@ -121,20 +121,20 @@ class TestMeasure:
             ({"probability": np.ones((4, 4, 3))}, r"the mask's shape \(4, 4, 4\), got \(4, 4, 3\)"),
         ],
     )
-    def test_what_does_not_fit_is_refused(self, change: dict, message: str) -> None:
+    def test_measuring_what_does_not_fit_is_refused(self, change: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             measure(**{"mask": np.ones((4, 4, 4)), "affine": AXIAL, **change})
 
 
 class TestCertainty:
-    def test_is_told_by_the_probability(self) -> None:
+    def test_certainty_is_told_by_the_probability(self) -> None:
         probability = np.zeros((2, 5, 1), dtype=np.float32)
         probability[0, :, 0] = [0.29, 0.4, 0.6, 0.8, 1.0]
         found = measure(probability > 0.5, AXIAL, probability=probability)
         assert found["mean_foreground_probability"] == pytest.approx(0.8)
         assert found["uncertain_share"] == pytest.approx(2 / 4)
 
-    def test_is_unknown_without_it(self) -> None:
+    def test_certainty_is_unknown_without_it(self) -> None:
         found = measure(np.ones((2, 2, 2)), AXIAL)
         assert found["mean_foreground_probability"] is None
         assert found["uncertain_share"] is None
@@ -147,7 +147,7 @@ class TestUnknownSpacing:
         mask[3:6, 2:10, 1:4] = True
         return mask
 
-    def test_of_pixels_gives_counts(self, mask: np.ndarray) -> None:
+    def test_unknown_spacing_of_pixels_gives_counts(self, mask: np.ndarray) -> None:
         found = measure(mask, AXIAL * 2.5, spacing_known=False)
         assert found["spacing_mm"] == [None, None, 2.5]
         assert found["volume_voxels"] == 72
@@ -166,7 +166,7 @@ class TestUnknownSpacing:
             "slices": 3,
         }
 
-    def test_of_slices_gives_counts_of_voxels_and_mm_in_plane(self, mask: np.ndarray) -> None:
+    def test_unknown_spacing_of_slices_gives_counts_of_voxels_and_mm_in_plane(self, mask: np.ndarray) -> None:
         found = measure(mask, AXIAL * [[2.0], [2.0], [1.0], [1]], slice_spacing_known=False)
         assert found["spacing_mm"] == [2.0, 2.0, None]
         assert found["volume_voxels"] == 72
@@ -177,7 +177,7 @@ class TestUnknownSpacing:
         assert "volume_ml" not in lesion
         assert "centroid_lps_mm" not in lesion
 
-    def test_gives_centroids_in_the_array_given(self, mask: np.ndarray) -> None:
+    def test_unknown_spacing_gives_centroids_in_the_array_given(self, mask: np.ndarray) -> None:
         turn = TURNS[29]
         turned, affine = apply_orientation(mask, turn), AXIAL @ inv_ornt_aff(turn, mask.shape)
         found = measure(turned, affine, spacing_known=False)["lesions"][0]["centroid_voxels"]
@@ -261,7 +261,7 @@ class TestAnyMask:
 
 
 class TestSummaryRow:
-    def test_has_the_same_columns_whatever_is_known(self) -> None:
+    def test_summary_row_has_the_same_columns_whatever_is_known(self) -> None:
         mask = ragged(2)
         rows = [
             summary_row(measure(mask, AXIAL, case="a", probability=mask * 0.9)),
@@ -271,7 +271,7 @@ class TestSummaryRow:
         ]
         assert len({tuple(row) for row in rows}) == 1
 
-    def test_holds_every_figure_of_the_largest_lesion(self) -> None:
+    def test_summary_row_holds_every_figure_of_the_largest_lesion(self) -> None:
         for known in (True, False):
             found = measure(ragged(2), AXIAL, spacing_known=known)
             row = summary_row(found)
@@ -290,6 +290,6 @@ class TestSummaryRow:
         row = summary_row(measure(mask, AXIAL, spacing_known=False))
         assert row["sum_of_products_pixels"] == pytest.approx(4 + 9)
 
-    def test_holds_one_value_a_column(self) -> None:
+    def test_summary_row_holds_one_value_a_column(self) -> None:
         row = summary_row(measure(ragged(2), AXIAL))
         assert all(value is None or isinstance(value, str | int | float) for value in row.values())

@@ -31,7 +31,7 @@ class TestPackedCase:
         ]
         return pack_case(case, classify(case), rows), case
 
-    def test_layers_come_back(self) -> None:
+    def test_layers_of_a_packed_case_come_back(self) -> None:
         packed, case = self.pack()
         head = disc(24, 20, 18, (0, 6))
         for number in range(1, SHAPE[2] + 1):
@@ -88,11 +88,11 @@ class TestTellingSlice:
     def row(self, number: int, label: int, pred: int, overlap: int) -> dict[str, int]:
         return {"slice": number, "label_pixels": label, "pred_pixels": pred, "overlap_pixels": overlap}
 
-    def test_is_the_one_with_most_false_pixels(self) -> None:
+    def test_key_slice_is_the_one_with_most_false_pixels(self) -> None:
         assert key_slice([self.row(1, 100, 100, 95), self.row(2, 10, 30, 10), self.row(3, 9, 9, 9)]) == 2
 
-    def test_else_the_one_with_most_tumour(self) -> None:
+    def test_key_slice_is_else_the_one_with_most_tumour(self) -> None:
         assert key_slice([self.row(1, 5, 5, 5), self.row(2, 9, 9, 9), self.row(3, 1, 1, 1)]) == 2
 
-    def test_else_the_middle(self) -> None:
+    def test_key_slice_is_else_the_middle(self) -> None:
         assert key_slice([self.row(n, 0, 0, 0) for n in (1, 2, 3)]) == 2

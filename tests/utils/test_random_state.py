@@ -12,7 +12,7 @@ from mri_seg.utils.random_state import load_random_state, random_state
 
 
 class TestRandomState:
-    def test_comes_back(self, tmp_path: Path) -> None:
+    def test_random_state_comes_back(self, tmp_path: Path) -> None:
         torch.save(random_state(), tmp_path / "state.pt")
         first = random.random(), np.random.rand(), torch.rand(1)
         load_random_state(torch.load(tmp_path / "state.pt", weights_only=True))

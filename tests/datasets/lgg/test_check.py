@@ -30,7 +30,7 @@ def defects_of(dataset: Path) -> list[str]:
 
 
 class TestCheck:
-    def test_counts_by_institution(self, dataset: Path) -> None:
+    def test_check_counts_by_institution(self, dataset: Path) -> None:
         write_patient(dataset, "TCGA_DU_5852_19950709", slices=4)
         report = check(dataset)
         assert report.institutions == {"CS": Counts(1, 3, 2), "DU": Counts(2, 6, 4)}
@@ -39,13 +39,13 @@ class TestCheck:
         assert report.defects == []
 
     @pytest.mark.parametrize(("kept", "lost"), [("_2.tif", "_2_mask.tif"), ("_2_mask.tif", "_2.tif")])
-    def test_finds_files_without_a_partner(self, dataset: Path, kept: str, lost: str) -> None:
+    def test_check_finds_files_without_a_partner(self, dataset: Path, kept: str, lost: str) -> None:
         (dataset / PATIENT / f"{PATIENT}{lost}").unlink()
         (defect,) = defects_of(dataset)
         assert defect.startswith(str(dataset / PATIENT / f"{PATIENT}{kept}: its "))
         assert lost in defect
 
-    def test_finds_gaps_in_the_numbering(self, dataset: Path) -> None:
+    def test_check_finds_gaps_in_the_numbering(self, dataset: Path) -> None:
         for number in (1, 3, 4):
             for name in (f"{THIRD}_{number}.tif", f"{THIRD}_{number}_mask.tif"):
                 (dataset / THIRD).mkdir(exist_ok=True)
@@ -59,40 +59,40 @@ class TestCheck:
 
     @pytest.mark.parametrize("name", ["_2.tif", "_2_mask.tif"])
     @pytest.mark.parametrize("content", [None, b"", b"not a TIFF", b"II*\0\0\0\0\0"])
-    def test_finds_files_that_cannot_be_decoded(self, dataset: Path, name: str, content: bytes | None) -> None:
+    def test_check_finds_files_that_cannot_be_decoded(self, dataset: Path, name: str, content: bytes | None) -> None:
         path = spoil(dataset / PATIENT, name, content)
         (defect,) = defects_of(dataset)
         assert defect.startswith(f"{path}: cannot be decoded")
         assert "\n" not in defect
 
-    def test_finds_files_with_several_images(self, dataset: Path) -> None:
+    def test_check_finds_files_with_several_images(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"
         tifffile.imwrite(path, np.zeros((2, 8, 6, 3), np.uint8), photometric="rgb")
         (defect,) = defects_of(dataset)
         assert "2 images in the file, expected 1" in defect
 
-    def test_finds_an_image_of_another_size_than_the_patients_others(self, dataset: Path) -> None:
+    def test_check_finds_an_image_of_another_size_than_the_patients_others(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_1.tif"
         write_image(path, (4, 6, 3))
         write_mask(dataset / PATIENT / f"{PATIENT}_1_mask.tif", shape=(4, 6))
         assert defects_of(dataset) == [f"{path}: shape (4, 6, 3), but most of the patient's slices are 8 x 6"]
 
-    def test_finds_a_mask_of_another_size_than_its_image(self, dataset: Path) -> None:
+    def test_check_finds_a_mask_of_another_size_than_its_image(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2_mask.tif"
         write_mask(path, shape=(8, 8))
         assert defects_of(dataset) == [f"{path}: shape (8, 8), but its image is 8 x 6"]
 
-    def test_finds_a_mask_with_channels(self, dataset: Path) -> None:
+    def test_check_finds_a_mask_with_channels(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2_mask.tif"
         tifffile.imwrite(path, np.zeros((8, 6, 3), np.uint8), photometric="rgb")
         assert defects_of(dataset) == [f"{path}: shape (8, 6, 3), expected one channel (shape (H, W))"]
 
-    def test_finds_images_with_other_than_three_channels(self, dataset: Path) -> None:
+    def test_check_finds_images_with_other_than_three_channels(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"
         write_image(path, (8, 6))
         assert defects_of(dataset) == [f"{path}: 1 channel (shape (8, 6)), expected 3 (shape (H, W, 3))"]
 
-    def test_finds_values_that_are_not_8_bit(self, dataset: Path) -> None:
+    def test_check_finds_values_that_are_not_8_bit(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"
         write_image(path, dtype=np.uint16)
         mask = dataset / PATIENT / f"{PATIENT}_2_mask.tif"
@@ -102,16 +102,16 @@ class TestCheck:
             f"{mask}: values of type float32, expected uint8",
         ]
 
-    def test_finds_mask_values_between(self, dataset: Path) -> None:
+    def test_check_finds_mask_values_between(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2_mask.tif"
         write_mask(path, (0, 1, 2, 3, 4, 5, 6, 255))
         assert defects_of(dataset) == [f"{path}: values 1, 2, 3, 4, 5 and 1 more, expected 0 and 255 only"]
 
-    def test_finds_patients_without_slices(self, dataset: Path) -> None:
+    def test_check_finds_patients_without_slices(self, dataset: Path) -> None:
         (dataset / THIRD).mkdir()
         assert defects_of(dataset) == [f"{dataset / THIRD}: a patient's folder without slices"]
 
-    def test_finds_the_same_patient_twice_and_counts_it_once(self, dataset: Path) -> None:
+    def test_check_finds_the_same_patient_twice_and_counts_it_once(self, dataset: Path) -> None:
         copy = write_patient(dataset / "lgg", PATIENT)
         spoil(copy, "_3.tif")
         twice, undecodable = defects_of(dataset)
@@ -121,14 +121,14 @@ class TestCheck:
         assert undecodable.startswith(str(copy))
         assert check(dataset).total == Counts(2, 5, 3)
 
-    def test_finds_two_files_for_one_slice(self, dataset: Path) -> None:
+    def test_check_finds_two_files_for_one_slice(self, dataset: Path) -> None:
         write_image(dataset / PATIENT / f"{PATIENT}_02.tif")
         (defect,) = defects_of(dataset)
         assert "slice 2 is there already" in defect
 
 
 class TestCheckCommand:
-    def test_prints_the_table_and_that_there_are_no_defects(
+    def test_check_command_prints_the_table_and_that_there_are_no_defects(
         self, dataset: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["check", str(dataset)]) == 0
@@ -137,7 +137,7 @@ class TestCheckCommand:
         assert lines[3].split() == ["total", "2", "5", "3"]
         assert lines[4:] == ["no defects"]
 
-    def test_prints_a_line_a_defect_and_fails(self, dataset: Path) -> None:
+    def test_check_command_prints_a_line_a_defect_and_fails(self, dataset: Path) -> None:
         # In a process of its own: what libraries log must not stand between the lines.
         spoil(dataset / PATIENT, "_2.tif", (dataset / PATIENT / f"{PATIENT}_2.tif").read_bytes()[:120])
         (dataset / PATIENT / f"{PATIENT}_3_mask.tif").unlink()
@@ -155,7 +155,7 @@ class TestCheckCommand:
         assert summary == "2 defects"
 
     @pytest.mark.parametrize("exists", [False, True])
-    def test_says_in_one_line_that_there_is_no_data(
+    def test_check_command_says_in_one_line_that_there_is_no_data(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], exists: bool
     ) -> None:
         folder = tmp_path if exists else tmp_path / "missing"

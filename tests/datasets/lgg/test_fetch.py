@@ -37,21 +37,21 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestFetch:
-    def test_puts_the_patients_into_the_folder(self, kaggle: Path, tmp_path: Path) -> None:
+    def test_fetch_puts_the_patients_into_the_folder(self, kaggle: Path, tmp_path: Path) -> None:
         target = tmp_path / "data" / "lgg"
         assert fetch(target) == [PATIENT, OTHER]
         assert sorted(path.name for path in target.iterdir()) == [PATIENT, OTHER]
         assert len(slice_files(target / PATIENT)) == 3
         assert len(find_patients(kaggle / "kaggle_3m")) == 2  # the cache stays kagglehub's
 
-    def test_leaves_patients_that_are_there(self, kaggle: Path, tmp_path: Path) -> None:
+    def test_fetch_leaves_patients_that_are_there(self, kaggle: Path, tmp_path: Path) -> None:
         mine = write_patient(tmp_path / "data" / "deeper", PATIENT, slices=1)
         (tmp_path / "data" / OTHER).mkdir()
         assert fetch(tmp_path / "data") == []
         assert len(slice_files(mine)) == 1
         assert list((tmp_path / "data" / OTHER).iterdir()) == []
 
-    def test_leaves_no_part_of_a_patient_when_copying_fails(
+    def test_fetch_leaves_no_part_of_a_patient_when_copying_fails(
         self, kaggle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import shutil
@@ -69,7 +69,7 @@ class TestFetch:
         assert [path.name for path in (tmp_path / "data").iterdir()] == [PATIENT]
         assert len(slice_files(tmp_path / "data" / PATIENT)) == 3
 
-    def test_refuses_a_download_without_the_data_set(self, kaggle: Path, tmp_path: Path) -> None:
+    def test_fetch_refuses_a_download_without_the_data_set(self, kaggle: Path, tmp_path: Path) -> None:
         for folder in (kaggle / "kaggle_3m", kaggle / "lgg-mri-segmentation" / "kaggle_3m"):
             folder.rename(folder.with_name("renamed"))
         with pytest.raises(ValueError, match="no folder kaggle_3m"):
@@ -77,13 +77,15 @@ class TestFetch:
 
 
 class TestFetchCommand:
-    def test_checks_what_it_fetched(self, kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_fetch_command_checks_what_it_fetched(
+        self, kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(["fetch", str(tmp_path / "data")]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == f"2 patients added to {tmp_path / 'data'}"
         assert lines[-1] == "no defects"
 
-    def test_names_the_extra_when_kagglehub_is_missing(
+    def test_fetch_command_names_the_extra_when_kagglehub_is_missing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setitem(sys.modules, "kagglehub", None)
@@ -93,7 +95,7 @@ class TestFetchCommand:
         assert error.count("\n") == 1
         assert not (tmp_path / "data").exists()
 
-    def test_says_what_to_do_by_hand_when_the_download_fails(
+    def test_fetch_command_says_what_to_do_by_hand_when_the_download_fails(
         self, kaggle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def offline(handle: str) -> str:

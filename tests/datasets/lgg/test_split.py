@@ -76,15 +76,15 @@ class TestShippedSplits:
 
 
 class TestLoadSplit:
-    def test_reads_a_users_file(self, split: Path) -> None:
+    def test_load_split_reads_a_users_file(self, split: Path) -> None:
         expected = {"training": {PATIENT: 3}, "validation": {OTHER: 2}}
         assert load_split(split) == load_split(str(split)) == expected
 
-    def test_reads_plain_lists_of_patients(self, tmp_path: Path) -> None:
+    def test_load_split_reads_plain_lists_of_patients(self, tmp_path: Path) -> None:
         path = write_split(tmp_path / "s.json", {"description": "mine", "test": [PATIENT, OTHER], "training": {}})
         assert load_split(path) == {"test": {PATIENT: None, OTHER: None}, "training": {}}
 
-    def test_lists_the_shipped_names_for_an_unknown_one(self) -> None:
+    def test_load_split_lists_the_shipped_names_for_an_unknown_one(self) -> None:
         with pytest.raises(ValueError, match="neither a shipped split nor a file") as error:
             load_split("publishd")
         assert "institution/CS" in str(error.value)
@@ -104,26 +104,28 @@ class TestLoadSplit:
             ({"training": {PATIENT: 0}}, "gives 0 slices"),
         ],
     )
-    def test_names_the_malformed_file_and_its_problem(self, tmp_path: Path, content: object, problem: str) -> None:
+    def test_load_split_names_the_malformed_file_and_its_problem(
+        self, tmp_path: Path, content: object, problem: str
+    ) -> None:
         path = write_split(tmp_path / "mine.json", content)
         with pytest.raises(ValueError, match=problem) as error:
             load_split(path)
         assert str(path) in str(error.value)
 
     @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00{"])
-    def test_refuses_a_file_that_is_not_json(self, tmp_path: Path, content: bytes) -> None:
+    def test_load_split_refuses_a_file_that_is_not_json(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "mine.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"mine\.json: not a JSON file"):
             load_split(tmp_path / "mine.json")
 
-    def test_refuses_a_patient_in_two_sections(self, tmp_path: Path) -> None:
+    def test_load_split_refuses_a_patient_in_two_sections(self, tmp_path: Path) -> None:
         path = write_split(tmp_path / "mine.json", {"training": [PATIENT], "test": {PATIENT: 3}})
         with pytest.raises(ValueError, match=f"{PATIENT} is in two sections, 'training' and 'test'"):
             load_split(path)
 
 
 class TestDatalist:
-    def test_lists_a_case_a_patient_with_files_by_number(self, dataset: Path, split: Path) -> None:
+    def test_datalist_lists_a_case_a_patient_with_files_by_number(self, dataset: Path, split: Path) -> None:
         folder = dataset / PATIENT
         assert datalist(dataset, split, "training") == [
             {
@@ -169,19 +171,19 @@ class TestDatalist:
         assert cases == [patient for patient in (PATIENT, OTHER) if patient in sections["training"]]
         assert f"with {len(cases)} of {len(sections['training'])} patients" in caplog.text
 
-    def test_lists_the_first_ten_of_many(self, dataset: Path) -> None:
+    def test_datalist_lists_the_first_ten_of_many(self, dataset: Path) -> None:
         with pytest.raises(ValueError, match=r"89 patients not there: (TCGA_\w+, ){9}TCGA_\w+ and 79 more"):
             datalist(dataset, "published", "training")
 
-    def test_refuses_a_section_of_which_nothing_is_there(self, dataset: Path) -> None:
+    def test_datalist_refuses_a_section_of_which_nothing_is_there(self, dataset: Path) -> None:
         with pytest.raises(ValueError, match="none of the 15 patients in section 'test'"):
             datalist(dataset, "published", "test", allow_missing=True)
 
-    def test_names_the_known_sections(self, dataset: Path, split: Path) -> None:
+    def test_datalist_names_the_known_sections(self, dataset: Path, split: Path) -> None:
         with pytest.raises(ValueError, match="no section 'test', expected training, validation or all"):
             datalist(dataset, split, "test")
 
-    def test_works_with_the_shipped_splits(self, dataset: Path) -> None:
+    def test_datalist_works_with_the_shipped_splits(self, dataset: Path) -> None:
         with pytest.raises(ValueError, match=f"{PATIENT} \\(3 instead of 23\\)"):
             datalist(dataset, section="validation")
         assert len(datalist(dataset, "institution/CS", "validation", allow_missing=True)) == 1
@@ -197,14 +199,14 @@ def real_dataset() -> Path:
 
 @pytest.mark.real_data
 class TestRealData:
-    def test_has_no_defects(self, real_dataset: Path) -> None:
+    def test_real_data_set_has_no_defects(self, real_dataset: Path) -> None:
         report = check(real_dataset)
         assert report.defects == []
         # A folder fetched from Kaggle holds the 15 published test patients, too.
         if report.total.patients == 95:
             assert report.total == Counts(patients=95, slices=3576, tumour_slices=1253)
 
-    def test_matches_every_shipped_split(self, real_dataset: Path) -> None:
+    def test_real_data_set_matches_every_shipped_split(self, real_dataset: Path) -> None:
         for name in SHIPPED_SPLITS:
             cases = [*datalist(real_dataset, name, "training"), *datalist(real_dataset, name, "validation")]
             assert len(cases) == 95

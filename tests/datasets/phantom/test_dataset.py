@@ -69,7 +69,7 @@ class TestFiles:
                 tifffile.imread(dataset / name / f"{name}_{n}_mask.tif") > 0, mask[..., n - 1]
             )
 
-    def test_says_everywhere_that_it_is_synthetic(self, dataset: Path):
+    def test_phantom_says_everywhere_that_it_is_synthetic(self, dataset: Path):
         readme = (dataset / "README.txt").read_text()
         assert "SYNTHETIC" in readme
         assert "ICBM 152" in readme
@@ -79,7 +79,7 @@ class TestFiles:
             assert tiff.pages[0].software == "mri_seg.datasets.phantom"
             assert "DateTime" not in tiff.pages[0].tags
 
-    def test_leaves_nothing_unfinished(self, dataset: Path):
+    def test_phantom_leaves_nothing_unfinished(self, dataset: Path):
         assert not list(dataset.glob(".*"))
 
 
@@ -101,7 +101,7 @@ class TestRepeatability:
 
 class TestSplit:
     @pytest.mark.parametrize("patients", [*range(3, 20), 60])
-    def test_names_every_patient_once_and_shows_a_tumour_in_each_part(self, patients: int):
+    def test_phantom_split_names_every_patient_once_and_shows_a_tumour_in_each_part(self, patients: int):
         for seed in range(4):
             parts = split_patients(seed, patients)
             assert sorted(index for indices in parts.values() for index in indices) == list(range(patients))
@@ -111,7 +111,7 @@ class TestSplit:
     @pytest.mark.parametrize(
         ("patients", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (12, [8, 2, 2]), (100, [70, 15, 15])]
     )
-    def test_sizes(self, patients: int, sizes: list[int]):
+    def test_phantom_split_has_the_usual_sizes(self, patients: int, sizes: list[int]):
         parts = split_patients(0, patients)
         assert [len(parts[part]) for part in ("training", "validation", "test")] == sizes
 
@@ -126,26 +126,26 @@ class TestSplit:
 
 @needs_nilearn
 class TestOverwriting:
-    def test_refuses_a_folder_with_earlier_cases(self, tmp_path: Path):
+    def test_phantom_refuses_a_folder_with_earlier_cases(self, tmp_path: Path):
         make_phantom(tmp_path, patients=1, **SMALL)
         before = read_files(tmp_path)
         with pytest.raises(FileExistsError, match=r"PHANTOM_.*--overwrite"):
             make_phantom(tmp_path, patients=1, **SMALL)
         assert read_files(tmp_path) == before
 
-    def test_writes_them_anew_when_told_to(self, tmp_path: Path):
+    def test_phantom_writes_them_anew_when_told_to(self, tmp_path: Path):
         make_phantom(tmp_path, patients=1, slices=5, size=32)
         make_phantom(tmp_path, patients=2, overwrite=True, **SMALL)
         assert [len(list((tmp_path / patient_name(0, index)).iterdir())) for index in range(2)] == [6, 6]
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_never_writes_among_other_files(self, tmp_path: Path, overwrite: bool):
+    def test_phantom_never_writes_among_other_files(self, tmp_path: Path, overwrite: bool):
         (tmp_path / "TCGA_CS_4941_19960909").mkdir()
         with pytest.raises(FileExistsError, match="found TCGA_CS_4941_19960909, which this command would not write"):
             make_phantom(tmp_path, patients=1, overwrite=overwrite, **SMALL)
         assert [path.name for path in tmp_path.iterdir()] == ["TCGA_CS_4941_19960909"]
 
-    def test_refuses_a_file_as_folder(self, tmp_path: Path):
+    def test_phantom_refuses_a_file_as_folder(self, tmp_path: Path):
         (tmp_path / "file").touch()
         with pytest.raises(FileExistsError, match="expected a folder"):
             make_phantom(tmp_path / "file", patients=1)
@@ -174,12 +174,16 @@ class TestWithoutNilearn:
 
 class TestCommand:
     @needs_nilearn
-    def test_ends_by_saying_where_and_that_they_are_synthetic(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def test_phantom_command_ends_by_saying_where_and_that_they_are_synthetic(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
         assert main([str(tmp_path), "--patients", "2", "--seed", "1", "--slices", "2", "--size", "32"]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         assert str(tmp_path) in last
         assert "synthetic" in last
 
-    def test_fails_in_a_line_without_a_traceback(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def test_phantom_command_fails_in_a_line_without_a_traceback(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
         assert main([str(tmp_path), "--patients", "0"]) == 1
         assert "patients is 0; expected 1 to 9999" in capsys.readouterr().err

@@ -13,19 +13,19 @@ from mri_seg.datasets.phantom.volume import has_tumour
 
 @needs_nilearn
 class TestVolume:
-    def test_shape_and_dtype(self):
+    def test_phantom_volume_has_shape_and_dtype(self):
         image, mask = phantom_volume(0, 0, slices=4, size=48)
         assert image.shape == mask.shape == (48, 48, 4)
         assert image.dtype == np.uint8
         assert mask.dtype == bool
 
-    def test_has_20_to_30_slices_by_default(self):
+    def test_phantom_volume_has_20_to_30_slices_by_default(self):
         depths = {phantom_volume(0, index, size=16)[0].shape[-1] for index in range(6)}
         assert depths <= set(range(20, 31))
         assert len(depths) > 1
 
     @pytest.mark.parametrize("slices", [1, 2])
-    def test_few_slices_still_show_the_tumour(self, slices: int):
+    def test_phantom_of_few_slices_still_shows_the_tumour(self, slices: int):
         for index in range(3):
             assert phantom_volume(3, index, slices=slices, size=64)[1].any()
 
@@ -38,7 +38,7 @@ class TestVolume:
         assert (image != phantom_volume(2, 2, **SMALL)[0]).any()
         assert (image != phantom_volume(1, 3, **SMALL)[0]).any()
 
-    def test_rejects_what_is_out_of_range(self):
+    def test_phantom_volume_rejects_what_is_out_of_range(self):
         with pytest.raises(ValueError, match="seed is -1; expected 0 or more"):
             phantom_volume(-1, 0)
         with pytest.raises(ValueError, match="slices is 0; expected 1 or more"):
@@ -88,15 +88,15 @@ class TestPicture:
 
 class TestHasTumour:
     @pytest.mark.parametrize("seed", range(5))
-    def test_one_of_each_six_has_none(self, seed: int):
+    def test_one_phantom_of_each_six_has_no_tumour(self, seed: int):
         tumours = np.array([has_tumour(seed, index) for index in range(24)]).reshape(4, 6)
         assert (tumours.sum(1) == 5).all()
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_the_first_three_have_one(self, seed: int):
+    def test_first_three_phantoms_have_a_tumour(self, seed: int):
         assert all(has_tumour(seed, index) for index in range(3))
 
     @needs_nilearn
-    def test_mask_agrees(self):
+    def test_mask_agrees_with_has_tumour(self):
         for index in range(6):
             assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumour(4, index)
