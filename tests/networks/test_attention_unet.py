@@ -274,3 +274,11 @@ class TestFastForms:
             pytest.skip(str(error))
         with torch.no_grad():
             torch.testing.assert_close(compiled(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+def test_trace_of_the_network_takes_other_sides_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    network = AttentionUNet(channels=(2, 4)).eval()
+    traced = torch.jit.trace(network, torch.randn(1, 1, 8, 8), check_trace=False)
+    image = torch.randn(2, 1, 16, 12)
+    torch.testing.assert_close(traced(image), network(image))
+    assert not [warning for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]
