@@ -223,7 +223,7 @@ def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds:
     Raises:
         ValueError: when the shapes differ.
     """
-    probability, label = torch.as_tensor(probability), torch.as_tensor(label)
+    probability, label = torch.as_tensor(probability).contiguous(), torch.as_tensor(label)
     if probability.shape != label.shape:
         raise ValueError(
             f"probability and label must have one shape, got {[*probability.shape]} and {[*label.shape]}: "

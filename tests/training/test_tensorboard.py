@@ -236,6 +236,12 @@ class TestVoxelCounts:
         label = torch.tensor([0, 0, 1, 1, 0, 1])
         assert voxel_counts(probability, label, 5).tolist() == [[2, 0, 0, 1, 0], [0, 1, 1, 0, 1]]
 
+    def test_voxel_counts_takes_volumes_whose_axes_were_permuted(self, recwarn: pytest.WarningsRecorder) -> None:
+        probability = torch.rand(4, 5, 6).permute(2, 0, 1)
+        label = probability > 0.7
+        assert torch.equal(voxel_counts(probability, label, 9), voxel_counts(probability.clone(), label.clone(), 9))
+        assert not [str(warning.message) for warning in recwarn]
+
     def test_voxel_counts_refuses_shapes_that_differ(self) -> None:
         with pytest.raises(ValueError, match=r"one shape, got \[4\] and \[5\]"):
             voxel_counts(torch.zeros(4), torch.zeros(5), 5)
