@@ -183,6 +183,29 @@ class CaseWriter:
             return remaining, self.settings, None
         return remaining, None, None
 
+    def write(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        """Write the outputs of one case that are missing, and enter it in the summary as done, or as failed.
+
+        Args:
+            batch: the case as it was read, of a decollated batch.
+            output: what the evaluator made of it: ``pred``, ``probability`` and what else it holds.
+        """
+        result = Result({**batch, **output})
+        source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
+        folder = self.output_dir / result.case
+        flags = result.flags(source)
+        result.about, result.settings = self._about(source, flags), self.settings
+        try:
+            self._record(source, flags)
+        except (OSError, ValueError) as error:
+            self.failed(result.case, error)
+            return
+        problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
+        if problems:
+            self.failed(result.case, " ".join(problems))
+        else:
+            self._enter(result.case, "done", self._measurements(result), flags=flags)
+
     def failed(self, case: str, error: Exception | str) -> None:
         """Enter a case that could not be segmented or written, and log why."""
         message = reason(error)
@@ -324,21 +347,7 @@ class CaseWriter:
 
     def _write_cases(self, engine: Engine) -> None:
         for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
-            result = Result({**batch, **output})
-            source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
-            folder = self.output_dir / result.case
-            flags = result.flags(source)
-            result.about, result.settings = self._about(source, flags), self.settings
-            try:
-                self._record(source, flags)
-            except (OSError, ValueError) as error:
-                self.failed(result.case, error)
-                continue
-            problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
-            if problems:
-                self.failed(result.case, " ".join(problems))
-            else:
-                self._enter(result.case, "done", self._measurements(result), flags=flags)
+            self.write(batch, output)
 
     def _write(self, name: str, folder: Path, result: Result) -> str | None:
         """Write one output; say what went wrong, because no output must keep the others from being written."""

@@ -206,7 +206,8 @@ class AttentionUNet(nn.Module):
 
     def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         for side in x.shape[2:]:
-            if side % self.multiple != 0:
+            # A trace would keep the sides of its example, and warn.
+            if not torch.jit.is_tracing() and side % self.multiple != 0:
                 raise ValueError(
                     f"every side of the input must be a multiple of {self.multiple}, got {list(x.shape[2:])}. "
                     f"Pad the input, for example with DivisiblePad(k={self.multiple})."

@@ -134,7 +134,8 @@ class CaseArchive:
                 torch.cat(network.forward_with_attention(batch.float())[1], dim=1)
                 for batch in slices.split(_SLICES_AT_ONCE)
             ]
-            item["attention"] = torch.cat(attention).permute(1, 2, 3, 0).cpu()  # (gates, h, w, D)
+            # Invertd passes over tensors without metadata, with no more than a warning.
+            item["attention"] = MetaTensor(torch.cat(attention).permute(1, 2, 3, 0).cpu())  # (gates, h, w, D)
             coefficients = self.invert(item)["attention"]
             case = load_case(self.folder / f"{name}.npz")
             found = {field.name: getattr(case, field.name) for field in fields(case)}

@@ -300,7 +300,9 @@ class TestConfigs:
         ("config", "key"),
         [("train.json", "validate#preprocessing"), ("inference.json", "preprocessing")],
     )
-    def test_what_is_evaluated_or_shown_lies_in_the_grid_of_the_image(self, config: str, key: str, case: dict) -> None:
+    def test_label_that_is_evaluated_or_shown_lies_in_the_grid_of_the_image(
+        self, config: str, key: str, case: dict
+    ) -> None:
         """As inference inverts its mask into it."""
         parser = ConfigParser(json.loads((CONFIGS / config).read_text()))
         label = parser.get_parsed_content(key)(case)["label"]
