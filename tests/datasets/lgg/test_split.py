@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from lgg_folders import OTHER, PATIENT, THIRD
+from lgg_folders import OTHER, PATIENT, THIRD, write_patient
 
 from mri_seg.datasets.lgg import (
     SHIPPED_SPLITS,
