@@ -104,7 +104,7 @@ class TestDistances:
     def test_distance_of_a_missing_slice_is_refused(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE)
         message = (
-            r"IM0003\.dcm: lies 10\.00 mm from .*IM0001\.dcm, its neighbour, where the usual distance is 5\.00 mm\. "
+            r"IM0003\.dcm: lies 10\.00 mm from the adjacent slice .*IM0001\.dcm, but the usual distance is 5\.00 mm\. "
             r"Slices missing in between: 1, between the positions \(.*, -35\.00\) and \(.*, -25\.00\) mm"
         )
         with pytest.raises(ValueError, match=message):
@@ -117,7 +117,7 @@ class TestDistances:
 
     def test_slice_distances_that_differ_are_refused(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, ImagePositionPatient=moved(s2=0.6))
-        with pytest.raises(ValueError, match=r"lies 5\.60 mm from .*Expected slices equally far apart"):
+        with pytest.raises(ValueError, match=r"lies 5\.60 mm from .*Expected equally spaced slices"):
             order_frames(files)
 
     def test_distances_of_frames_name_the_frame(self, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def with_private(files: list[Path], group: int, creator: str, element: int, vr: 
 
 
 class TestMosaics:
-    message = r"IM0000\.dcm: is a Siemens mosaic, {} slices side by side in one picture.*dcm2niix"
+    message = r"IM0000\.dcm: is a Siemens mosaic, {} slices side by side in one image.*dcm2niix"
 
     @pytest.mark.parametrize("count", [1, 5])
     def test_mosaics_named_in_image_type_are_refused(self, tmp_path: Path, count: int) -> None:
@@ -254,7 +254,9 @@ class TestFramesThatDiffer:
     def test_frames_that_differ_are_refused(self, tmp_path: Path, header: dict, what: str) -> None:
         files = write_series(tmp_path, IMAGE[..., :2], names="a{}.dcm", series_uid="1.2")
         other = write_series(tmp_path, IMAGE, names="b{}.dcm", **({"series_uid": "1.2"} | header))[3]
-        with pytest.raises(ValueError, match=rf"b3\.dcm: {what}.* in .*a0\.dcm\. Slices of one volume must agree"):
+        with pytest.raises(
+            ValueError, match=rf"b3\.dcm: {what}.* in .*a0\.dcm\. All slices of a volume must have the same"
+        ):
             order_frames([*files, other])
 
     def test_frames_that_differ_by_rounding_are_taken(self, tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ class TestPlaceInSpace:
     def test_place_in_space_of_a_sheared_stack_is_refused(self, tmp_path: Path) -> None:
         sheared = AXIAL.copy()
         sheared[1, 2] = 1.0
-        with pytest.raises(ValueError, match=r"lies 4\.00 mm sideways of .*IM0000\.dcm, over 20\.00 mm"):
+        with pytest.raises(ValueError, match=r"is shifted sideways by 4\.00 mm against .*IM0000\.dcm, over 20\.00 mm"):
             order_frames(write_series(tmp_path, IMAGE, sheared))
 
 

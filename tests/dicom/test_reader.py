@@ -138,7 +138,7 @@ class TestTransferSyntax:
         (file,) = write_series(tmp_path, noise, transfer_syntax=syntax)
         content = file.read_bytes()
         file.write_bytes(content[: int(kept * len(content))])
-        with pytest.raises(ValueError, match=r"IM0000\.dcm: .*cut short"):
+        with pytest.raises(ValueError, match=r"IM0000\.dcm: .*truncated"):
             read(file)
 
 
