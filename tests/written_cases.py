@@ -47,7 +47,8 @@ def names(folder: Path) -> list[str]:
 
 
 def table(file: Path) -> dict[str, dict[str, str]]:
-    return {row["case"]: row for row in csv.DictReader(file.open(encoding="utf-8"))}
+    with file.open(encoding="utf-8") as rows:
+        return {row["case"]: row for row in csv.DictReader(rows)}
 
 
 NIFTI = source(["in/head.nii.gz"], "volume")
