@@ -13,6 +13,7 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = [
@@ -55,7 +56,7 @@ class CheckpointLoader(monai.handlers.CheckpointLoader):
         weights = read_weights(self.load_path, self.map_location)
         _check_fit(self.load_path, weights, network)
         network.load_state_dict(weights)
-        engine.state.loaded_weights = self.load_path
+        state_of(engine).loaded_weights = self.load_path
         self.logger.info("Loaded the weights %s", self.load_path)
 
 

@@ -169,7 +169,10 @@ def _decompress(data: Dataset, scratch: Path) -> np.ndarray:
 
 
 def _clear_unused_bits(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Fill the bits above BitsStored with the sign, or with 0: old files keep overlays there."""
+    """Fill the bits above BitsStored with the sign, or with 0: old files keep overlays there.
+
+    pydicom does so for what it decodes itself (``correct_unused_bits``), GDCM does not.
+    """
     unused = stored.dtype.itemsize * 8 - int(data.get("BitsStored", stored.dtype.itemsize * 8))
     if unused <= 0 or data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
         return stored

@@ -34,14 +34,14 @@ class _Stack(NamedTuple):
 class DICOMReader(ImageReader):
     """Read a DICOM series as one volume ``(H, W, D)``: rows, columns and slices.
 
-    Takes the files of a series in any order, one file, or a folder that holds one MR series; single-frame and
-    multi-frame images, uncompressed or compressed as JPEG, JPEG-LS, JPEG 2000 or RLE. Slices are ordered by their
-    position in space, and the affine (RAS, mm) comes from the headers. Values are those after the rescale slope and
-    intercept of each image (float32), or the integers stored where no image has one; MONOCHROME1 is turned so that high
-    values are bright.
+    Input is the files of a series in any order, one file, or a folder with one MR series. Images may be single-frame or
+    multi-frame, uncompressed or compressed as JPEG, JPEG-LS, JPEG 2000 or RLE. Slices are ordered by their position in
+    space, and the affine (RAS, mm) comes from the headers. The rescale slope and intercept of each image are applied
+    (float32); if no image has them, values are the stored integers. MONOCHROME1 is inverted, so that high values are
+    bright.
 
     Args:
-        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
+        max_voxels: maximum number of voxels of a volume; files that declare more are refused before they are decoded.
 
     Example::
 
@@ -56,7 +56,7 @@ class DICOMReader(ImageReader):
         self.max_voxels = max_voxels
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
-        """Tell whether all the files are DICOM, or folders that hold some."""
+        """Whether all names are DICOM files, or folders that contain some."""
         names = [Path(name) for name in ensure_tuple(filename)]
         return all(bool(_files_in(name)) if name.is_dir() else is_dicom(name) for name in names)
 
@@ -69,10 +69,10 @@ class DICOMReader(ImageReader):
             kwargs: not used.
 
         Raises:
-            FileNotFoundError: when there is no such file or folder.
-            ValueError: when a folder holds no MR series or several; when the frames do not make a volume (see
-                :func:`mri_seg.dicom.geometry.order_frames`); when an image is in colour, damaged, or compressed in a
-                way that cannot be decoded; and when the files declare more than ``max_voxels``.
+            FileNotFoundError: when a file or folder does not exist.
+            ValueError: when a folder does not hold exactly one MR series, when the frames do not form a volume (see
+                :func:`mri_seg.dicom.geometry.order_frames`), when an image is in color, is damaged, or has a
+                compression that cannot be decoded, or when the files declare more than ``max_voxels``.
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
         limit = SizeLimit(self.max_voxels)
@@ -84,7 +84,7 @@ class DICOMReader(ImageReader):
         return _Stack(_volume(grid, images), grid)
 
     def get_data(self, img: _Stack) -> tuple[np.ndarray, dict]:
-        """Give the volume and where it lies.
+        """Return the volume and its geometry.
 
         Returns:
             array ``(H, W, D)``, and metadata with ``affine`` (mm), ``original_affine``, ``spatial_shape``, ``space``,
@@ -107,7 +107,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _series_files(path: Path) -> Sequence[Path]:
-    """The file itself, or the files of the one series in a folder."""
+    """The file itself, or the files of the only series in a folder."""
     if not path.is_dir():
         return [path]
     series = find_series(_files_in(path))
@@ -124,7 +124,7 @@ def _volume(grid: FrameGrid, images: dict[Path, Image]) -> np.ndarray:
         if image.inverted != images[first].inverted:
             raise ValueError(
                 f"{path}: differs from {first} in PhotometricInterpretation (MONOCHROME1 and MONOCHROME2). "
-                "Slices of one volume must agree: export the series again."
+                "All slices of a volume must have the same. Export the series again."
             )
     volume = np.stack([images[frame.path].stored[frame.number] for frame in grid.frames], axis=-1)
     rescale = [images[frame.path].rescale[frame.number] for frame in grid.frames]
@@ -132,6 +132,6 @@ def _volume(grid: FrameGrid, images: dict[Path, Image]) -> np.ndarray:
         slope, intercept = np.array(rescale).T
         volume = (volume * slope + intercept).astype(np.float32)
     if images[first].inverted:
-        # One constant for all slices, and the range stays; integers that overflow in between come back.
+        # The same constant for all slices; the range stays, so an integer overflow in between cancels out.
         volume = volume.min() + (volume.max() - volume)
     return volume

@@ -37,6 +37,7 @@ def module(name: str, *words: str) -> Ended:
     """``python -m name words``."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    main = sys.modules.pop(f"{name}.__main__", None)  # as in an interpreter that has just started
     with (
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
@@ -55,4 +56,6 @@ def module(name: str, *words: str) -> Ended:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
             root.handlers, root.level = handlers, level
+            if main is not None:
+                sys.modules[f"{name}.__main__"] = main
     return Ended(status, stdout.getvalue(), stderr.getvalue())

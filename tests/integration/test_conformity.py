@@ -66,7 +66,7 @@ class TestProperties:
 
 class TestNetwork:
     @pytest.mark.parametrize("name", ["train.json", "inference.json"])
-    def test_takes_and_gives_what_the_metadata_says(self, name: str) -> None:
+    def test_network_takes_and_gives_what_the_metadata_says(self, name: str) -> None:
         verify_net_in_out(
             net_id="network_def",
             meta_file=str(CONFIGS / "metadata.json"),
@@ -124,7 +124,7 @@ def load(checkpoint: Path) -> torch.nn.Module:
 
 
 class TestMetadata:
-    def test_has_every_entry_of_the_model_zoo_form(self) -> None:
+    def test_metadata_has_every_entry_of_the_model_zoo_form(self) -> None:
         metadata = config("metadata.json")
         expected = {
             "schema",

@@ -136,13 +136,13 @@ class TestTraining:
             handler for handler in as_monai_label_reads("train.json").get("train#handlers") if "_target_" not in handler
         ] == []
 
-    def test_its_epochs_are_those_of_the_schedule(self) -> None:
+    def test_monai_label_training_has_the_epochs_of_the_schedule(self) -> None:
         parser = as_monai_label_reads("train.json")
         parser.config["train"]["trainer"]["max_epochs"] = 7
         parser.config["train"]["dataloader"] = [0, 1, 2]
         assert parser.get_parsed_content("steps") == 21
 
-    def test_it_trains_on_submitted_labels_from_the_weights_it_is_told(
+    def test_monai_label_trains_on_submitted_labels_from_the_weights_it_is_told(
         self, volume: Path, weights: Path, tmp_path: Path
     ) -> None:
         image = nibabel.load(volume)
