@@ -58,7 +58,7 @@ _DIMENSIONS = {
     "FrameAcquisitionNumber": "FrameContentSequence",
     "ContrastBolusAgent": None,
 }
-# Siemens mosaics: creator and tags of the attribute with the number of slices, and of the CSA header, which also has it.
+# Siemens mosaics: creator and tags of the attribute with the number of slices, and of the CSA header that repeats it.
 _SIEMENS_NUMBER = ("SIEMENS MR HEADER", 0x00190010, 0x0019100A)
 _SIEMENS_CSA = ("SIEMENS CSA HEADER", 0x00290010, 0x00291010)
 _CSA_NUMBER = b"NumberOfImagesInMosaic\0"

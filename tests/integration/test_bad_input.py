@@ -165,7 +165,9 @@ COMMANDS = [
     Command("threshold of 2", INFERENCE, {"threshold": 2}, r"--threshold: 2, expected a number, 0 to 1"),
     Command("two spacings", INFERENCE, {"spacing": "[1,1]"}, r"--spacing: \[1, 1\], expected three numbers above 0"),
     Command("spacing of 0", INFERENCE, {"spacing": "[1,1,0]"}, r"--spacing: \[1, 1, 0\], expected three numbers"),
-    Command("no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected some of auto"),
+    Command(
+        "no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected one or more of auto"
+    ),
     Command("volume in words", INFERENCE, {"volume": "flair"}, "--volume: 'flair', expected a whole number"),
     Command("overwrite perhaps", INFERENCE, {"overwrite": "perhaps"}, "--overwrite: 'perhaps', expected true or"),
     Command("nothing to infer on", INFERENCE, {"dataset_dir": "nowhere"}, "nowhere: no such folder or file"),
