@@ -235,7 +235,7 @@ def _example(network: torch.nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _traced(network: torch.nn.Module) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns about checks of the sides, which are not fixed by it
+        warnings.simplefilter("ignore")  # tracing warns that sides are checked; other sides still work
         return torch.jit.freeze(torch.jit.trace(_on_cpu(network), _example(network), check_trace=False))
 
 

@@ -136,7 +136,7 @@ class TestRefuses:
     def test_weights_of_another_network(self, bundle: Path, tmp_path: Path) -> None:
         weights, other = network_of(bundle).state_dict(), tmp_path / "other.pt"
         torch.save({name: values[:1] if values.ndim else values for name, values in weights.items()}, other)
-        self.refused(bundle, tmp_path / "given", ValueError, "is of another size of network", checkpoint=other)
+        self.refused(bundle, tmp_path / "given", ValueError, "belongs to a network of another size", checkpoint=other)
 
     def test_an_exported_network_that_computes_something_else(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -239,16 +239,16 @@ CHECKPOINTS = [
     ("a list", save("list.pt", [1, 2]), r"list\.pt: holds no weights, but list"),
     ("malicious", malicious, r"malicious\.pt: cannot be read as weights.*more than tensors"),
     ("malicious archive", malicious_archive, r"archive\.pt: cannot be read as weights.*more than tensors"),
-    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: is of another network"),
+    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: belongs to another network"),
     (
         "other channels",
         save("channels.pt", network(3, (4, 8)).state_dict()),
-        r"channels\.pt: is of another size of network: .*expected \(2, 3, 3, 3\)",
+        r"channels\.pt: belongs to a network of another size: .*expected \(2, 3, 3, 3\)",
     ),
     (
         "one input channel",
         save("one.pt", network(1, (2, 4)).state_dict()),
-        r"one\.pt: is of another size of network: .*num_slices",
+        r"one\.pt: belongs to a network of another size: .*num_slices",
     ),
 ]
 
