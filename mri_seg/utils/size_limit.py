@@ -50,7 +50,7 @@ class SizeLimit:
         Args:
             file: the file.
             shape: the shape that its header declares.
-            channels: number of values per voxel; they count for the file, where all are decoded, but not for the volume.
+            channels: number of values per voxel; they count for the file, whose values are all decoded, not the volume.
 
         Raises:
             TooLargeError: when the file, or the volume with it, is too large.

@@ -343,7 +343,7 @@ class TestCheck:
         write_patient(dataset, "TCGA_DU_5852_19950709", slices=4)
         report = check(dataset)
         assert report.institutions == {"CS": Counts(1, 3, 2), "DU": Counts(2, 6, 4)}
-        assert report.total == Counts(patients=3, slices=9, tumour_slices=6)
+        assert report.total == Counts(patients=3, slices=9, tumor_slices=6)
         assert report.table().splitlines()[-1].split() == ["total", "3", "9", "6"]
         assert report.defects == []
 
@@ -580,7 +580,7 @@ class TestRealData:
         assert report.defects == []
         # A folder fetched from Kaggle holds the 15 published test patients, too.
         if report.total.patients == 95:
-            assert report.total == Counts(patients=95, slices=3576, tumour_slices=1253)
+            assert report.total == Counts(patients=95, slices=3576, tumor_slices=1253)
 
     def test_matches_every_shipped_split(self, real_dataset: Path) -> None:
         for name in SHIPPED_SPLITS:
