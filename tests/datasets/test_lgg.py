@@ -157,7 +157,7 @@ class TestSliceFiles:
     def test_refuses_two_files_for_one_slice(self, tmp_path: Path) -> None:
         folder = write_patient(tmp_path)
         write_image(folder / f"{PATIENT}_02.tif")
-        with pytest.raises(ValueError, match="slice 2 is there already"):
+        with pytest.raises(ValueError, match="slice 2 already exists"):
             slice_files(folder)
 
     def test_refuses_a_folder_without_slices(self, tmp_path: Path) -> None:
@@ -286,15 +286,15 @@ class TestDatalist:
     def test_only_the_section_asked_for_must_be_complete(self, dataset: Path, tmp_path: Path) -> None:
         split = write_split(tmp_path / "s.json", {"training": [OTHER, PATIENT], "test": [THIRD]})
         assert len(datalist(dataset, split, "training")) == 2
-        with pytest.raises(ValueError, match=f"1 patient not there: {THIRD}"):
+        with pytest.raises(ValueError, match=f"1 patient missing: {THIRD}"):
             datalist(dataset, split, "all")
 
     @pytest.mark.parametrize(
         ("sections", "problem"),
         [
-            ({"training": [PATIENT, OTHER, THIRD]}, f"1 patient not there: {THIRD}"),
-            ({"training": {PATIENT: 3, OTHER: 4}}, f"than the split says: {OTHER} \\(2 instead of 4\\)"),
-            ({"training": [PATIENT]}, f"1 patient there, but in no section of the split: {OTHER}"),
+            ({"training": [PATIENT, OTHER, THIRD]}, f"1 patient missing: {THIRD}"),
+            ({"training": {PATIENT: 3, OTHER: 4}}, f"than in the split: {OTHER} \\(2 instead of 4\\)"),
+            ({"training": [PATIENT]}, f"1 patient in no section of the split: {OTHER}"),
         ],
     )
     def test_a_folder_that_does_not_match_is_an_error_unless_allowed(
@@ -310,7 +310,7 @@ class TestDatalist:
         assert f"with {len(cases)} of {len(sections['training'])} patients" in caplog.text
 
     def test_lists_the_first_ten_of_many(self, dataset: Path) -> None:
-        with pytest.raises(ValueError, match=r"89 patients not there: (TCGA_\w+, ){9}TCGA_\w+ and 79 more"):
+        with pytest.raises(ValueError, match=r"89 patients missing: (TCGA_\w+, ){9}TCGA_\w+ and 79 more"):
             datalist(dataset, "published", "training")
 
     def test_refuses_a_section_of_which_nothing_is_there(self, dataset: Path) -> None:
@@ -433,7 +433,7 @@ class TestCheck:
     def test_finds_two_files_for_one_slice(self, dataset: Path) -> None:
         write_image(dataset / PATIENT / f"{PATIENT}_02.tif")
         (defect,) = defects_of(dataset)
-        assert "slice 2 is there already" in defect
+        assert "slice 2 already exists" in defect
 
 
 class TestCheckCommand:

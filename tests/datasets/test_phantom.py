@@ -16,7 +16,7 @@ from mri_seg.datasets.phantom import make_phantom, phantom_volume
 from mri_seg.datasets.phantom.__main__ import main
 from mri_seg.datasets.phantom.anatomy import load_head
 from mri_seg.datasets.phantom.dataset import _split_patients, patient_name
-from mri_seg.datasets.phantom.volume import has_tumour
+from mri_seg.datasets.phantom.volume import has_tumor
 
 needs_nilearn = pytest.mark.skipif(
     importlib.util.find_spec("nilearn") is None, reason="the phantom's anatomy needs nilearn (extra: phantom)"
@@ -94,36 +94,36 @@ class TestPicture:
     def test_tumour_outshines_its_surroundings_on_average(self):
         ratios = []
         for index in range(5):
-            image, mask = phantom_volume(11, index, slices=10, size=96, tumour=True)
+            image, mask = phantom_volume(11, index, slices=10, size=96, tumor=True)
             near = ndimage.binary_dilation(mask, np.ones((3, 3, 1)), iterations=4) & ~mask
             ratios.append(image[mask].mean() / image[near].mean())
         assert np.mean(ratios) > 1.2
 
     def test_tumour_is_a_plausible_part_of_the_head(self):
         for index in range(5):
-            mask = phantom_volume(11, index, size=64, tumour=True)[1]
+            mask = phantom_volume(11, index, size=64, tumor=True)[1]
             largest = mask.sum((0, 1)).max() * 4**2 / 100  # cm2
             assert 1 < largest < 100
             assert mask.any((0, 1)).mean() < 0.8
 
     def test_tumour_can_be_left_out(self):
-        assert not phantom_volume(11, 0, tumour=False, **SMALL)[1].any()
+        assert not phantom_volume(11, 0, tumor=False, **SMALL)[1].any()
 
 
 class TestHasTumour:
     @pytest.mark.parametrize("seed", range(5))
     def test_one_of_each_six_has_none(self, seed: int):
-        tumours = np.array([has_tumour(seed, index) for index in range(24)]).reshape(4, 6)
+        tumours = np.array([has_tumor(seed, index) for index in range(24)]).reshape(4, 6)
         assert (tumours.sum(1) == 5).all()
 
     @pytest.mark.parametrize("seed", range(5))
     def test_the_first_three_have_one(self, seed: int):
-        assert all(has_tumour(seed, index) for index in range(3))
+        assert all(has_tumor(seed, index) for index in range(3))
 
     @needs_nilearn
     def test_mask_agrees(self):
         for index in range(6):
-            assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumour(4, index)
+            assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumor(4, index)
 
 
 @needs_nilearn
@@ -202,7 +202,7 @@ class TestSplit:
             parts = _split_patients(seed, patients)
             assert sorted(index for indices in parts.values() for index in indices) == list(range(patients))
             for indices in parts.values():
-                assert any(has_tumour(seed, index) for index in indices)
+                assert any(has_tumor(seed, index) for index in indices)
 
     @pytest.mark.parametrize(
         ("patients", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (12, [8, 2, 2]), (100, [70, 15, 15])]

@@ -116,7 +116,7 @@ class TestRefuses:
     def test_a_folder_that_holds_something(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "given").mkdir()
         (tmp_path / "given" / "thesis.txt").touch()
-        self.refused(bundle, tmp_path / "given", FileExistsError, "given: is there already")
+        self.refused(bundle, tmp_path / "given", FileExistsError, "given: exists already")
 
     def test_a_format_it_does_not_know(self, bundle: Path, tmp_path: Path) -> None:
         self.refused(bundle, tmp_path / "given", ValueError, "tflite is not known; expected", formats=["ts", "tflite"])
@@ -145,7 +145,7 @@ class TestRefuses:
             torch.jit.script(AttentionUNet(in_channels=3, channels=(4, 8)).eval()).save(filepath)
 
         monkeypatch.setattr(mri_seg.export.folder, "ckpt_export", wrong_export)
-        self.refused(bundle, tmp_path / "given", ValueError, "model.ts: its logits are off the network's by")
+        self.refused(bundle, tmp_path / "given", ValueError, "model.ts: its logits differ from the network's by")
 
     def test_onnx_where_it_is_not_installed(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -155,7 +155,9 @@ COMMANDS = [
     Command("fraction of 2", TRAINING, {"tumor_fraction": 2}, r"--tumor_fraction: 2, expected a number, 0 to 1"),
     Command("resume maybe", TRAINING, {"resume": "maybe"}, "--resume: 'maybe', expected true or false"),
     Command("no such device", TRAINING, {"device": "gpu"}, "--device: 'gpu', expected a device, such as cpu"),
-    Command("split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: neither a shipped split nor a file.*folds/5"),
+    Command(
+        "split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: is neither a shipped split nor a file.*folds/5"
+    ),
     Command(
         "no such folder", TRAINING, {"dataset_dir": "nowhere"}, "nowhere: no such folder.*mri_seg.datasets.lgg fetch"
     ),
