@@ -34,10 +34,15 @@ from pathlib import Path
 sys.path.insert(0, options["tree"])
 import numpy, pydicom, highdicom, highdicom.seg, highdicom.sr, itk
 from mri_seg.dicom.reader import DICOMReader
-from mri_seg.dicom.report import write_report
-from mri_seg.dicom.segmentation import write_segmentation
 from mri_seg.dicom import choose_flair, find_series
-from mri_seg.measurements import measure
+try:
+    from mri_seg.dicom.seg import write_segmentation
+    from mri_seg.dicom.sr import write_report
+    from mri_seg.measurements.lesions import measure
+except ImportError:  # the version to compare with may be older than these modules
+    from mri_seg.dicom.report import write_report
+    from mri_seg.dicom.segmentation import write_segmentation
+    from mri_seg.measurements import measure
 assert sys.modules["mri_seg"].__file__.startswith(options["tree"])
 pydicom.sr.codedict.codes.SCT.Brain  # its tables are read once
 out, found = Path(options["out"]), {}

@@ -68,8 +68,13 @@ def main() -> None:
 
 def evaluate(files: list[dict], out: Path, parts: measuring.Parts, load: Callable) -> dict[str, float]:
     """Evaluate all patients; seconds by part."""
+
+    def load_case(engine: Engine, case: dict) -> list[dict]:
+        engine.state.batch = [case]  # as MONAI's evaluators part it
+        return [load(case)]
+
     parts.begin()
-    engine = Engine(lambda engine, case: [load(case)])
+    engine = Engine(load_case)
     mri_seg.evaluation.writer.EvaluationWriter(out).attach(engine)
     engine.run(files)
     return parts.seconds()

@@ -120,7 +120,7 @@ def from_files(args: argparse.Namespace) -> dict[str, list[float]]:
     """Files to files, every run in a process of its own."""
     cases = find_cases(args.dataset_dir)[: args.cases or None]
     slices, rates = sum(len(case["image"]) for case in cases), []
-    options = argparse.Namespace(checkpoint=CHECKPOINT, flip="true", device=str(DEVICE))
+    options = argparse.Namespace(checkpoint=CHECKPOINT, tta_flip="true", device=str(DEVICE))
     with tempfile.TemporaryDirectory() as name:
         data = files.linked(cases, Path(name, "data"))
         for repeat in range(args.repeats):

@@ -114,7 +114,7 @@ def main() -> None:
         choices = {
             "mask, seg, measurements": {"outputs": files},
             "the same in float32": {"outputs": files, "amp": False},
-            "the same without flip": {"outputs": files, "flip": False},
+            "the same without flip": {"outputs": files, "tta_flip": False},
             "auto (with pictures)": {},
         }
         for kind in ("series", "isotropic"):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any
 
+from mri_seg.config.validation import references
 from mri_seg.utils.distributed import first_to_fail
 from mri_seg.utils.messages import reason, root_of
 
 __all__ = ["check_keys", "one_line_errors"]
-
-
-_REFERENCE = re.compile(r"@(?:%?)([A-Za-z_]\w*)")
 
 
 _RUN_BY_NAME = {"imports", "initialize", "run", "finalize", "bundle_root"}
@@ -46,7 +43,7 @@ def check_keys(config: Mapping[str, Any], known: Collection[tuple[str, Any]] = (
     Raises:
         ValueError: with the nearest keys that are used.
     """
-    used = {name for text in _texts(config) for name in _REFERENCE.findall(text)}
+    used = set(references(config))
     for key, value in config.items():
         if key in used | _RUN_BY_NAME | _SET_BY_MONAI or key.startswith("_") or _is_runnable(value):
             continue
@@ -56,7 +53,7 @@ def check_keys(config: Mapping[str, Any], known: Collection[tuple[str, Any]] = (
         raise ValueError(
             f"--{key}: no such option. "
             + (f"Did you mean {' or '.join(f'--{name}' for name in near)}? " if near else "")
-            + "The options are described in bundle/docs/README.md."
+            + "The options are described in docs/options.md."
         )
 
 
@@ -66,18 +63,6 @@ def _is_runnable(value: Any) -> bool:
         and bool(value)
         and all(isinstance(item, str) and item.startswith("$") for item in value)
     )
-
-
-def _texts(part: Any) -> Iterator[str]:
-    """All texts in a config."""
-    if isinstance(part, str):
-        yield part
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            yield from _texts(value)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            yield from _texts(value)
 
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 import mri_seg
+from mri_seg.utils.compat import caller_of
 from mri_seg.utils.distributed import world_size
 from mri_seg.utils.files import write_json
 
-__all__ = ["callers", "evaluated_config", "evaluated_parser", "run_record", "versions", "write_record"]
+__all__ = ["evaluated_config", "evaluated_parser", "run_record", "versions", "write_record"]
 
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
@@ -83,15 +81,7 @@ def evaluated_parser() -> ConfigParser:
     Raises:
         RuntimeError: when no config is being evaluated.
     """
-    for frame in callers():
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            return parser
-    raise RuntimeError("this must be called from an expression of a config.")
-
-
-def callers() -> Iterator[FrameType]:
-    """Frames of the stack, from the function that asks outwards."""
-    frame = inspect.currentframe()
-    while frame is not None and (frame := frame.f_back) is not None:
-        yield frame
+    parser = caller_of(ConfigParser)
+    if parser is None:
+        raise RuntimeError("this must be called from an expression of a config.")
+    return parser

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from os import PathLike
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+from mri_seg.config.options import PATH, RULES
 
-__all__ = ["RULES", "check_value", "check_values", "check_words", "explain_expression"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "RENAMED",
+    "check_renamed",
+    "check_value",
+    "check_values",
+    "check_words",
+    "explain_expression",
+    "references",
+]
 
 
 _OPTION = re.compile(r"-(?:-|(?=[A-Za-z]))([^=]+)(?:=(.*))?", re.DOTALL)  # by fire, which reads the command line
@@ -19,11 +28,51 @@ _OPTION = re.compile(r"-(?:-|(?=[A-Za-z]))([^=]+)(?:=(.*))?", re.DOTALL)  # by f
 _REFERENCE = re.compile(r"@([A-Za-z]\w*)(?:(?:::|#)\w+)*")
 
 
-class Rule(NamedTuple):
-    """What values an option may have: in words, and as a test."""
+_REFERENCES = re.compile(r"@(?:%?)([A-Za-z_]\w*)")
 
-    expected: str
-    holds: Callable[[Any], bool]
+
+RENAMED = {
+    "averaging_momentum": "ema_momentum",
+    "crop_size": "roi_size",
+    "flip": "tta_flip",
+    "gradient_norm": "max_grad_norm",
+    "largest_volume": "max_voxels",
+    "neighbouring_slices": "num_slices",
+    "pixel_size": "pixdim",
+    "plane_size": "spatial_size",
+    "skip_air": "crop_foreground",
+    "smallest_lesion": "min_lesion_volume",
+    "tumour_fraction": "tumor_fraction",
+    "validated_network": "ema_network",
+    "warmup_share": "warmup_fraction",
+}
+"""Names of options today by the names they had before."""
+
+
+def check_renamed(config: Mapping[str, Any]) -> None:
+    """Refuse options by the names they had before, and references to them, such as those of an old config.
+
+    Args:
+        config: a config before it is resolved, with the options in it.
+
+    Raises:
+        ValueError: with the names of today.
+    """
+    given = {*config, *references(config)}
+    if former := sorted(given & RENAMED.keys()):
+        raise ValueError("; ".join(f"`{name}` is now `{RENAMED[name]}`" for name in former) + ".")
+
+
+def references(part: Any) -> Iterator[str]:
+    """Names of the keys that a part of a config refers to, in any of its texts."""
+    if isinstance(part, str):
+        yield from _REFERENCES.findall(part)
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from references(value)
 
 
 def check_values(config: Mapping[str, Any]) -> None:
@@ -52,7 +101,7 @@ def check_value(key: str, value: Any) -> None:
     """Refuse a value that an option cannot have, or a device that is not there.
 
     Args:
-        key: name of the option; others than those of :py:data:`RULES` may have any value.
+        key: name of the option; others than those of :py:data:`~mri_seg.config.options.RULES` may have any value.
         value: its value.
 
     Raises:
@@ -61,7 +110,7 @@ def check_value(key: str, value: Any) -> None:
     if key in RULES and not RULES[key].holds(value):
         raise ValueError(f"--{key}: {value!r}, expected {RULES[key].expected}.")
     if key == "device":
-        _check_device(torch.device(value))
+        _check_device(value)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -78,7 +127,7 @@ def check_words(words: Sequence[str]) -> None:
     for key, word in _given(words):
         value = DefaultParseValue(word)
         if str(value).count("#") < word.count("#"):
-            instead = f"./{word}" if RULES.get(key) is _PATH else "\"'" + word + "'\""
+            instead = f"./{word}" if RULES.get(key) is PATH else "\"'" + word + "'\""
             raise ValueError(
                 f"--{key}: {word!r} would be read as {value!r}, because what follows a # is taken for a comment. "
                 f"Write {instead}"
@@ -128,7 +177,10 @@ def _followed(key: str, config: Mapping[str, Any]) -> Any:
     return value
 
 
-def _check_device(device: torch.device) -> None:
+def _check_device(given: torch.device | str) -> None:
+    import torch
+
+    device = torch.device(given)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) < count:
@@ -148,81 +200,3 @@ def _check_device(device: torch.device) -> None:
 
 def _is_expression(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(("$", "@", "%"))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _is_whole(value: Any, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _are(count: int, value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == count and all(map(holds, value))
-
-
-def _is_device(value: Any) -> bool:
-    try:
-        return bool(torch.device(value))
-    except (RuntimeError, TypeError):
-        return False
-
-
-def _whole(lowest: int) -> Rule:
-    return Rule(f"a whole number, {lowest} or more", lambda value: _is_whole(value, lowest))
-
-
-_SWITCH = Rule("true or false", lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"))
-
-
-_SHARE = Rule("a number, 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-
-
-_POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
-
-
-_NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
-
-
-_PATH = Rule(
-    "a path (one that looks like a number with ./ before it)", lambda value: isinstance(value, (str, PathLike))
-)
-
-
-_TEXT = Rule("text (in quotes twice, where it looks like a number)", lambda value: isinstance(value, str))
-
-
-RULES = {
-    **dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "val_interval", "checkpoint_interval"), _whole(1)),
-    **dict.fromkeys(("keep_checkpoints", "slices_per_batch", "bootstrap_resamples", "calibration_slices"), _whole(1)),
-    **dict.fromkeys(("num_workers", "seed"), _whole(0)),
-    **dict.fromkeys(("learning_rate", "max_grad_norm", "max_voxels"), _POSITIVE),
-    **dict.fromkeys(("weight_decay", "min_lesion_volume", "surface_tolerance"), _NOT_NEGATIVE),
-    **dict.fromkeys(("warmup_fraction", "ema_momentum", "threshold"), _SHARE),
-    **dict.fromkeys(("resume", "debug", "allow_missing", "amp", "compile", "overwrite", "report"), _SWITCH),
-    **dict.fromkeys(("allow_non_axial", "fill_holes", "flip", "crop_foreground"), _SWITCH),
-    **dict.fromkeys(("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split"), _PATH),
-    **dict.fromkeys(("run_name", "section"), _TEXT),
-    "tumor_fraction": Rule("a number, 0 to 1, or None", lambda value: value is None or _SHARE.holds(value)),
-    "num_slices": Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1),
-    "spatial_size": Rule(
-        'two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1))
-    ),
-    "roi_size": Rule(
-        'two multiples of 32, as in "[160,160]"',
-        lambda value: _are(2, value, lambda one: _is_whole(one, 32) and one % 32 == 0),
-    ),
-    "pixdim": Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds)),
-    "spacing": Rule(
-        'three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"',
-        lambda value: value is None or _are(3, value, _POSITIVE.holds),
-    ),
-    "volume": Rule("a whole number, 0 or more", lambda value: value is None or _is_whole(value, 0)),
-    "series_uid": Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str)),
-    "series_description": Rule(_TEXT.expected, lambda value: value is None or isinstance(value, str)),
-    "outputs": Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple))),
-    "ensemble": Rule("paths, as in \"['a.pt','b.pt']\"", lambda value: isinstance(value, (str, list, tuple))),
-    "device": Rule("a device, such as cpu or cuda:0", _is_device),
-}
-"""What values the options of the configs may have."""

@@ -13,6 +13,7 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = [
@@ -51,11 +52,12 @@ class CheckpointLoader(monai.handlers.CheckpointLoader):
         super().__init__(load_path=str(load_path), load_dict=load_dict, map_location=map_location)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights."""
+        """Load the weights, and leave their path in ``engine.state.loaded_weights``."""
         (network,) = self.load_dict.values()
         weights = read_weights(self.load_path, self.map_location)
         _check_fit(self.load_path, weights, network)
         network.load_state_dict(weights)
+        state_of(engine).loaded_weights = self.load_path
         self.logger.info("Loaded the weights %s", self.load_path)
 
 
@@ -95,9 +97,7 @@ def weights_file(path: PathLike | str) -> Path:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file of weights. Train first, or give the path of weights with --checkpoint."
-        )
+        raise FileNotFoundError(f"{path}: no such file of weights. Give the path of weights that training wrote.")
     return path
 
 

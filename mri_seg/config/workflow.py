@@ -20,8 +20,16 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.utils import get_seed, set_determinism
 
 from mri_seg.config.errors import check_keys, one_line_errors
-from mri_seg.config.provenance import callers, evaluated_config, evaluated_parser
-from mri_seg.config.validation import RULES, check_value, check_values, check_words, explain_expression
+from mri_seg.config.options import RULES
+from mri_seg.config.provenance import evaluated_config, evaluated_parser
+from mri_seg.config.validation import (
+    check_renamed,
+    check_value,
+    check_values,
+    check_words,
+    explain_expression,
+)
+from mri_seg.utils.compat import become, called_from, caller_of
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
 
@@ -71,7 +79,7 @@ def begin_workflow(debug: bool | str = False) -> None:
     for item in parser.ref_resolver.items.values():
         for ours, theirs in ((_Expression, ConfigExpression), (_Component, ConfigComponent)):
             if type(item) is theirs:
-                item.__class__ = ours
+                become(item, ours)
 
 
 def check_options() -> None:
@@ -82,6 +90,7 @@ def check_options() -> None:
     """
     parser, config = evaluated_parser(), evaluated_config()
     if parser not in _checked:
+        check_renamed(config)
         if _from_command_line():
             check_words(sys.argv[1:])
         check_keys(config, known=_shipped())
@@ -138,17 +147,16 @@ def _errors_as_raised(key: str) -> Iterator[None]:
 
 def _from_command_line() -> bool:
     """Whether fire, which reads the command line of ``python -m monai.bundle``, is on the stack."""
-    return any(frame.f_globals.get("__name__") == "fire.core" for frame in callers())
+    return called_from("fire.core")
 
 
 def _shipped() -> list[tuple[str, Any]]:
     """Keys and values of all configs in the workflow's folder; they may be unused if one config overrides another."""
-    for frame in callers():
-        workflow = frame.f_locals.get("self")
-        if isinstance(workflow, ConfigWorkflow):
-            texts = (file.read_text(encoding="utf-8") for file in workflow.config_root_path.glob("*.json"))
-            return [item for text in texts for item in json.loads(ReferenceResolver.normalize_id(text)).items()]
-    return []
+    workflow = caller_of(ConfigWorkflow)
+    if workflow is None:
+        return []
+    texts = (file.read_text(encoding="utf-8") for file in workflow.config_root_path.glob("*.json"))
+    return [item for text in texts for item in json.loads(ReferenceResolver.normalize_id(text)).items()]
 
 
 def _restore_number_signs(parser: ConfigParser) -> None:

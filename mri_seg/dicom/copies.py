@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from mri_seg.dicom.headers import frame_count, functional_group, read_header, value_of
+from mri_seg.dicom.pixels import read_values
 
 __all__ = ["without_copies"]
 
@@ -66,9 +67,7 @@ def without_copies(members: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, 
 
 
 def _difference(first: Path, second: Path) -> str:
-    """Name the first difference between two images; empty if there is none."""
-    from mri_seg.dicom.reader import read_values  # imported here, because it imports this module
-
+    """What two images differ in; empty where nothing."""
     if filecmp.cmp(first, second, shallow=False):
         return ""
     headers = [read_header(path, _TAGS) for path in (first, second)]

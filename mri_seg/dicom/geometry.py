@@ -58,7 +58,7 @@ _DIMENSIONS = {
     "FrameAcquisitionNumber": "FrameContentSequence",
     "ContrastBolusAgent": None,
 }
-# Siemens mosaics: creator and tags of the attribute with the number of slices, and of the CSA header that repeats it.
+# Siemens mosaics: creator and tags of the attribute with the number of slices, and of the CSA header, which has it too.
 _SIEMENS_NUMBER = ("SIEMENS MR HEADER", 0x00190010, 0x0019100A)
 _SIEMENS_CSA = ("SIEMENS CSA HEADER", 0x00290010, 0x00291010)
 _CSA_NUMBER = b"NumberOfImagesInMosaic\0"
@@ -398,7 +398,7 @@ def _check_equal(planes: Sequence[_Plane], distances: np.ndarray) -> None:
     """Refuse slices that are not equally spaced."""
     usual = np.sort(distances)[(len(distances) - 1) // 2]  # the lower median: missing slices only widen distances
     tolerance = max(_DISTANCE_TOLERANCE, _RELATIVE_TOLERANCE * usual)
-    for k in np.flatnonzero(np.abs(distances - usual) > tolerance):
+    for k in np.flatnonzero(np.abs(distances - usual) > tolerance).tolist():
         before, after, steps = planes[k], planes[k + 1], round(distances[k] / usual)
         apart = (
             f"{after}: lies {distances[k]:.2f} mm from the adjacent slice {before}, but the usual distance is "

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import pydicom
 from pydicom import uid
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial, read_preamble, read_sequence_item
 from pydicom.multival import MultiValue
@@ -213,8 +214,8 @@ def _stop(pixels: bool, first_frame: bool) -> Callable[[BaseTag, str | None, int
 
 
 def _read_first_frame(file: BinaryIO, data: Dataset) -> None:
-    """Read the first item of the frames' functional groups; the file is positioned before them, if it has any."""
-    implicit, little = data.original_encoding
+    """Read the first item of the functional groups of frames, before which the file stands if it has any."""
+    implicit, little = map(bool, data.original_encoding)
     head = file.read(8 if implicit else 12)
     if len(head) < 8 or struct.unpack("<HH" if little else ">HH", head[:4]) != (_PER_FRAME.group, _PER_FRAME.element):
         return
@@ -265,13 +266,15 @@ def _name_syntax(data: Dataset) -> None:
     """If the file gives no transfer syntax and is not compressed, set the one with which it was read."""
     if data.file_meta.get("TransferSyntaxUID"):
         return
-    if "PixelData" in data and data.get_item("PixelData", keep_deferred=True).length == 0xFFFFFFFF:
+    pixels = data.get_item("PixelData", keep_deferred=True) if "PixelData" in data else None
+    if isinstance(pixels, RawDataElement) and pixels.length == 0xFFFFFFFF:
         return
+    implicit, little = map(bool, data.original_encoding)
     data.file_meta.TransferSyntaxUID = {
         (True, True): uid.ImplicitVRLittleEndian,
         (False, True): uid.ExplicitVRLittleEndian,
         (False, False): uid.ExplicitVRBigEndian,
-    }[data.original_encoding]
+    }[implicit, little]
 
 
 def _is_deflated(file: BinaryIO, bare: bool) -> bool:
@@ -314,7 +317,7 @@ def value_of(data: Dataset, keyword: str) -> Any:
     """Value of an attribute; None if it is missing or cannot be read."""
     tag = tag_for_keyword(keyword)
     try:
-        return data[tag].value if tag in data else None
+        return data[tag].value if tag is not None and tag in data else None
     except Exception:  # pydicom raises errors of many kinds for damaged values
         return None
 

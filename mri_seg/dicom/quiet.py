@@ -47,12 +47,12 @@ def quiet_pydicom() -> Iterator[None]:
     entry = ("ignore", _InQuiet(), UserWarning, _PYDICOM, 0)
     log_filter = _DropWarnings()
     token = _quiet.set(True)
-    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]  # a list, annotated as a sequence
     _LOGGER.addFilter(log_filter)
     try:
         yield
     finally:
         _LOGGER.removeFilter(log_filter)
-        with contextlib.suppress(ValueError):  # another thread may have restored its own filters meanwhile
-            warnings.filters.remove(entry)  # type: ignore[attr-defined]
+        with contextlib.suppress(ValueError):  # another thread may have put its own filters back meanwhile
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]  # likewise
         _quiet.reset(token)

@@ -12,10 +12,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from mri_seg.dicom.geometry import Frame, order_frames
+from mri_seg.dicom.headers import number_of
 from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
-from mri_seg.dicom.series import number_of
+from mri_seg.utils.colors import PREDICTION
 from mri_seg.utils.files import atomic_write
-from mri_seg.visualize.overlays import PREDICTION
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription

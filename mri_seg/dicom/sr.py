@@ -148,7 +148,9 @@ class _Segment:
             )
         image, sop_class = import_highdicom().sr.SourceImageForSegmentation, self._sources[0].SOPClassUID
         if is_multiframe(self._sources[0]):
-            images = [image(sop_class, shown[0].image, sorted(source.frame for source in shown))]
+            images = [
+                image(sop_class, shown[0].image, sorted(source.frame for source in shown if source.frame is not None))
+            ]
         else:
             images = [image(sop_class, source.image) for source in shown]
         return self._reference(source_images=images)

@@ -39,12 +39,12 @@ def slice_scores(y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             f"prediction and label must be binary volumes (B, 1, H, W, D), got {[*y_pred.shape]} and {[*y.shape]}."
         )
     pred, label = (torch.as_tensor(v).movedim(-1, 1).flatten(0, 1).flatten(1) > 0 for v in (y_pred, y))
-    overlap, predicted, labelled = (v.sum(dim=1, dtype=torch.float64) for v in (pred & label, pred, label))
+    overlap, predicted, labeled = (v.sum(dim=1, dtype=torch.float64) for v in (pred & label, pred, label))
     return torch.stack(
         [
-            (2 * overlap + SMOOTHING) / (predicted + labelled + SMOOTHING),
+            (2 * overlap + SMOOTHING) / (predicted + labeled + SMOOTHING),
             (overlap + SMOOTHING) / (predicted + SMOOTHING),
-            (overlap + SMOOTHING) / (labelled + SMOOTHING),
+            (overlap + SMOOTHING) / (labeled + SMOOTHING),
         ],
         dim=1,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
+from scipy import stats
 
 from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
+from mri_seg.measurements.lesions import bounding_box
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
-from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
@@ -33,15 +36,16 @@ class EvaluationWriter:
     """Handler that writes ``metrics.json``, ``patients.csv`` and ``slices.csv`` when an evaluation is complete.
 
     Attach it to an evaluator whose output holds ``pred`` and ``label``: binary volumes ``(1, H, W, D)`` in the
-    geometry of the input, ``pred`` with the metadata ``case``. In a distributed evaluation, rank 0 gathers the rows of
-    all ranks and writes the files.
+    geometry of the input, ``pred`` with the metadata ``case``. A case may have a ``group``, such as the institution
+    that imaged it, which becomes a column of ``patients.csv``. Of several processes the first writes the rows of all.
 
     Args:
         output_dir: folder of the files.
         surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
         resamples: number of bootstrap resamples of the patients.
         seed: seed of the bootstrap.
-        facts: what was evaluated (section, split, checkpoint); written to ``metrics.json``.
+        facts: what was evaluated (section, split); goes into ``metrics.json``, with the weights that
+            :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own.
     """
 
     def __init__(
@@ -70,14 +74,17 @@ class EvaluationWriter:
 
     def _start(self, engine: Engine) -> None:
         self.patients, self.slices = [], []
-        self._record = run_record(**self.facts)
+        weights = getattr(engine.state, "loaded_weights", None)
+        loaded = {"checkpoint": weights, "checkpoint_sha256": weights and sha256(weights)}
+        self._record = run_record(**{**loaded, **self.facts})
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
-            pred, label = item["pred"], item["label"]
-            case = str(pred.meta["case"])
+        for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
+            pred, label = output["pred"], output["label"]
+            case, group = str(pred.meta["case"]), str(batch.get("group") or "")
             self.slices += slice_rows(case, pred, label)
-            self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
+            row = patient_row(case, pred, label, surface_tolerance=self.surface_tolerance)
+            self.patients.append({**row, "group": group})
 
     def _write(self, engine: Engine) -> None:
         shares = all_gather_object((self.patients, self.slices))
@@ -138,7 +145,8 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
     pred, label = (convert_to_tensor(v, track_meta=False)[0] > 0 for v in (pred, label))
     diagonal = math.hypot(*(size * step for size, step in zip(label.shape, spacing)))
     slices = int(label.shape[-1])
-    box = _bounding_box(pred | label)
+    # MONAI crops before it finds surfaces, too, but converts whole volumes first: that takes 30 times as long.
+    box = bounding_box((pred | label).cpu().numpy())
     pred, label = pred[box], label[box]
     label_voxels, pred_voxels = int(label.sum()), int(pred.sum())
     dice = float(compute_dice(pred[None, None], label[None, None], ignore_empty=False))
@@ -187,7 +195,7 @@ def surface_scores(
         (pred_surface, label_surface, pred_areas),
         (label_surface, pred_surface, label_areas),
     ):
-        distances, order = get_surface_distance(surface, other, spacing=spacing).sort()
+        distances, order = torch.as_tensor(get_surface_distance(surface, other, spacing=spacing)).sort()
         areas = areas[surface][order].double()
         shares = areas.cumsum(0) / areas.sum()
         hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
@@ -228,21 +236,21 @@ def summarize(
         if not kept:
             return {"mean": None, "interval": None}
         sums, counts = (np.array([f(v) for v in kept], dtype=float) for f in (sum, len))
-        interval = bootstrap_interval(len(kept), lambda n: sums[n].sum(-1) / counts[n].sum(-1), **draw)
+        interval = bootstrap_interval((sums, counts), lambda s, n, axis: s.sum(axis) / n.sum(axis), **draw)
         return {"mean": float(sums.sum() / counts.sum()), "interval": interval}
 
     def over_patients(values: Sequence[float]) -> dict:
         kept = np.array([v for v in values if not math.isnan(v)])
-        summary = {"patients": len(kept)}
+        summary: dict[str, Any] = {"patients": len(kept)}
         for name, statistic in (("mean", np.mean), ("median", np.median)):
             summary[name] = float(statistic(kept)) if len(kept) else None
-            summary[f"{name}_interval"] = bootstrap_interval(len(kept), lambda n: statistic(kept[n], axis=-1), **draw)  # noqa: B023
+            summary[f"{name}_interval"] = bootstrap_interval((kept,), statistic, **draw)
         return summary
 
-    tumour = [row for row in slices if row["label_pixels"]]
+    tumor = [row for row in slices if row["label_pixels"]]
     healthy = [row for row in slices if not row["label_pixels"]]
     slice_protocol = {score: over_slices([row[score] for row in slices], slices) for score in SLICE_SCORES}
-    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumour], tumour)
+    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumor], tumor)
     slice_protocol["healthy_slices_with_false_tumour"] = over_slices(
         [float(row["pred_pixels"] > 0) for row in healthy], healthy
     )
@@ -257,28 +265,38 @@ def summarize(
     return {
         "patients": len(patients),
         "slices": len(slices),
-        "tumour_slices": len(tumour),
+        "tumour_slices": len(tumor),
         "slice_protocol": slice_protocol,
         "patient_protocol": patient_protocol,
     }
 
 
-def bootstrap_interval(number: int, statistic: Any, *, resamples: int = 2000, seed: int = 0) -> list[float] | None:
-    """Compute the 95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
+def bootstrap_interval(
+    values: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], *, resamples: int = 2000, seed: int = 0
+) -> list[float] | None:
+    """95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
 
     Args:
-        number: number of patients.
-        statistic: maps indices of patients ``(resamples, number)`` to one value per resample.
-        resamples: number of resamples.
+        values: one or more arrays ``(patients,)``; a resample draws the same patients from each.
+        statistic: takes these arrays, resampled, and the keyword ``axis`` along which patients lie, like ``np.mean``.
+        resamples: how often to resample.
         seed: seed of the resampling.
 
     Returns:
         lower and upper end, or None if there are fewer than two patients.
     """
-    if number < 2:
+    if len(values[0]) < 2:
         return None
-    places = np.random.default_rng(seed).integers(number, size=(resamples, number))
-    return [float(v) for v in np.percentile(statistic(places), (2.5, 97.5))]
+    interval = stats.bootstrap(
+        values,
+        statistic,
+        n_resamples=resamples,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
 
 
 def describe(summary: Mapping[str, Any]) -> str:
@@ -314,22 +332,11 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 
 def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
-    """Distance between rows, columns and slices, with its unit: mm if all three are known, otherwise pixels."""
-    known = isinstance(volume, MetaTensor) and all(
-        bool(volume.meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")
-    )
-    return (affine_to_spacing(volume.affine).tolist(), "mm") if known else ([1.0] * 3, "pixel")
-
-
-def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    """Smallest box around a mask ``(H, W, D)``; the whole volume if the mask is empty.
-
-    MONAI also crops before it computes distances, but it converts whole volumes first, which takes three times as long.
-    """
-    voxels = mask.cpu().numpy()
-    plane = voxels.any(axis=2)
-    places = [np.flatnonzero(axis) for axis in (plane.any(axis=1), plane.any(axis=0), voxels.any(axis=(0, 1)))]
-    return tuple(slice(int(place[0]), int(place[-1]) + 1) if place.size else slice(None) for place in places)
+    """Distance of rows, columns and slices with its unit: mm if all three are known."""
+    known = ("spacing_known", "slice_spacing_known")
+    if isinstance(volume, MetaTensor) and all(bool(volume.meta.get(key, True)) for key in known):
+        return affine_to_spacing(volume.affine).tolist(), "mm"
+    return [1.0] * 3, "pixel"
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:

@@ -24,7 +24,7 @@ FORMATS = ("ts", "onnx")
 """Formats of the network that run without this package: TorchScript and ONNX."""
 
 _TOLERANCE = 1e-5  # maximum difference between the logits of an exported network and the original
-_SIZES = ((2, 64, 48), (1, 96, 128))  # slices, rows and columns on which they are compared
+_SIZES = ((2, 2, 3), (1, 3, 4))  # slices, and rows and columns in multiples, on which they are compared
 _NEEDED = ("configs/inference.json", "configs/metadata.json", "docs/README.md", "LICENSE")
 
 
@@ -97,6 +97,7 @@ def _write_weights(folder: Path, checkpoint: Path, formats: Sequence[str]) -> No
     named = "model" in torch.load(models / "model.pt", map_location="cpu", weights_only=True)
 
     channels = next(network.parameters()).shape[1]
+    multiple = getattr(network, "multiple", 32)  # of every side of the input; MONAI's networks do not say theirs
     common: dict[str, Any] = {
         "net_id": "network_def",
         "ckpt_file": str(models / "model.pt"),
@@ -106,18 +107,18 @@ def _write_weights(folder: Path, checkpoint: Path, formats: Sequence[str]) -> No
     }
     if "ts" in formats:
         ckpt_export(**common, filepath=str(models / "model.ts"))
-        _compare(models / "model.ts", network, torch.jit.load(models / "model.ts"), channels)
+        _compare(models / "model.ts", network, torch.jit.load(models / "model.ts"), channels, multiple)
     if "onnx" in formats:
         sizes = {0: "slices", 2: "rows", 3: "columns"}
         names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": sizes, "pred": sizes}}
         onnx_export(
             **common,
             filepath=str(models / "model.onnx"),
-            input_shape=[1, channels, 64, 64],
+            input_shape=[1, channels, 2 * multiple, 2 * multiple],
             use_trace=True,
             converter_kwargs={**names, "dynamo": False},
         )
-        _compare(models / "model.onnx", network, partial(_run_onnx, models / "model.onnx"), channels)
+        _compare(models / "model.onnx", network, partial(_run_onnx, models / "model.onnx"), channels, multiple)
     write_sums(models)
 
 
@@ -129,15 +130,15 @@ def _run_onnx(file: Path, image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(logits)
 
 
-def _compare(file: Path, network: Callable, exported: Callable, channels: int) -> None:
+def _compare(file: Path, network: Callable, exported: Callable, channels: int, multiple: int) -> None:
     """Check that an exported network gives the logits of the original."""
     generator = torch.Generator().manual_seed(0)
     for slices, rows, columns in _SIZES:
-        image = torch.randn(slices, channels, rows, columns, generator=generator)
+        image = torch.randn(slices, channels, rows * multiple, columns * multiple, generator=generator)
         with torch.no_grad():
             difference = (network(image) - exported(image)).abs().max().item()
         if not difference <= _TOLERANCE:
             raise ValueError(
-                f"{file.name}: its logits differ from the network's by {difference:.2g}, expected {_TOLERANCE} at most. "
+                f"{file.name}: its logits are off by {difference:.2g}, expected {_TOLERANCE} or less. "
                 "Export with the versions of PyTorch and ONNX in metadata.json."
             )

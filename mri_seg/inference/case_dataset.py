@@ -33,6 +33,8 @@ class CaseDataset(IterableDataset):
 
     def __init__(self, data: Iterable[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
         super().__init__(data=[], transform=transform)
+        self.transform: Callable = transform
+        self._used = False
         self.cases = data
         self.writer = writer
         writer.before_run = self._start

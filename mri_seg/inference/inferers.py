@@ -15,9 +15,10 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import avg_pool2d
 
+from mri_seg.utils.compat import cpu_has_bfloat16
 from mri_seg.utils.flags import flag
 
-__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "bfloat16_is_fast"]
+__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "as_module", "bfloat16_is_fast"]
 
 _BLOCK = 4  # side of the blocks of pixels with which the head is found; single bright pixels in air do not count
 _COLUMNS = 3  # axis of columns in slices and volumes
@@ -63,7 +64,7 @@ class EnsembleInferer(Inferer):
     ) -> None:
         super().__init__()
         self.inferer = inferer
-        self.flip = flag(flip, "flip")
+        self.flip = flag(flip, "tta_flip")
         self.checkpoints = [checkpoints] if isinstance(checkpoints, (str, PathLike)) else list(checkpoints)
         self._others: list[torch.nn.Module] | None = None
 
@@ -73,8 +74,10 @@ class EnsembleInferer(Inferer):
         """Return logits for slices ``(B, C, H, W)`` or volumes ``(B, C, H, W, D)``."""
         if not self.flip and not self.checkpoints:
             return self.inferer(inputs, network, *args, **kwargs)
-        total, count = 0, 0
-        for member in [network, *self._load_others(network)]:
+        total: Any = 0  # then a tensor
+        count = 0
+        members: list[Callable[..., torch.Tensor]] = [network, *self._load_others(network)]
+        for member in members:
             for columns in [(), (_COLUMNS,)][: 2 if self.flip else 1]:
                 logits = self.inferer(inputs.flip(columns) if columns else inputs, member, *args, **kwargs)
                 total, count = total + (logits.flip(columns) if columns else logits).sigmoid(), count + 1
@@ -84,7 +87,7 @@ class EnsembleInferer(Inferer):
         if self._others is None:
             self._others = []
             for checkpoint in self.checkpoints:
-                other = copy.deepcopy(network)
+                other = copy.deepcopy(as_module(network))
                 device = next(other.parameters()).device
                 other.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
                 self._others.append(other)
@@ -143,12 +146,12 @@ class ForegroundSliceInferer(Inferer):
         volume = volume.movedim(-1, 0)  # (D, C, H, W)
         number, channels, *shape = volume.shape
         boxes = self._boxes(volume[:, channels // 2]) if self.enabled else {}
-        boxes = boxes or dict.fromkeys(range(number), tuple(slice(0, side) for side in shape))
+        boxes = boxes or dict.fromkeys(range(number), (slice(0, shape[0]), slice(0, shape[1])))
         buffer = volume.new_empty(min(number, self.slices_per_batch) * volume[0].numel())
-        result = None
+        result: Any = None  # a tensor, once a logit says how many channels it has
         for batch in _batches(boxes, shape, self.slices_per_batch):
-            crops = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
-            crops = torch.stack(crops, out=buffer[: len(crops) * crops[0].numel()].view(-1, *crops[0].shape))
+            parts = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
+            crops = torch.stack(parts, out=buffer[: len(parts) * parts[0].numel()].view(-1, *parts[0].shape))
             logits = self.inferer(crops, network, *args, **kwargs)
             if result is None:
                 result = logits.new_full((number, logits.shape[1], *shape), _NO_HEAD)
@@ -174,6 +177,20 @@ class ForegroundSliceInferer(Inferer):
         return list(map(slice, starts.tolist(), stops.tolist()))
 
 
+def as_module(network: Callable[..., torch.Tensor]) -> torch.nn.Module:
+    """The same network, known to be one with weights: inferers take any function.
+
+    Args:
+        network: what an inferer was called with.
+
+    Raises:
+        TypeError: when it is a function without weights.
+    """
+    if not isinstance(network, torch.nn.Module):
+        raise TypeError(f"found {network!r}, expected a network with weights.")
+    return network
+
+
 def bfloat16_is_fast(device: str | torch.device) -> bool:
     """Whether a device has native bfloat16, so that autocast saves time.
 
@@ -187,12 +204,7 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and cpu_has_bfloat16(platform.machine())
 
 
 @contextlib.contextmanager
@@ -223,7 +235,12 @@ def _batches(
     for begin in range(0, len(numbers), largest):
         batch = numbers[begin : begin + largest]
         size = [max(boxes[number][axis].stop - boxes[number][axis].start for number in batch) for axis in (0, 1)]
-        yield [(number, tuple(map(_widened, boxes[number], size, shape))) for number in batch]
+        yield [(number, _widened_box(boxes[number], size, shape)) for number in batch]
+
+
+def _widened_box(box: tuple[slice, slice], size: Sequence[int], shape: Sequence[int]) -> tuple[slice, slice]:
+    rows, columns = map(_widened, box, size, shape)
+    return rows, columns
 
 
 def _widened(side: slice, size: int, available: int) -> slice:

@@ -22,13 +22,12 @@ from mri_seg.inference.provenance import (
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.meta_tensors import as_meta_tensor
+from mri_seg.utils.orientation import AXIAL
 from mri_seg.visualize.case_page import case_page
 from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
 
 __all__ = ["OUTPUTS", "Result"]
-
-
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 
 
 _SQUARE = 0.02  # pixels whose sides differ by less than this fraction are shown as square
@@ -98,7 +97,8 @@ class Result:
     @cached_property
     def slices(self) -> list[np.ndarray]:
         """One picture ``(h, w, 3)`` per axial slice, with outlines."""
-        return slice_pictures(self._shown("flair"), self._shown("pred"), self._shown("label"))
+        label = self._shown("label") if self.has_label else None
+        return slice_pictures(self._shown("flair"), self._shown("pred"), label)
 
     @property
     def has_label(self) -> bool:
@@ -110,17 +110,14 @@ class Result:
         """Panel in the published style ``(h, w, 3)``; needs a reference."""
         return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
 
-    def _shown(self, key: str) -> np.ndarray | None:
+    def _shown(self, key: str) -> np.ndarray:
         """A volume in the orientation of pictures: rows to posterior, columns to the patient's left, square pixels."""
-        volume = self.item.get(key)
-        if not isinstance(volume, MetaTensor):
-            return None
-        volume = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+        volume = as_meta_tensor(Orientation(axcodes=AXIAL, labels=None)(self.item[key]))
         rows, columns, _ = affine_to_spacing(volume.affine).tolist()
         if abs(rows / columns - 1) < _SQUARE:
             return _volume(volume)
         size = (round(volume.shape[1] * max(rows / columns, 1)), round(volume.shape[2] * max(columns / rows, 1)), -1)
-        return _volume(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume))
+        return _volume(as_meta_tensor(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume)))
 
 
 class Output(NamedTuple):
@@ -144,8 +141,8 @@ def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
 
 def _codes(meta: Mapping[str, Any]) -> tuple[int, int] | None:
     """``qform_code`` and ``sform_code`` of a NIfTI file; None for other files."""
-    codes = [meta.get(name) for name in ("qform_code", "sform_code")]
-    return None if None in codes else (int(codes[0]), int(codes[1]))
+    qform, sform = (meta.get(name) for name in ("qform_code", "sform_code"))
+    return None if qform is None or sform is None else (int(qform), int(sform))
 
 
 def _qform(meta: Mapping[str, Any]) -> np.ndarray:

@@ -37,7 +37,10 @@ _REFERENCE = re.compile(r"@([A-Za-z_]\w*)")
 
 # Options to which the sections refer, but which do not change results: weights count by their content, and the others
 # only say where and in what pieces results are computed, or what is refused.
-_NEUTRAL = {"bundle_root", "checkpoint", "ensemble", "device", "slices_per_batch", "max_voxels", "allow_non_axial"}
+_NEUTRAL = {
+    *("bundle_root", "checkpoint", "ensemble", "float_weights"),
+    *("device", "slices_per_batch", "max_voxels", "allow_non_axial"),
+}
 
 _SHOWN = 12  # characters of a SHA-256 in messages
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from monai.data import Dataset
 
 from mri_seg.config.weights import SUMS, read_weights, write_sums
 from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
@@ -23,7 +23,6 @@ def quantize(
     network: torch.nn.Module,
     checkpoint: PathLike | str,
     volumes: Dataset,
-    *,
     slices: int = 300,
     keep_float: Sequence[str] = (),
     seed: int = 0,

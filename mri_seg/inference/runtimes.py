@@ -21,7 +21,8 @@ import torch
 from monai.inferers import Inferer
 
 from mri_seg.config.weights import check_sum
-from mri_seg.inference.inferers import bfloat16_is_fast
+from mri_seg.inference.inferers import as_module, bfloat16_is_fast
+from mri_seg.utils.compat import changes_of
 
 __all__ = ["DIGEST", "RUNTIMES", "RuntimeInferer", "int8_file", "openvino", "openvino_model", "weights_digest"]
 
@@ -70,7 +71,7 @@ class RuntimeInferer(Inferer):
     ) -> torch.Tensor:
         """Infer with the compiled network."""
         if self.runtime != "torch":
-            network = self._compile(network)
+            network = self._compile(as_module(network))
         return self.inferer(inputs, network, *args, **kwargs)
 
     def _compile(self, network: torch.nn.Module) -> Compiled:
@@ -121,7 +122,8 @@ def openvino() -> ModuleType:
     Raises:
         ImportError: when it is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # makes OpenVINO use its stub: no data may leave a clinic
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # marks it as missing
+    # OpenVINO then uses its stub, so no reports leave a clinic.
     import openvino
 
     return openvino
@@ -176,11 +178,21 @@ def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path], 
     import onnxruntime
 
     sizes = {0: "batch", 2: "rows", 3: "columns"}
-    names = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": {"image": sizes, "logits": sizes}}
+    names: dict[str, Any] = {
+        "input_names": ["image"],
+        "output_names": ["logits"],
+        "dynamic_axes": {"image": sizes, "logits": sizes},
+    }
     model = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's newer exporter gives the same model, but takes a minute
-        torch.onnx.export(_on_cpu(network), _example(network), model, dynamo=False, **names)
+        torch.onnx.export(
+            _on_cpu(network),
+            (_example(network),),
+            model,  # type: ignore[arg-type]  # a stream is taken too, where dynamo is off
+            dynamo=False,
+            **names,
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
@@ -217,11 +229,12 @@ def _paths(paths: PathLike | str | Sequence) -> Iterable[Path]:
 
 def _version(weights: Iterable[torch.Tensor]) -> int:
     """A number that increases whenever weights are changed in place."""
-    return sum(0 if weight.is_inference() else weight._version for weight in weights)
+    return sum(0 if weight.is_inference() else changes_of(weight) for weight in weights)
 
 
 def _on_cpu(network: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
+    # PyTorch's annotations leave the memory format out.
+    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 def _channels(network: torch.nn.Module) -> int:

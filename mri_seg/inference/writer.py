@@ -29,6 +29,7 @@ from mri_seg.inference.provenance import (
 )
 from mri_seg.measurements.lesions import summary_row
 from mri_seg.utils.case_flags import case_flags
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_main_process
 from mri_seg.utils.files import atomic_write, read_json, write_json
 from mri_seg.utils.flags import flag
@@ -45,7 +46,17 @@ _WAIT_FACTOR = 20  # tables are written again after this many times the duration
 _IDENTITY = ("input", "series_uid", "series_description")  # columns of both tables
 
 
-_SUMMARY = ("case", "status", "source", *_IDENTITY, "files", "folder", "lesion_count", "volume_ml", "volume_voxels")
+_SUMMARY: tuple[str, ...] = (
+    "case",
+    "status",
+    "source",
+    *_IDENTITY,
+    "files",
+    "folder",
+    "lesion_count",
+    "volume_ml",
+    "volume_voxels",
+)
 
 
 _SUMMARY += (*_REMARKS, "error", *_MADE_OF)
@@ -172,6 +183,29 @@ class CaseWriter:
             return remaining, self.settings, None
         return remaining, None, None
 
+    def write(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        """Write the missing outputs of a case, and add it to the summary as done or failed.
+
+        Args:
+            batch: the case as it was read, from a decollated batch.
+            output: output of the evaluator for the case, with ``pred`` and ``probability``.
+        """
+        result = Result({**batch, **output})
+        source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
+        folder = self.output_dir / result.case
+        flags = result.flags(source)
+        result.about, result.settings = self._about(source, flags), self.settings
+        try:
+            self._record(source, flags)
+        except (OSError, ValueError) as error:
+            self.failed(result.case, error)
+            return
+        problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
+        if problems:
+            self.failed(result.case, " ".join(problems))
+        else:
+            self._add_row(result.case, "done", self._measurements(result), flags=flags)
+
     def failed(self, case: str, error: Exception | str) -> None:
         """Add a case that could not be segmented or written to the summary, and log the reason."""
         message = reason(error)
@@ -245,9 +279,9 @@ class CaseWriter:
                 found = [_NO_RECORD] if recorded is None else settings_differences(recorded, self.settings)
                 if found:
                     conflicts["; ".join(found)].append(name)
-        for found, names in conflicts.items():
+        for difference, names in conflicts.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            message = f"holds results of other settings ({names[0]}{more}): {found}"
+            message = f"holds results of other settings (of {names[0]}{more}): {difference}"
             if not self.overwrite:
                 raise ValueError(f"{self.output_dir}: {message}. {_ADVICE}")
             logger.warning(
@@ -295,7 +329,7 @@ class CaseWriter:
         folder, recorded = self.output_dir / case["case"], self._recorded(case["case"])
         if existing := self._existing(case, recorded):
             same_settings = recorded and not settings_differences(recorded, self.settings)
-            if not (same_settings and not input_differences(recorded, case)):
+            if not (recorded and same_settings and not input_differences(recorded, case)):
                 if not self.overwrite:
                     raise ValueError(f"{folder}: holds results of other settings or another input. {_ADVICE}")
                 for file in existing:
@@ -310,22 +344,8 @@ class CaseWriter:
         return {**_identity(case), "flags": list(flags), **{name: self.settings[name] for name in _MADE_OF}}
 
     def _write_cases(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            result = Result({**batch, **output})
-            source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
-            folder = self.output_dir / result.case
-            flags = result.flags(source)
-            result.about, result.settings = self._about(source, flags), self.settings
-            try:
-                self._record(source, flags)
-            except (OSError, ValueError) as error:
-                self.failed(result.case, error)
-                continue
-            errors = [error for name in self.missing(source) if (error := self._write(name, folder, result))]
-            if errors:
-                self.failed(result.case, " ".join(errors))
-            else:
-                self._add_row(result.case, "done", self._measurements(result), flags=flags)
+        for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
+            self.write(batch, output)
 
     def _write(self, name: str, folder: Path, result: Result) -> str | None:
         """Write one output; return the error instead of raising it, so that the other outputs are still written."""

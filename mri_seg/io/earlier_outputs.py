@@ -52,9 +52,9 @@ def _has_table(folder: Path) -> bool:
     return _begins(folder / "summary.csv", _TABLES["summary.csv"])
 
 
-def _begins(file: Path, start: str) -> bool:
+def _begins(file: Path, text: str) -> bool:
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as stream:
-            return stream.read(len(start)) == start
-    except OSError:  # the file does not exist or cannot be read
+            return stream.read(len(text)) == text
+    except OSError:  # no such file, or it may not be read
         return False

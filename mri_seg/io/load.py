@@ -23,10 +23,11 @@ from monai.utils import ensure_tuple
 
 from mri_seg.dicom.reader import DICOMReader
 from mri_seg.io.metaimage import check_meta_image
-from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair
+from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair, load_image
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
 from mri_seg.utils.messages import reason
-from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError
+from mri_seg.utils.meta_tensors import as_meta_tensor
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, MAX_VOXELS, SizeLimit, TooLargeError
 
 __all__ = ["LoadVolumed"]
 
@@ -35,9 +36,6 @@ _CIFTI_INTENTS = range(3000, 3100)  # NIfTI's intent codes for connectivity
 
 
 _LARGEST_RATIO = 200.0  # of the longest to the shortest side of a voxel
-
-
-_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
 
 
 class LoadVolumed(MapTransform):
@@ -116,8 +114,8 @@ class LoadVolumed(MapTransform):
             _check_size(files, SizeLimit(self.max_voxels))
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
-            # MONAI replaces an affine that has NaN, so check the one in the file.
-            affine = nibabel.load(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
+            # MONAI puts another affine in place of one with NaN, so look at the file's own.
+            affine = load_image(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
         except TooLargeError:
             raise
         except Exception as error:  # each library raises other errors for damaged files
@@ -132,22 +130,24 @@ class LoadVolumed(MapTransform):
     @staticmethod
     def _one_volume(volume: MetaTensor, file: str, index: int | None, *, is_label: bool) -> MetaTensor:
         if volume.ndim == 3:  # one slice
-            volume = volume[..., None]
+            volume = as_meta_tensor(volume[..., None])
             volume.affine = to_affine_nd(3, volume.affine)
         if volume.ndim != 4:
             raise ValueError(f"{file}: has {volume.ndim - 1} dimensions, expected three. Give one 3D volume.")
         count = len(volume)
-        if count > 1 and is_label:
-            raise ValueError(f"{file}: holds {count} volumes, expected one label. Save the label as one volume.")
-        if count > 1 and index is None:
+        if count <= 1:
+            return volume
+        if is_label:
+            raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
+        if index is None:
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR with `--volume`, 0 to {count - 1}."
             )
-        if count > 1 and not isinstance(index, int):
+        if not isinstance(index, int):
             raise ValueError(f"--volume: {index!r}, expected a whole number, 0 to {count - 1}.")
-        if count > 1 and not 0 <= index < count:
-            raise ValueError(f"{file}: holds {count} volumes, so `--volume` must be 0 to {count - 1}, got {index}.")
-        return volume[[index]] if count > 1 else volume
+        if not 0 <= index < count:
+            raise ValueError(f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {index}.")
+        return as_meta_tensor(volume[[index]])
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def _check_size(files: Sequence[str], limit: SizeLimit) -> None:
             if offset > limit.largest:  # nibabel would read all of it as extensions of the header
                 raise ValueError(f"its header says that the voxels begin after {offset} bytes, more than allowed")
             expected = voxels * dtype.itemsize + offset
-            found = Path(file).stat().st_size * (_LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
+            found = Path(file).stat().st_size * (LARGEST_DEFLATE_RATIO if file.lower().endswith(".gz") else 1)
             if expected > found:
                 raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
         elif is_mgh(file) or is_pair(file):

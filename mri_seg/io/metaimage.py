@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from mri_seg.utils.size_limit import SizeLimit
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, SizeLimit
 
 __all__ = ["check_meta_image", "meta_image_data"]
 
 _LARGEST_HEADER = 2**20  # bytes
 _LONGEST_NAME, _LONGEST_VALUE = 200, 2000  # ITK copies both into buffers of fixed length
-_LARGEST_DEFLATE_RATIO = 1032
 _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _BYTES |= {f"U{name}": size for name, size in _BYTES.items() if name not in ("FLOAT", "DOUBLE")}
 _ONE_EACH_AXIS = {"DimSize", "ElementSpacing", "ElementSize", "Offset", "Origin", "Position", "CenterOfRotation"}
@@ -65,7 +64,7 @@ def check_meta_image(file: Path, limit: SizeLimit) -> None:
         raise ValueError(f"its header says that the voxels are in {data}, which is not a file")
     expected = math.prod(sizes) * channels * _BYTES[kind]
     compressed = fields.get("CompressedData", "False").lower() in ("true", "1")
-    found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if compressed else 1)
+    found = data.stat().st_size * (LARGEST_DEFLATE_RATIO if compressed else 1)
     if expected > found:
         raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -18,13 +17,12 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET
 from nibabel.freesurfer.mghformat import header_dtype as _MGH_HEADER
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from mri_seg.utils.size_limit import SizeLimit
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, SizeLimit
 
-__all__ = ["VolumeReader", "check_volume_header", "is_header", "is_mgh", "is_pair", "other_half"]
+__all__ = ["VolumeReader", "check_volume_header", "is_header", "is_mgh", "is_pair", "load_image", "other_half"]
 
 _MGH = re.compile(r"\.mg[hz]$", re.IGNORECASE)
 _PAIR = re.compile(r"\.(?P<half>hdr|img)(?P<packed>\.gz)?$", re.IGNORECASE)
-_LARGEST_DEFLATE_RATIO = 1032  # of gzip, by its format
 _LARGEST_HEADER = 2**20  # bytes
 _MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}  # bytes per voxel, by the type in the header
 
@@ -100,7 +98,9 @@ def check_volume_header(file: Path, limit: SizeLimit) -> None:
         headers, data = (file, other) if is_header(file) else (other, file)
         if headers.stat().st_size > _LARGEST_HEADER:
             raise ValueError(f"its header {headers.name} is larger than {_LARGEST_HEADER} bytes")
-        image: Any = nibabel.load(file)  # reads only the header
+        image = nibabel.load(file)  # reads the header alone
+        if not isinstance(image, nibabel.AnalyzeImage):
+            raise ValueError("it is no Analyze or NIfTI image")
         dtype = image.get_data_dtype()
         shape, size, offset = image.shape, dtype.itemsize, int(image.header.get_data_offset())
         if dtype.kind not in "iuf":
@@ -110,9 +110,21 @@ def check_volume_header(file: Path, limit: SizeLimit) -> None:
     limit.add(file, shape)
     expected = math.prod(map(int, shape)) * size + max(offset, 0)
     packed = data.name.lower().endswith("z")  # .mgz, .gz
-    found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if packed else 1)
+    found = data.stat().st_size * (LARGEST_DEFLATE_RATIO if packed else 1)
     if expected > found:
         raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
+
+
+def load_image(file: PathLike | str) -> nibabel.spatialimages.SpatialImage:
+    """Open a volume by nibabel, whose own ``load`` may give something without an affine, such as a surface.
+
+    Raises:
+        ValueError: when it is no volume; the message does not name the file.
+    """
+    image = nibabel.load(file)
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        raise ValueError(f"it holds a {type(image).__name__}, expected a volume")
+    return image
 
 
 def _mgh_header(file: Path) -> np.void:

@@ -229,6 +229,8 @@ def _decode(path: Path, page: tifffile.TiffPage, limit: SizeLimit) -> np.ndarray
         raise ValueError(f"compressed as {page.compression!s}, expected none, Deflate, LZW, ZSTD, JPEG or JPEG 2000")
     pixels = page.asarray()
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        if page.colormap is None:
+            raise ValueError("it has a palette without colours")
         pixels = np.moveaxis(page.colormap, 0, -1)[pixels]
     return pixels
 
@@ -247,12 +249,15 @@ def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
         if page.offset in offsets:
             raise ValueError("its list of pages has a loop")
         offsets.add(page.offset)
-        yield page
+        yield page  # type: ignore[misc]  # frames, which lack tags, come only where useframes asks for them
 
 
 def _next_page(tiff: tifffile.TiffFile) -> int:
-    """Offset of the page after the last one read: 0 in an intact file; tifffile stops where a file is truncated."""
-    tiff.filehandle.seek(tiff.pages.next_page_offset)
+    """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
+    place = tiff.pages.next_page_offset
+    if place is None:
+        raise ValueError("it does not say where its pages end")
+    tiff.filehandle.seek(place)
     return struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))[0]
 
 

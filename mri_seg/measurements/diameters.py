@@ -59,13 +59,14 @@ class _Part(NamedTuple):
 def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diameters:
     """Find the longest diameter of a lesion in a slice and the longest segment perpendicular to it.
 
-    Both lie entirely inside the lesion and end on its border, so they never cross a hole or the outside between two
-    arms. The longest diameter joins the midpoints of two pixel edges on the border, so a row of n pixels is n pixels
-    long. The perpendicular passes through such a midpoint and ends where it leaves the lesion. The angle is exactly
-    right in mm, and the two segments need not cross. If the perpendicular is the longer one, the two are swapped.
-    Pixels that touch only at a corner belong to different parts. The part with the largest product is reported; if
-    several diameters are equally long, the one with the longer perpendicular is. If a ragged part has more than a
-    thousand border points, only some of them are tried as ends.
+    Both lie wholly inside the lesion, so that they never cross a hole or the outside between two of its arms, and end
+    on its border. The longest diameter joins two midpoints of pixel edges between inside and outside, so a row of n
+    pixels is n pixels long. The perpendicular passes through such a midpoint and ends where it leaves the lesion; the
+    angle is right exactly, in mm, and the two need not cross. Should it be the longer of the two, they change names.
+    Pixels that touch only at a corner belong to different parts; the part with the largest product counts, and of
+    equally long diameters the one with the longer perpendicular. Of ragged parts with more than a thousand border
+    points only some are tried as ends. (scikit-image's ``feret_diameter_max`` lets the longest diameter cross holes and
+    the outside, and gives no perpendicular.)
 
     Lengths are a little too long on average, because the search prefers ends that were rounded up to whole pixels: the
     longest diameter by 0.4 to 0.9 pixels for discs with a radius of 2 to 30 pixels, and by 0 to 0.4 pixels for ellipses
@@ -237,8 +238,8 @@ def _stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
     cut = np.sort(np.concatenate(cuts, axis=1), axis=1)
     middle = (cut[:, 1:] + cut[:, :-1]) / 2
     pieces = starts[:, None] + middle[..., None] * run[:, None]
-    empty = np.diff(cut, axis=1) < _EQUAL  # at a corner, a segment crosses two lines at once
-    return (_in_closed(closed, pieces) | empty).all(axis=1)
+    empty = np.diff(cut, axis=1) < _EQUAL  # where a corner is met, two lines are crossed at once
+    return np.asarray((_in_closed(closed, pieces) | empty).all(axis=1))
 
 
 def _longest_perpendicular(

@@ -11,15 +11,13 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from mri_seg.measurements.diameters import _in_plane
+from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["bounding_box", "label_lesions", "measure", "slice_axis", "summary_row"]
 
 
 UNCERTAIN = (0.3, 0.7)
 """Range of probabilities that count as uncertain: at least the first, below the second."""
-
-
-_AXIAL = axcodes2ornt(("P", "L", "S"))  # rows run to posterior, columns to the patient's left, slices to superior
 
 
 def measure(
@@ -208,8 +206,8 @@ def _check(mask: np.ndarray, affine: np.ndarray, probability: np.ndarray | None)
 
 
 def _to_axial(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a volume to axial orientation; also return the affine from its new voxels to those of the input volume."""
-    turn = ornt_transform(io_orientation(affine), _AXIAL)
+    """Turn a volume to axial orientation; also the affine from its voxels to those of the volume given."""
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(AXIAL)))
     return apply_orientation(volume, turn), inv_ornt_aff(turn, volume.shape)
 
 

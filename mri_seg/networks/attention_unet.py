@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -80,7 +81,7 @@ class AttentionGate(nn.Module):
         norm: str | tuple = "BATCH",
     ) -> None:
         super().__init__()
-        options = {"kernel_size": 1, "padding": 0, "norm": norm}
+        options: dict[str, Any] = {"kernel_size": 1, "padding": 0, "norm": norm}
         self.project_gate = Convolution(spatial_dims, channels, hidden_channels, act=None, **options)
         self.project_skip = Convolution(spatial_dims, channels, hidden_channels, act=None, **options)
         self.act = get_act_layer(act)
@@ -154,8 +155,9 @@ class AttentionUNet(nn.Module):
         self.multiple = stem_stride * 2 ** (len(channels) - 1)
         """Every side of the input must be a multiple of this."""
 
-        options = {"act": act, "norm": norm, "dropout": dropout}
-        block = partial(ResidualUnit if residual else DoubleConv, spatial_dims, **options)
+        options: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout}
+        unit: Callable[..., nn.Module] = ResidualUnit if residual else DoubleConv
+        block = partial(unit, spatial_dims, **options)
         self.encoders = nn.ModuleList(
             block(i, o, strides=stem_stride if level == 0 else 1)
             for level, (i, o) in enumerate(zip((in_channels, *channels[:-1]), channels))
@@ -204,7 +206,8 @@ class AttentionUNet(nn.Module):
 
     def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         for side in x.shape[2:]:
-            if side % self.multiple != 0:
+            # A trace would keep the sides of its example, and warn.
+            if not torch.jit.is_tracing() and side % self.multiple != 0:
                 raise ValueError(
                     f"every side of the input must be a multiple of {self.multiple}, got {list(x.shape[2:])}. "
                     f"Pad the input, for example with DivisiblePad(k={self.multiple})."

@@ -26,10 +26,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
-from mri_seg.datasets.lgg.index import institution
 from mri_seg.report.curves import precision_recall
 from mri_seg.report.mistakes import KINDS
 
@@ -38,11 +38,11 @@ __all__ = [
     "calibration_curve",
     "comparison_scatter",
     "dice_against_volume",
-    "dice_by_institution",
+    "dice_by_group",
     "learning_curves",
     "mistakes_bar",
     "precision_recall_curve",
-    "tumour_volumes",
+    "tumor_volumes",
 ]
 
 Row = Mapping[str, Any]
@@ -84,12 +84,11 @@ _STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _PAGE),
     "grid.color": _PAGE,
 }
-_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
 _LOG_TICKS = (1.0, 2.0, 5.0)
 
 
-def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
-    """Volumes of reference and prediction: in mL if every patient's voxel size is known, otherwise in voxels.
+def tumor_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
+    """Volumes of reference and prediction, in mL where the size of every patient's voxels is known, else in voxels.
 
     Args:
         patients: rows of ``patients.csv`` with ``case``, ``label_voxels`` and ``pred_voxels``.
@@ -106,17 +105,16 @@ def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | 
     return volumes, "mL" if known else "voxels"
 
 
-def dice_by_institution(patients: Sequence[Row]) -> str | None:
-    """Draw the Dice of each patient, by institution, with the median of each institution.
-
-    The institution comes from the TCGA identifier; patients with other names form one group.
+def dice_by_group(patients: Sequence[Row]) -> str | None:
+    """Draw the Dice of each patient, by group, with the median of each.
 
     Args:
-        patients: rows of ``patients.csv`` with ``case`` and ``dice``.
+        patients: rows of ``patients.csv`` with ``case``, ``dice`` and perhaps ``group``, such as the institution;
+            patients without a group stand together.
     """
     if not patients:
         return None
-    groups = _by_institution(patients)
+    groups = _by_group(patients)
     with _chart(height=290) as (figure, axes, tips):
         for place, rows in enumerate(groups.values()):
             values = [dice for _, dice in rows]
@@ -132,13 +130,13 @@ def dice_by_institution(patients: Sequence[Row]) -> str | None:
         axes.grid(visible=False, axis="x")
         _dice_axis(axes.yaxis, [dice for rows in groups.values() for _, dice in rows])
         axes.set_ylabel("Dice of the patient")
-        axes.set_xlabel("institution, number of patients" if len(groups) > 1 else "number of patients")
+        axes.set_xlabel("group, number of patients" if len(groups) > 1 else "number of patients")
         _legend_above(axes)
         described = "; ".join(
             f"{name}: {len(rows)} patients, median {np.median([dice for _, dice in rows]):.3f}"
             for name, rows in groups.items()
         )
-        return _svg(figure, tips, "dice-by-institution", "Dice of each patient by institution", described)
+        return _svg(figure, tips, "dice-by-group", "Dice of each patient by group", described)
 
 
 def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) -> str | None:
@@ -146,8 +144,8 @@ def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) ->
 
     Args:
         patients: rows of ``patients.csv`` with ``case`` and ``dice``.
-        volumes: volumes of each case from :py:func:`tumour_volumes`; patients that are not in it are left out.
-        unit: unit of the volumes.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`; patients without are left out.
+        unit: their unit.
     """
     rows = [(str(row["case"]), float(row["dice"])) for row in patients if str(row["case"]) in volumes]
     if not rows:
@@ -171,8 +169,8 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
     chart also shows the bias (mean difference) and the 95 % limits of agreement (bias ± 1.96 standard deviations).
 
     Args:
-        volumes: volumes of each case from :py:func:`tumour_volumes`.
-        unit: unit of the volumes.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`.
+        unit: their unit.
     """
     if not volumes:
         return None
@@ -187,8 +185,8 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
             bias, reach = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
             limits = f"{_amount(bias - reach)} to {_amount(bias + reach)}"
             axes.axhline(bias, color=_RED, label=f"bias {_amount(bias)}")
-            for place, label in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
-                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=label)
+            for place, words in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
+                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=words)
             _legend_above(axes)
             described += f"; bias {_amount(bias)} {unit}, 95 % limits of agreement {limits} {unit}"
         axes.margins(x=0.08, y=0.1)
@@ -263,12 +261,12 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
     texts = {kind: f"{_amount(n)} ({100 * n / max(total, 1):.0f} %)" for kind, n in pixels.items()}
     with _chart(height=300) as (figure, axes, tips):
         for place, (kind, words) in enumerate(KINDS.items()):
-            colour = _BLUE if kind.endswith("missed") else _RED
-            axes.barh(place + 0.15, pixels[kind], height=0.42, color=colour, gid=f"kind-{kind}")
-            # The label is above its bar: beside it, it would take half the width of a phone.
+            color = _BLUE if kind.endswith("missed") else _RED
+            axes.barh(place + 0.15, pixels[kind], height=0.42, color=color, gid=f"kind-{kind}")
+            # Above its bar, words need no margin, which on a phone would take half the width.
             axes.text(0, place - 0.13, f" {words}: {texts[kind]}", va="bottom", ha="left", fontsize=10)
-        for label, colour in (("missed tumour", _BLUE), ("false tumour", _RED)):
-            axes.barh([0], [0], color=colour, label=label)
+        for label, color in (("missed tumour", _BLUE), ("false tumour", _RED)):
+            axes.barh([0], [0], color=color, label=label)
         axes.set_ylim(len(KINDS) - 0.55, -0.65)
         axes.set_xlim(0, max(*pixels.values(), 1) * 1.03)
         axes.set_yticks([])
@@ -312,10 +310,10 @@ def learning_curves(run_dir: str | PathLike[str]) -> str | None:
         return None
     with _chart(height=60 + 150 * len(panels), rows=len(panels)) as (figure, all_axes, _):
         for axes, (name, lines) in zip(np.atleast_1d(all_axes), panels):
-            for (line, values), colour in zip(lines.items(), (_BLUE, _RED)):
+            for (line, values), color in zip(lines.items(), (_BLUE, _RED)):
                 marker = "o" if len(values) < 30 else None
-                dashes = "-" if colour == _BLUE else (0, (5, 2))
-                axes.plot(list(values), list(values.values()), marker=marker, color=colour, ls=dashes, label=line, ms=4)
+                dashes = "-" if color == _BLUE else (0, (5, 2))
+                axes.plot(list(values), list(values.values()), marker=marker, color=color, ls=dashes, label=line, ms=4)
             axes.set_ylabel(name)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -361,14 +359,14 @@ def comparison_scatter(comparison: Mapping[str, Any], *, name: str = "this", oth
         return _svg(figure, tips, "comparison", "Dice of each patient in both evaluations", described)
 
 
-def _by_institution(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
-    """Case and Dice of the patients of each institution, sorted by institution; patients without one come last."""
-    named = {str(row["case"]): float(row["dice"]) for row in patients}
-    others = "other" if any(map(_TCGA.match, named)) else "all"
+def _by_group(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
+    """Case and Dice of the patients of each group, sorted by name, those without a group last."""
     groups: dict[str, list[tuple[str, float]]] = {}
-    for case, dice in named.items():
-        groups.setdefault(institution(case) if _TCGA.match(case) else others, []).append((case, dice))
-    return dict(sorted(groups.items(), key=lambda group: (group[0] == others, group[0])))
+    for row in patients:
+        groups.setdefault(str(row.get("group") or ""), []).append((str(row["case"]), float(row["dice"])))
+    without = groups.pop("", [])
+    named = dict(sorted(groups.items()))
+    return {**named, "other" if named else "all": without} if without else named
 
 
 def _spread(values: Sequence[float], near: float = 0.02) -> list[float]:
@@ -413,7 +411,7 @@ def _mean_by_epoch(loss: Mapping[int, ScalarEvent], ends: Mapping[int, ScalarEve
     return {epoch: float(np.mean(v)) for epoch, v in values.items()}
 
 
-def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[float, float]]]]) -> str:
+def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[Any, float]]]]) -> str:
     texts = []
     for name, lines in panels:
         for line, values in lines.items():
@@ -443,8 +441,8 @@ def _short(name: str, most: int = 24) -> str:
 def _chart(*, height: int, rows: int = 1) -> Iterator[tuple[Figure, Any, Tips]]:
     """A figure of this height in pixels with ``rows`` axes from top to bottom, in the report's style, and its tips."""
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
-        figure.get_layout_engine().set(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout=layout)
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         axes = figure.subplots(rows, 1, sharex=True)

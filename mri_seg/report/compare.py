@@ -59,7 +59,7 @@ def compare(
         for case in shared
     ]
     differences = np.array([row["difference"] for row in rows])
-    interval = bootstrap_interval(len(rows), lambda n: differences[n].mean(axis=-1), resamples=resamples, seed=seed)
+    interval = bootstrap_interval((differences,), np.mean, resamples=resamples, seed=seed)
     return {
         "patients": sorted(rows, key=lambda row: (row["difference"], row["case"])),
         "mean_difference": float(differences.mean()),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+from mri_seg.evaluation.threshold_counts import level_counts, positives
 from mri_seg.report.archive import ArchivedCase
 
 __all__ = ["calibration", "precision_recall", "probability_counts"]
@@ -25,7 +27,7 @@ def probability_counts(case: ArchivedCase) -> np.ndarray:
         counts ``(2, 256)``, int64: number of voxels at each probability level from 0 to 255; row 0 counts the voxels
         that are healthy in the reference, row 1 those that are tumour.
     """
-    return np.stack([np.bincount(case.probability[side], minlength=_LEVELS) for side in (~case.label, case.label)])
+    return level_counts(torch.as_tensor(case.probability), torch.as_tensor(case.label), _LEVELS).numpy()
 
 
 def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,21 +46,23 @@ def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     Raises:
         ValueError: when counts are not ``(2, 256)``.
     """
-    healthy, tumour = _checked(counts)
+    counts = _checked(counts)
+    tumor = counts[1].sum()
     thresholds = np.maximum(np.arange(_LEVELS) - 0.5, 0) / (_LEVELS - 1)
-    false, true = (side[::-1].cumsum()[::-1] for side in (healthy, tumour))
+    true, false = (each.numpy() for each in positives(torch.as_tensor(counts)))
     precision = np.divide(true, true + false, out=np.ones(_LEVELS), where=true + false > 0)
-    recall = np.divide(true, tumour.sum(), out=np.full(_LEVELS, np.nan), where=tumour.sum() > 0)
+    recall = np.divide(true, tumor, out=np.full(_LEVELS, np.nan), where=tumor > 0)
     return thresholds, precision, recall
 
 
 def calibration(counts: np.ndarray, bins: int = 10, *, floor: float = 0.05) -> dict[str, Any]:
     """Compare the probability with the observed fraction of tumour, in bins of equal width.
 
-    The expected calibration error is the difference between the mean probability of a bin and the fraction of tumour
-    in it, averaged over voxels (Guo, Pleiss, Sun and Weinberger, ICML 2017). Nearly all voxels of a volume are air or
-    clearly healthy, with a probability near 0. They make the error small, whatever the other voxels are like. So the
-    error is reported twice: over all voxels, and only over voxels with a probability of at least ``floor``.
+    The expected calibration error is the mean over voxels of the difference between the mean probability of their bin
+    and the share of tumour in it (Guo, Pleiss, Sun and Weinberger, ICML 2017). Nearly all voxels of a volume are air
+    or plainly healthy, with a probability near 0, and make that error small whatever the rest is like. So it is
+    reported twice: over all voxels, and over those of probability ``floor`` or more alone. (MONAI's
+    ``CalibrationErrorMetric`` takes volumes; counts add up over cases that do not fit into memory together.)
 
     Args:
         counts: counts ``(2, 256)`` from :py:func:`probability_counts`, of one case or the sum of several.
@@ -114,10 +118,10 @@ def _binned(counts: np.ndarray, places: np.ndarray, bins: int) -> tuple[np.ndarr
     """Number of voxels, mean probability and fraction of tumour in each bin; all 0 for a bin without voxels."""
     both = counts.sum(axis=0)
     probability = np.arange(_LEVELS) / (_LEVELS - 1)
-    voxels, sums, tumour = (
+    voxels, sums, tumor = (
         np.bincount(places, weights=weights, minlength=bins) for weights in (both, both * probability, counts[1])
     )
-    return voxels, sums / np.maximum(voxels, 1), tumour / np.maximum(voxels, 1)
+    return voxels, sums / np.maximum(voxels, 1), tumor / np.maximum(voxels, 1)
 
 
 def _expected_error(voxels: np.ndarray, probability: np.ndarray, observed: np.ndarray) -> float | None:

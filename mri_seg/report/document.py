@@ -8,6 +8,7 @@ import heapq
 import json
 import logging
 import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ignite.engine import Engine, Events
+from markupsafe import Markup
 
 import mri_seg
 from mri_seg.report import charts
@@ -26,10 +28,11 @@ from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.folder import Evaluation, read_evaluation
 from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
 from mri_seg.report.viewer import key_slice, pack_case, poster
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+from mri_seg.visualize.html import template_environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,11 +42,13 @@ __all__ = ["PUBLISHED", "ReportWriter", "write_report"]
 PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
 """Scores of the published model by the slice protocol, on the 15 test patients of its split."""
 
-# The colours of Okabe and Ito's palette that the contours do not use.
-_KIND_COLOURS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+# The colours of Okabe and Ito that the contours leave.
+_KIND_COLORS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 _ROLES = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
 _LARGEST_FALSE_LESION = "Largest false lesion"
 _NONE = "–"
+_LEFT_OUT = Markup("<!--left-out-->")  # on the page until it is known whose viewers are
+_MARK = re.compile(r"<!--(?:viewer-\d+|left-out)-->")  # no text on the page can be one, because < is escaped
 _WHAT_WAS_EVALUATED = (
     ("section", "Section"),
     ("split", "Split"),
@@ -97,11 +102,15 @@ class _View:
     false: list[dict[str, Any]]
     missed: list[dict[str, Any]]
     first_slice: int
-    packed: str  # the data for the viewer's script, as JSON; empty if there is no room for it
+    packed: str  # what the viewer's script reads, as JSON; empty if there is no room for it
     roles: list[str] = field(default_factory=list)
     links: list[tuple[int, str]] = field(default_factory=list)
     poster: str = ""
-    shown: bool = False
+
+    @property
+    def mark(self) -> Markup:
+        """What stands on the page for the viewer until it is filled in."""
+        return Markup(f"<!--{self.id}-->")
 
     @property
     def false_pixels(self) -> int:
@@ -139,14 +148,9 @@ def write_report(
         raise IsADirectoryError(f"{output} is a folder. Name the HTML file to write.")
     limit = int(largest_megabytes * 1e6)
     views, probabilities = _read_cases(evaluation, limit)
-    _choose_gallery(evaluation, views)
     facts = _facts(evaluation, Path(folder), views, probabilities)
     facts["comparison"] = None if other is None else _comparison(evaluation, read_evaluation(other))
-
-    environment = _environment()
-    bare = len(_render(environment, views, facts).encode())
-    _choose_shown(views, limit - bare)
-    content = _render(environment, views, facts).encode()
+    content = _with_viewers(_render(views, facts), views, limit).encode()
     if len(content) > limit:
         logging.getLogger(__name__).warning(
             "%s has %.1f MB even without any viewer, more than the limit of %g MB.",
@@ -162,36 +166,46 @@ def write_report(
 def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndarray]:
     """Read the cases one by one, since volumes are large, and add up their voxels by probability.
 
-    Viewer data are kept only while there is room: those of the cases with the most false pixels.
+    Of what viewers read no more is kept than there is room for: that of the gallery, which is chosen here, and of the
+    other cases with most false pixels.
     """
     views, probabilities = [], np.zeros((2, 256), dtype=np.int64)
-    kept: list[tuple[int, int]] = []  # heap: false pixels and number of each case whose viewer data are kept
+    roles = gallery({patient["case"]: patient["dice"] for patient in evaluation.patients})
+    largest: tuple[_View, str, str] | None = None  # case with the largest false lesion so far, its viewer and picture
+    kept: list[tuple[int, int]] = []  # false pixels and number of each case that is, a heap
     for number, patient in enumerate(evaluation.patients, start=1):
         case = _load(evaluation, patient["case"])
+        kinds, slices = classify(case), evaluation.slices[case.case]
         probabilities += probability_counts(case)
         view = _View(
             id=f"viewer-{number}",
             case=case.case,
             patient={**patient, "voxel_volume": _voxel_volume(case)},
-            counts=count(case),
+            counts=count(case, kinds),
             false=false_lesions(case),
             missed=missed_lesions(case),
-            first_slice=key_slice(evaluation.slices[case.case]),
-            packed=_packed(evaluation, case),
+            first_slice=key_slice(slices),
+            packed=_json(pack_case(case, kinds, slices)),
         )
         view.links = _links(view)
         views.append(view)
+        if view.false and (largest is None or view.false[0]["pixels"] > largest[0].false[0]["pixels"]):
+            largest = view, view.packed, poster(case, view.false[0]["slice"])
+        if case.case in roles:
+            view.roles.append(_ROLES[roles[case.case]])
+            view.poster = poster(case, view.first_slice)
+            continue
         heapq.heappush(kept, (view.false_pixels, number))
         room -= len(view.packed)
         while room < 0:
             least = views[heapq.heappop(kept)[1] - 1]
             room += len(least.packed)
             least.packed = ""
+    if largest is not None:
+        view, view.packed, view.poster = largest
+        view.roles.append(_LARGEST_FALSE_LESION)
+        view.first_slice = view.false[0]["slice"]
     return views, probabilities
-
-
-def _packed(evaluation: Evaluation, case: ArchivedCase) -> str:
-    return _json(pack_case(case, classify(case), evaluation.slices[case.case]))
 
 
 def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
@@ -220,31 +234,27 @@ def _links(view: _View) -> list[tuple[int, str]]:
     return links
 
 
-def _choose_gallery(evaluation: Evaluation, views: Sequence[_View]) -> None:
-    """Mark the cases that the gallery shows, and draw the slice at which each viewer opens."""
-    by_case = {view.case: view for view in views}
-    for case, role in gallery({view.case: view.patient["dice"] for view in views}).items():
-        by_case[case].roles.append(_ROLES[role])
-    with_false = [view for view in views if view.false]
-    if with_false:
-        view = max(with_false, key=lambda view: view.false[0]["pixels"])
-        view.roles.append(_LARGEST_FALSE_LESION)
-        view.first_slice = view.false[0]["slice"]
-    for view in views:
-        if view.roles:
-            case = _load(evaluation, view.case)
-            view.poster = poster(case, view.first_slice)
-            view.packed = view.packed or _packed(evaluation, case)
+def _with_viewers(page: str, views: Sequence[_View], limit: int) -> str:
+    """Fill in the viewers that there is room for: the gallery first, then the patients with most false pixels.
 
-
-def _choose_shown(views: Sequence[_View], room: int) -> None:
-    """Show as many viewers as there is room for: first the gallery, then the patients with the most false pixels."""
+    Args:
+        page: the page with a mark for each viewer, and one for the note on those that are left out.
+        views: the cases.
+        limit: how many bytes the page may have.
+    """
+    parts: Any = template_environment().get_template("report_parts.html").module
+    left_out = parts.no_slices()
+    filled: dict[str, Any] = {view.mark: left_out for view in views}
+    everyone = parts.left_out([view.case for view in views], len(views))
+    room = limit - len(page.encode()) - len(everyone.encode()) - len(views) * len(left_out)
     for view in sorted(views, key=lambda view: (not view.roles, -view.false_pixels)):
-        # Without the viewer, the page says that it is left out, which takes about as much space as the viewer's tags.
-        size = len(view.packed) + 500
-        view.shown = bool(view.packed) and size <= room
-        if view.shown:
-            room -= size
+        slices = parts.slices(view.packed)
+        if view.packed and len(slices) - len(left_out) <= room:
+            room -= len(slices) - len(left_out)
+            filled[view.mark] = slices
+    cases = [view.case for view in views if filled[view.mark] == left_out]
+    filled[_LEFT_OUT] = parts.left_out(cases, len(views)) if cases else ""
+    return _MARK.sub(lambda mark: filled[mark[0]], page)
 
 
 def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabilities: np.ndarray) -> dict[str, Any]:
@@ -252,7 +262,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
     metrics = evaluation.metrics
     counts = [view.counts for view in views]
     total = {kind: sum(row[kind] for row in counts) for kind in KINDS}
-    volumes, unit = charts.tumour_volumes(
+    volumes, unit = charts.tumor_volumes(
         evaluation.patients, {view.case: view.patient["voxel_volume"] for view in views}
     )
     errors = calibration(probabilities)
@@ -267,7 +277,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
         "false_lesions": sorted((row for view in views for row in view.false), key=lambda row: -row["pixels"]),
         "missed_lesions": sorted((row for view in views for row in view.missed), key=lambda row: -row["pixels"]),
         "calibration": errors,
-        "institutions": charts.dice_by_institution(evaluation.patients),
+        "groups": charts.dice_by_group(evaluation.patients),
         "dice_and_volume": charts.dice_against_volume(evaluation.patients, volumes, unit),
         "bland_altman": charts.bland_altman(volumes, unit),
         "precision_recall": charts.precision_recall_curve(probabilities, threshold=metrics.get("threshold", 0.5)),
@@ -345,24 +355,24 @@ def _names(folder: Path, other: Path) -> tuple[str, str]:
 
 
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader  # not needed before the first report
-
-    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = template_environment()
     environment.filters.update(number=_number, signed=_signed, estimate=_estimate, share=_share)
     return environment
 
 
-def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str, Any]) -> str:
+def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
+    """The page, with marks in place of the viewers."""
+    environment = _environment()
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     metrics = facts["metrics"]
-    kinds = [{"key": key, "words": words, "colour": c} for (key, words), c in zip(KINDS.items(), _KIND_COLOURS)]
+    kinds = [{"key": key, "words": words, "color": c} for (key, words), c in zip(KINDS.items(), _KIND_COLORS)]
     order = [*_ROLES.values(), _LARGEST_FALSE_LESION]
     return environment.get_template("report.html").render(
         **facts,
         views=views,
         view_of={view.case: view for view in views},
         in_gallery=sorted((view for view in views if view.roles), key=lambda view: order.index(view.roles[0])),
-        left_out=[view.case for view in views if not view.shown],
+        left_out=_LEFT_OUT,
         kinds=kinds,
         reference=REFERENCE,
         prediction=PREDICTION,
@@ -376,7 +386,8 @@ def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str
 
 
 def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    loader: Any = environment.loader  # of the package
+    return loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def _json(content: Any) -> str:

@@ -35,6 +35,9 @@ _TABLES = {
         "overlap_pixels": int,
     },
 }
+_OPTIONAL = {"patients.csv": ("group",), "slices.csv": ()}
+"""Columns of text that tables of earlier versions do not have; they read as empty."""
+
 _HOW_TO_MAKE = (
     "Run the evaluation: python -m monai.bundle run evaluation "
     "--config_file \"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
@@ -121,11 +124,14 @@ def _find(folder: Path) -> Path:
 
 
 def _read_table(file: Path) -> list[dict[str, Any]]:
-    columns = _TABLES[file.name]
+    columns, optional = _TABLES[file.name], _OPTIONAL[file.name]
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing. {_HOW_TO_MAKE}")
     with file.open(newline="", encoding="utf-8") as stream:
-        return [_typed(row, columns, f"{file}, line {n}") for n, row in enumerate(csv.DictReader(stream), start=2)]
+        return [
+            {**_typed(row, columns, f"{file}, line {n}"), **{name: row.get(name) or "" for name in optional}}
+            for n, row in enumerate(csv.DictReader(stream), start=2)
+        ]
 
 
 def _typed(row: Mapping[str, str], columns: Mapping[str, type], place: str) -> dict[str, Any]:

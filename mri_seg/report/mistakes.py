@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.transforms.volume import NormalizeForeground
+from mri_seg.transforms.volume import foreground_mask, median_and_spread
 
 __all__ = ["BORDER", "KINDS", "classify", "count", "false_lesions", "missed_lesions"]
 
@@ -24,8 +24,6 @@ KINDS: dict[str, str] = {
 
 BORDER = 3.0
 """Width of the reference's border: maximum distance to a pixel outside it, in pixels within the slice."""
-
-_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
 def classify(case: ArchivedCase) -> np.ndarray:
@@ -56,17 +54,19 @@ def classify(case: ArchivedCase) -> np.ndarray:
     return kinds
 
 
-def count(case: ArchivedCase) -> dict[str, Any]:
+def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]:
     """Count the mistakes of a case.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
+        kinds: kind of each false pixel, if :py:func:`classify` has found them already.
 
     Returns:
         ``case``, the pixels of each of :py:data:`KINDS`, and ``label_pixels``, ``pred_pixels``, ``overlap_pixels``
         over all slices. The kinds add up to ``label_pixels + pred_pixels - 2 * overlap_pixels``.
     """
-    pixels = np.bincount(classify(case).ravel(), minlength=len(KINDS) + 1)[1:]
+    kinds = classify(case) if kinds is None else kinds
+    pixels = np.bincount(kinds.ravel(), minlength=len(KINDS) + 1)[1:]
     return {
         "case": case.case,
         **dict(zip(KINDS, pixels.tolist())),
@@ -83,11 +83,11 @@ def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
         case: case with image, reference and prediction ``(H, W, D)``.
 
     Returns:
-        one row per lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has the most
-        pixels (the lowest is 1); ``row`` and ``column``, from 0, of the pixel nearest to its center in that slice;
-        ``brightness``: robust z-score of its mean intensity against the volume's healthy tissue (median 0,
-        interquartile range / 1.349 = 1), None if the healthy tissue does not vary. Healthy tissue is the foreground as
-        in :py:class:`~mri_seg.transforms.volume.NormalizeForeground`, without reference and prediction.
+        a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
+        from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
+        z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
+        tissue is the foreground as :py:func:`~mri_seg.transforms.volume.foreground_mask` finds it, without
+        reference and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
     """
     return _describe(case, _separate_lesions(case.pred, case.label))
 
@@ -123,7 +123,9 @@ def _border(label: np.ndarray) -> np.ndarray:
 
 
 def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndarray]]) -> list[dict[str, Any]]:
-    healthy = _healthy_tissue(case) if lesions else None
+    if not lesions:
+        return []
+    healthy = _healthy_tissue(case)
     rows = []
     for box, lesion in lesions:
         depth = int(lesion.sum(axis=(0, 1)).argmax())
@@ -149,14 +151,9 @@ def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
 
 
 def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
-    """Intensities of the foreground outside both reference and prediction."""
-    image, normalize = case.image.astype(np.float32), NormalizeForeground()
-    finite = np.isfinite(image)
-    if not finite.any():
-        return image[finite]
-    low, high = np.percentile(image[finite], normalize.percentiles)
-    foreground = finite & (image > low + normalize.threshold * (high - low))
-    return image[foreground & ~case.label & ~case.pred]
+    """Intensities of the foreground outside reference and prediction."""
+    image = case.image.astype(np.float32)
+    return image[foreground_mask(image) & ~case.label & ~case.pred]
 
 
 def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
@@ -164,6 +161,5 @@ def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
     intensities = intensities[np.isfinite(intensities)]
     if not healthy.size or not intensities.size:
         return None
-    lower, median, upper = np.percentile(healthy, (25, 50, 75))
-    spread = (upper - lower) / _IQR_OF_NORMAL
+    median, spread = median_and_spread(healthy)
     return float((intensities.mean(dtype=float) - median) / spread) if spread > 0 else None

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.html import png_base64, png_uri
+from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_percentiles, gray_levels, head_box
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
-_ATTENTION_STEP = 4  # attention is smooth, so a quarter of the resolution is enough
-_CLASS_STEP = 32  # classes 0, 1, 2, ... become grey levels 0, 32, 64, ...: small changes by a browser do no harm
-_AGREED_TUMOUR = len(KINDS) + 1
-_SHOWN_PERCENTILES = (1.0, 99.7)  # those of mri_seg.visualize.overlays.grey_levels
-_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that users can change window and level
+_ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
+_CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
+_BOTH = len(KINDS) + 1
+_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
 
 
 def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -42,16 +40,16 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
     """
     box = _box(case)
     low, high = _kept_range(case.image)
-    black, white = finite_percentiles(case.image, _SHOWN_PERCENTILES)
+    black, white = finite_percentiles(case.image, SHOWN_PERCENTILES)
     image = case.image[box].astype(np.float32)
-    grey = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
+    gray = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])
-    classes = np.where(case.label & case.pred, _AGREED_TUMOUR, kinds)[box].astype(np.uint8)
-    layers = (grey, case.probability[box], classes * _CLASS_STEP)
+    classes = np.where(case.label & case.pred, _BOTH, kinds)[box].astype(np.uint8)
+    layers = (gray, case.probability[box], classes * _CLASS_STEP)
     return {
         "case": case.case,
-        "width": grey.shape[1],
-        "height": grey.shape[0],
+        "width": gray.shape[1],
+        "height": gray.shape[0],
         "pixelHeight": round(case.spacing[0] / case.spacing[1], 4) if case.spacing_known else 1,
         "gates": len(attention),
         "attentionStep": _ATTENTION_STEP,
@@ -61,7 +59,7 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
         "black": black,
         "white": max(white, black + 1e-6),
         "rows": [[row["label_pixels"], row["pred_pixels"], round(row["dice"], 4)] for row in rows],
-        "slices": [_slice_png([v[..., n] for v in layers], attention[..., n]) for n in range(grey.shape[-1])],
+        "slices": [_slice_png([v[..., n] for v in layers], attention[..., n]) for n in range(gray.shape[-1])],
     }
 
 
@@ -76,9 +74,9 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
         a data URI.
     """
     rows, columns = _box(case)
-    grey = grey_levels(case.image)[rows, columns, slice_number - 1]
+    gray = gray_levels(case.image)[rows, columns, slice_number - 1]
     label, pred = (mask[rows, columns, slice_number - 1] for mask in (case.label, case.pred))
-    return "data:image/png;base64," + _png(draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)]))
+    return png_uri(draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)]))
 
 
 def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -103,7 +101,7 @@ def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
 def _box(case: ArchivedCase) -> tuple[slice, slice]:
     """Rows and columns that contain the head and both masks."""
     height, width, _ = case.image.shape
-    head = head_box(grey_levels(case.image))
+    head = head_box(gray_levels(case.image))
     masks = (case.label | case.pred).any(axis=2)
     box = []
     for axis, part, size in ((1, head[0], height), (0, head[1], width)):
@@ -140,10 +138,4 @@ def _slice_png(layers: Sequence[np.ndarray], attention: np.ndarray) -> str:
         gates = np.concatenate(attention, axis=1)
         width = max(sheet.shape[1], gates.shape[1])
         sheet = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (sheet, gates)])
-    return _png(sheet)
-
-
-def _png(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG", compress_level=6)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return png_base64(sheet)

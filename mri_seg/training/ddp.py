@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence, Sized
 from os import PathLike
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.metrics import CumulativeIterationMetric
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 
+from mri_seg.utils.compat import Evaluator, gathered_scores, local_scores, unsynced_buffers
 from mri_seg.utils.distributed import (
     LOGGING_HANDLERS,
     all_gather_object,
@@ -56,7 +55,7 @@ def partition(number: int, rank: int, world_size: int) -> range:
 
 
 class ContiguousDistributedSampler(Sampler):
-    """Indices of the cases of a data set that this process takes: see :py:func:`partition`.
+    """Places of the cases of a data set that this process takes: see :py:func:`partition`.
 
     MONAI's ``DistributedSampler`` repeats or drops cases to make the parts equal, and interleaves them; this one keeps
     every case once, and their order.
@@ -77,8 +76,8 @@ class ContiguousDistributedSampler(Sampler):
         return iter(self.indices)
 
 
-class DistributedEvaluator(SupervisedEvaluator):
-    """MONAI's evaluator for a part of the cases; on every process, its metrics cover the cases of all processes.
+class DistributedEvaluator(Evaluator):
+    """MONAI's evaluator of a share of the cases, whose metrics are those of all cases on every process.
 
     MONAI also gathers metrics, but hangs if a process has no case.
 
@@ -87,8 +86,8 @@ class DistributedEvaluator(SupervisedEvaluator):
         kwargs: keyword arguments of MONAI's ``SupervisedEvaluator``.
     """
 
-    def run(self, global_epoch: int = 1) -> None:
-        """Evaluate; a process without cases only takes part in what all processes do at the end."""
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # MONAI's evaluators take this, not data
+        """Evaluate; where there is no case, take part in what the others do at the end."""
         if self.state.epoch_length != 0:
             super().run(global_epoch)
             return
@@ -96,21 +95,17 @@ class DistributedEvaluator(SupervisedEvaluator):
         for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
             self.fire_event(event)
 
-    def _register_metrics(self, k_metric: dict, add_metrics: dict | None = None) -> None:
-        @self.on(Events.EPOCH_COMPLETED)  # before the metrics themselves
-        def _gather() -> None:
-            for handler in {**k_metric, **(add_metrics or {})}.values():
-                _gather_scores(handler.metric_fn)
-
-        super()._register_metrics(k_metric, add_metrics)
+    def before_metrics(self, metrics: Sequence[Any]) -> None:
+        """Gather what the metrics have counted."""
+        for handler in metrics:
+            _gather_scores(handler.metric_fn)
 
 
 def _gather_scores(metric: CumulativeIterationMetric) -> None:
-    """Give a metric the scores of all processes, instead of letting MONAI's ``Cumulative`` gather them."""
-    shares = [partition for partition in all_gather_object(metric._buffers) if partition is not None]
+    """Put the scores of all processes in place of what MONAI's ``Cumulative`` would gather."""
+    shares = [partition for partition in all_gather_object(local_scores(metric)) if partition is not None]
     if shares:
-        metric._synced_tensors = [torch.stack([score for part in parts for score in part]) for parts in zip(*shares)]
-        metric._synced = True
+        gathered_scores(metric, [torch.stack([score for part in parts for score in part]) for parts in zip(*shares)])
 
 
 class AverageBuffers:
@@ -172,9 +167,8 @@ def wrap_ddp(network: torch.nn.Module) -> torch.nn.Module:
     if world_size() == 1:
         return network
     device = next(network.parameters()).device
-    names = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # torch before 2.13
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None, **{name: False})
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=devices, **unsynced_buffers())
 
 
 def rank_handlers(handlers: Sequence[Any]) -> list[Any]:

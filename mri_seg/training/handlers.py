@@ -13,6 +13,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mri_seg.utils.compat import Averager, momentum_schedule, state_of
+
 __all__ = ["GradientClip", "ProgressBar", "RaiseErrors", "StopOnBadLoss", "WeightAveraging"]
 
 
@@ -68,13 +70,13 @@ class StopOnBadLoss:
         Raises:
             ValueError: when the loss is not finite, or explodes.
         """
-        loss = float(engine.state.output["loss"].detach())
+        loss = float(state_of(engine).output["loss"].detach())
         usual = statistics.median(self._last) if self._last else math.inf
         self._last.append(loss)
         explodes = self.factor is not None and loss > max(self.factor * usual, self.largest)
         if math.isfinite(loss) and not explodes:
             return
-        batch = engine.state.batch
+        batch = state_of(engine).batch
         names = [self.dataset.describe(int(n)) for n in batch["index"]] if self.dataset and "index" in batch else []
         raise ValueError(
             f"step {engine.state.iteration}: the loss is {loss:g}"
@@ -106,33 +108,34 @@ class ProgressBar(ignite.handlers.ProgressBar):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"persist": True, "bar_format": _BAR, **kwargs})
 
-    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]  # configs attach handlers without arguments
         """Attach to a trainer."""
         every = Events.ITERATION_COMPLETED(every=10)  # one line per step would fill a log file
         super().attach(engine, output_transform=_loss, event_name=every)
 
 
-class WeightAveraging(ignite.handlers.EMAHandler):
-    """ignite's ``EMAHandler``, but whenever training starts, the average restarts from the network's current weights.
+class WeightAveraging(Averager):
+    """ignite's ``EMAHandler``, whose average begins at the network's weights of the moment whenever training starts.
 
     In federated learning, the weights that arrive differ from those that were averaged. A resumed run loads its average
     afterwards. All weights are averaged by one call, since one call per weight takes several times as long.
     """
 
-    def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]
+    def attach(self, engine: Engine, **kwargs: Any) -> None:  # type: ignore[override]  # ignite's own, by name
         """Attach to a trainer."""
         engine.add_event_handler(Events.STARTED, self._begin)
         super().attach(engine, **kwargs)
 
     def _begin(self) -> None:
         self.ema_model.load_state_dict(self.model.state_dict())
-        self.momentum_scheduler.event_index = 0
+        momentum_schedule(self).event_index = 0
         models = ([*model.parameters(), *model.buffers()] for model in (self.ema_model, self.model))
         self._pairs = list(zip(*models))
 
-    def _update_ema_model(self, engine: Engine, name: str) -> None:
+    def update(self, engine: Engine, name: str) -> None:
+        """Move the average on by a step."""
         if self.handle_buffers != "update":
-            super()._update_ema_model(engine, name)
+            super().update(engine, name)
             return
         averages, latest = zip(*(pair for pair in self._pairs if pair[0].is_floating_point()))
         get_ema_multi_avg_fn(1 - getattr(engine.state, name))(averages, latest, None)

@@ -23,6 +23,7 @@ from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler
 
 from mri_seg.config.provenance import evaluated_config, write_record
+from mri_seg.utils.compat import checkpoints_of, fixed_name, momentum_schedule, set_steps, state_of
 from mri_seg.utils.distributed import (
     all_gather_object,
     all_reduce_max,
@@ -82,10 +83,10 @@ _HARMLESS = {
 class TrainingCheckpoint:
     """Handler that writes a checkpoint after every epoch, and resumes from the last one when training starts.
 
-    A checkpoint holds the state of all given objects, the epoch and iteration of the trainer, every random state, and
-    the score of the best model so far. It is written to a temporary file, synced to the disk and renamed, and its
-    SHA-256 is written to ``checkpoints.json``. If a checkpoint does not match its SHA-256, the one before it is used,
-    with a warning.
+    A checkpoint holds the state of all objects given, the trainer's epoch and iteration, every random state, and what
+    is known of the best model so far. It is written beside its place, synced to the disk and renamed, with its SHA-256
+    in ``checkpoints.json``; a checkpoint that does not agree with it is passed over with a warning, for the one before.
+    (ignite's ``Checkpoint`` saves no random state and no checksum, and does not act on signals.)
 
     On SIGTERM and SIGINT, the handler finishes the current step, writes a checkpoint, and exits with status 128 plus
     the number of the signal. A second signal exits at once. To resume within an epoch, the sampler must be able to
@@ -149,11 +150,14 @@ class TrainingCheckpoint:
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
         if engine.state.iteration:  # this process has trained before: the next round of federated learning
             return
-        found = broadcast_object(find_checkpoint(self.folder) if is_main_process() else None)
+        found: tuple[Path, dict[str, Any]] | None = broadcast_object(
+            find_checkpoint(self.folder) if is_main_process() else None
+        )
         if found is None:
             return
         path, state = found
-        iteration = self._iteration_of(state, engine.state.epoch_length)
+        trainer = state_of(engine)
+        iteration = self._iteration_of(state, trainer.epoch_length)
         missing = self.objects.keys() ^ state["objects"].keys()
         if missing:
             raise ValueError(
@@ -162,25 +166,26 @@ class TrainingCheckpoint:
             )
         for name, thing in self.objects.items():
             if isinstance(thing, LRScheduler) and iteration != state["iteration"]:
-                thing.last_epoch, thing._step_count = iteration, iteration + 1  # counted in steps of this run
+                set_steps(thing, iteration)  # of as many steps as it has now
             else:
                 thing.load_state_dict(state["objects"][name])
         for saver, saved in zip(self.savers, state["savers"], strict=True):
             _load_saver(saver, saved)
         if self.evaluator is not None:
-            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        engine.state.iteration = iteration
-        engine.state.epoch = iteration // engine.state.epoch_length
+            best = state_of(self.evaluator)
+            best.best_metric, best.best_metric_epoch = state["best"]
+        trainer.iteration = iteration
+        trainer.epoch = iteration // trainer.epoch_length
         self._random = [state["random"], *state.get("random_of_others", [])]
-        done = engine.state.epoch, iteration % engine.state.epoch_length
-        if done[0] >= engine.state.max_epochs:
+        done = trainer.epoch, iteration % trainer.epoch_length
+        if done[0] >= trainer.max_epochs:
             logger.info("%s is complete: all %d epochs are done.", self.folder, done[0])
         else:
             logger.info("Resuming from %s, after %d epochs and %d steps.", path, *done)
 
     def _set_sampler(self, engine: Engine) -> None:
         self.sampler.set_epoch(engine.state.epoch)
-        self.sampler.start = engine.state.iteration % engine.state.epoch_length * self._step
+        self.sampler.start = engine.state.iteration % state_of(engine).epoch_length * self._step
 
     @property
     def _step(self) -> int:
@@ -212,7 +217,7 @@ class TrainingCheckpoint:
             "savers": [_saver_state(saver) for saver in self.savers],
             "best": None
             if self.evaluator is None
-            else [float(self.evaluator.state.best_metric), int(self.evaluator.state.best_metric_epoch)],
+            else [float(state_of(self.evaluator).best_metric), int(state_of(self.evaluator).best_metric_epoch)],
             "random": random_states[0],
             "random_of_others": random_states[1:],
         }
@@ -240,7 +245,7 @@ class TrainingCheckpoint:
     def _stop_on_signal(self, engine: Engine) -> None:
         number = all_reduce_max(self._signal or 0)
         # After the last step of an epoch, the epoch is finished first, with its validation.
-        if number and engine.state.iteration % engine.state.epoch_length:
+        if number and engine.state.iteration % state_of(engine).epoch_length:
             self._save(engine)
             self._exit(number)
 
@@ -273,12 +278,12 @@ class _EMAState:
         self.handler = handler
 
     def state_dict(self) -> dict[str, Any]:
-        # Only the number of steps of the schedule: the rest are settings, one of them a function.
-        return {"model": self.handler.ema_model.state_dict(), "steps": self.handler.momentum_scheduler.event_index}
+        # Of the schedule the number of steps alone: the rest is its settings, one of them a function.
+        return {"model": self.handler.ema_model.state_dict(), "steps": momentum_schedule(self.handler).event_index}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.handler.ema_model.load_state_dict(state["model"])
-        self.handler.momentum_scheduler.event_index = state["steps"]
+        momentum_schedule(self.handler).event_index = state["steps"]
 
 
 def run_folder(output_dir: PathLike | str, resume: bool | str = True) -> Path:
@@ -388,22 +393,17 @@ def _remove(config: dict[str, Any], name: str) -> None:
 def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:
     """The files that MONAI's saver has saved, with their scores."""
     return {
-        name: [[float(item.priority), str(item.filename)] for item in kept._saved]
-        for name, kept in _checkpoints_of(saver).items()
+        name: [[float(priority), str(filename)] for priority, filename in kept.state_dict()["_saved"]]
+        for name, kept in checkpoints_of(saver).items()
     }
 
 
 def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
-    for name, kept in _checkpoints_of(saver).items():
-        # A better model may have replaced a file after the checkpoint; it will be saved again.
-        fixed = kept.save_handler.filename  # the fixed name that MONAI gives to the best model
+    for name, kept in checkpoints_of(saver).items():
+        # A better model may have taken a file's place after the checkpoint: it will be saved again.
+        fixed = fixed_name(kept)  # the one name that MONAI gives to whatever is the best
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
         kept.load_state_dict({"_saved": there})
-
-
-def _checkpoints_of(saver: CheckpointSaver) -> dict[str, Any]:
-    names = ("_key_metric_checkpoint", "_interval_checkpoint")
-    return {name: getattr(saver, name) for name in names if getattr(saver, name) is not None}
 
 
 def _read_index(folder: Path) -> list[dict[str, Any]]:

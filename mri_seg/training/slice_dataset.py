@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from monai.data import CacheDataset, Dataset
@@ -57,7 +58,8 @@ class SliceDataset(Dataset):
         if not len(data):
             raise ValueError("there are no cases to take slices from: the list of cases is empty.")
         offsets = torch.tensor(neighbor_offsets(num_slices))
-        volumes = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
+        cached = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
+        volumes = [cached[n] for n in range(len(cached))]
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
@@ -77,8 +79,8 @@ class SliceDataset(Dataset):
         """Number of slices."""
         return len(self.neighbors)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One slice with its adjacent slices as channels, and its index in the data set."""
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
+        """One slice with its neighbors, and its place in the data set."""
         return {"image": self.images[self.neighbors[index]], "label": self.labels[index, None], "index": index}
 
     def describe(self, index: int) -> str:

@@ -46,13 +46,10 @@ class AugmentBatch(PrepareBatch):
 class RandomAugment:
     """Change crop, geometry and contrast of a batch of normalized slices at random, differently for each slice.
 
-    Crop, rotation, scale, flip and elastic deformation are done by one resampling. The other changes imitate the
-    differences between scanners: low resolution, gamma, contrast, shift, bias field and noise. The channels of a slice
-    (its adjacent slices) all change in the same way, except that each gets its own noise. Random numbers come from
-    torch's global generator of the device.
-
-    MONAI's ``Rand*d`` transforms are not used, because they change one sample at a time. This class changes a whole
-    batch on the training device, and does all geometric changes, elastic deformation included, in one interpolation.
+    Crop, rotation, scale, flip and elastic deformation are one resampling. What follows imitates what changes from
+    scanner to scanner: low resolution, gamma, contrast, shift, bias field and noise. Neighbouring slices, the channels,
+    are changed alike; noise alone is drawn for each. MONAI's random transforms change one item at a time, and resample
+    once for each kind of geometry. Draws come from torch's global generator of the device.
 
     Args:
         size: rows and columns of the result.
@@ -138,11 +135,11 @@ class RandomAugment:
         size, whole = self.size[::-1], source[::-1]
         cos, sin = angle.cos(), angle.sin()
         turn = [mirror * cos / scales[1], -mirror * sin / scales[0], sin / scales[1], cos / scales[0]]
-        turn = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
+        turns = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
         slacks = [max(n - m, 0) / n for m, n in zip(size, whole)]
         move = torch.stack([self._uniform(one, -slack, slack) for slack in slacks], 1)[..., None, None]
         columns, rows = ((2 * torch.arange(m, device=image.device) + 1) / m - 1 for m in size)
-        across, down = turn[..., None, None].unbind(2)
+        across, down = turns[..., None, None].unbind(2)
         grid = (across * columns + move) + down * rows[:, None]  # (B, 2, h, w)
         half = grid.new_tensor(whole)[:, None, None] / 2
         grid = self._on_some(grid, lambda grid: grid + self._displacement(grid) / half).movedim(1, -1)

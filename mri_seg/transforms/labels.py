@@ -14,10 +14,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Orientation, ResampleToMatch
-from monai.utils import MetaKeys
+from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.affines import apply_affine
 
 from mri_seg.utils.case_flags import add_flag
+from mri_seg.utils.meta_tensors import as_meta_tensor
 
 __all__ = ["BinaryLabeld", "LabelToImageGridd"]
 
@@ -84,8 +85,8 @@ class LabelToImageGridd(MapTransform):
         if _same_grid(to_image, label.shape[1:], image.shape[1:]):
             return label
         if _has_geometry(label) and not _is_identity(label):
-            # In voxel coordinates of the image, whose axes are its rows, columns and slices.
-            oriented = self._orient(MetaTensor(label.as_tensor(), affine=to_image))
+            # In the space of the image's voxels, whose axes are its rows, columns and slices.
+            oriented = as_meta_tensor(self._orient(MetaTensor(label.as_tensor(), affine=to_image)))
             if _same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
                 return oriented
             if _has_geometry(image):
@@ -119,7 +120,7 @@ class LabelToImageGridd(MapTransform):
             raise ValueError(
                 _mismatch(image, label, f"{100 * outside:.1f} % of the labelled voxels lie outside the image")
             )
-        resampled = self._resample(MetaTensor(label.as_tensor(), affine=label.affine), img_dst=image)
+        resampled = as_meta_tensor(self._resample(MetaTensor(label.as_tensor(), affine=label.affine), img_dst=image))
         logger.info(
             "%s: this label has another grid (%s) than its image (%s). It was resampled to the grid of the image by "
             "nearest neighbor.",
@@ -255,4 +256,4 @@ def _grid(volume: MetaTensor) -> str:
 def _file(volume: torch.Tensor) -> str:
     """Name of the volume's file, or of the first file if there are several."""
     meta = volume.meta if isinstance(volume, MetaTensor) else {}
-    return str(meta.get("files") or meta.get(MetaKeys.FILENAME_OR_OBJ) or "label").partition("\n")[0]
+    return str(meta.get("files") or meta.get(ImageMetaKey.FILENAME_OR_OBJ) or "label").partition("\n")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class RemoveSmallLesionsd(MapTransform):
             for key in self.key_iterator(d):
                 # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
                 voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
-                d[key] = _changed(d[key], lambda mask, voxels=voxels: _large(mask, voxels))
+                d[key] = _changed(d[key], partial(_large, voxels=voxels))
         return d
 
     def _voxel_volume(self, mask: NdarrayOrTensor) -> float:
@@ -106,8 +107,9 @@ class FillHolesInSlicesd(MapTransform):
         d = dict(data)
         if self.enabled:
             for key in self.key_iterator(d):
-                axis = slice_axis(convert_to_numpy(d[key].affine)) if isinstance(d[key], MetaTensor) else 2
-                d[key] = _changed(d[key], lambda mask, axis=axis: _filled(mask, axis))
+                mask = d[key]
+                axis = slice_axis(convert_to_numpy(mask.affine)) if isinstance(mask, MetaTensor) else 2
+                d[key] = _changed(mask, partial(_filled, axis=axis))
         return d
 
 

@@ -26,12 +26,52 @@ __all__ = [
     "PlaneSpacingd",
     "RequireAxiald",
     "RequireImaged",
+    "foreground_mask",
+    "median_and_spread",
 ]
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 10_000  # voxels
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+
+
+def foreground_mask(
+    volume: np.ndarray, *, threshold: float = 0.12, percentiles: tuple[float, float] = (0.5, 99.5)
+) -> np.ndarray:
+    """Find the foreground of a volume: what is bright relative to the volume's own range.
+
+    Args:
+        volume: intensities of any unit and shape.
+        threshold: where foreground begins, as a fraction of the way between the percentiles, 0 to 1.
+        percentiles: percentiles of the volume taken as its darkest and brightest value.
+
+    Returns:
+        mask of the same shape, bool. Values that are not finite are outside; they count as air, as dark as the darkest
+        value, so that the foreground of a skull-stripped brain is what it is with dark air around it.
+    """
+    finite = np.isfinite(volume)
+    if not finite.any():
+        return finite
+    values = np.where(finite, volume, volume[finite].min())
+    low, high = np.percentile(values, percentiles)
+    return values > low + threshold * (high - low)
+
+
+def median_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Median, and interquartile range in standard deviations of a normal distribution: they ignore outliers.
+
+    Args:
+        values: intensities of any shape.
+
+    Returns:
+        both, of the finite values; 0 and 0 if there is none.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 0.0
+    lower, median, upper = np.percentile(finite, (25, 50, 75))
+    return float(median), float((upper - lower) / _IQR_OF_NORMAL)
 
 
 class NormalizeForeground(Transform):
@@ -50,8 +90,8 @@ class NormalizeForeground(Transform):
 
     Example::
 
-        >>> NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1
-        tensor(True)
+        >>> bool(NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1)
+        True
     """
 
     def __init__(
@@ -72,19 +112,14 @@ class NormalizeForeground(Transform):
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        finite = values[np.isfinite(values)]
-        # NaN marks air, so it counts as the darkest value: the foreground is then the same as with dark air.
-        values = np.where(np.isfinite(values), values, finite.min()) if finite.size else finite
-        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
-        foreground = values[values > low + self.threshold * (high - low)]
-        lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
-        spread = (upper - lower) / _IQR_OF_NORMAL
+        foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
+        median, spread = median_and_spread(values[foreground] if foreground.any() else values)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
             logger.warning("%s: the intensities of the foreground do not vary, so they are not scaled.", name)
             spread = 1.0
         lowest, highest = self.limits
-        normalized = (volume - float(median)) / float(spread)
+        normalized = (volume - median) / spread
         return normalized.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
 
 
@@ -131,7 +166,7 @@ class PlaneSpacingd(Spacingd):
         self.pixdim = pixdim
         self.max_voxels = max_voxels
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
 
         Raises:
@@ -152,11 +187,11 @@ class PlaneSpacingd(Spacingd):
         # Spacingd takes every entry whose name begins with a key as metadata, also the text image_path of MONAI Label.
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
-    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample back to the grid before this transform."""
         return super().inverse(data) if self._spacing_known(data) else dict(data)
 
-    def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
+    def _spacing_known(self, data: Mapping[Hashable, Any]) -> bool:
         return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
 
 

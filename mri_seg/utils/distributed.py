@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardHandler
 
+from mri_seg.utils.compat import first_to_count
+
 __all__ = [
     "LOGGING_HANDLERS",
     "all_gather_object",
@@ -24,6 +26,7 @@ __all__ = [
     "init_distributed",
     "is_main_process",
     "local_device",
+    "print_on_main_process",
     "rank",
     "world_size",
 ]
@@ -101,22 +104,27 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
+def print_on_main_process(*values: object) -> None:
+    """Print values as ``print`` does, on one of the processes alone."""
+    if is_main_process():
+        print(*values)
+
+
 def first_to_fail() -> bool:
     """Whether this process should show its error: the first process to fail does, since it makes the others fail."""
     if world_size() == 1:
         return os.environ.get("RANK", "0") == "0"  # before the group is initialized, all fail with the same error
     try:
-        return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
-    except RuntimeError:  # rank 0 held the store, showed its error and is gone; under torchrun, torchrun holds it
+        return first_to_count("mri_seg/failed")
+    except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
         return is_main_process()
 
 
-def broadcast_object(value: T) -> T:
-    """Return the value of rank 0 on all processes. Every process must call it."""
-    if world_size() == 1:
-        return value
-    values = [value if is_main_process() else None]
-    dist.broadcast_object_list(values, src=0, group=_control)
+def broadcast_object(value: T | None) -> T:
+    """The first process's value, on all processes. Every process must call it; what the others give does not matter."""
+    values: list[Any] = [value if is_main_process() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0, group=_control)
     return values[0]
 
 

@@ -48,7 +48,8 @@ def atomic_write(path: PathLike | str) -> Iterator[Path]:
 
     Example::
 
-        >>> with atomic_write("result.txt") as unfinished:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, atomic_write(Path(folder) / "result.txt") as unfinished:
         ...     _ = unfinished.write_text("all of it")
     """
     path = Path(path)

@@ -15,7 +15,8 @@ __all__ = ["load_random_state", "random_state"]
 def random_state() -> dict[str, Any]:
     """Return every random state of the process: Python, NumPy, torch, and each CUDA device if CUDA is in use."""
     version, words, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
+    legacy: Any = np.random.get_state()  # a tuple, as the generator of np.random is MT19937
+    kind, keys, *rest = legacy
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],

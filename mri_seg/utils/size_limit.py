@@ -8,10 +8,13 @@ import struct
 from collections.abc import Sequence
 from os import PathLike
 
-__all__ = ["MAX_VOXELS", "SizeLimit", "TooLargeError", "codestream_size"]
+__all__ = ["LARGEST_DEFLATE_RATIO", "MAX_VOXELS", "SizeLimit", "TooLargeError", "codestream_size"]
 
 MAX_VOXELS = 1_000_000_000
 """Default limit: ten times the voxels of a head at 0.5 mm (512 x 512 x 384), and 4 GB in float32."""
+
+LARGEST_DEFLATE_RATIO = 1032
+"""How many times its size a file compressed by deflate (gzip, zlib) can unpack to, by its format."""
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1; T.87 for JPEG-LS
 _JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # ISO/IEC 15444-1, A.5.1
@@ -35,7 +38,7 @@ class SizeLimit:
         >>> SizeLimit(1000).add("a.png", (100, 100))
         Traceback (most recent call last):
         ...
-        ValueError: a.png: declares 100 x 100 voxels, ... more than the 1,000 that max_voxels allows. ...
+        mri_seg.utils.size_limit.TooLargeError: a.png: declares 100 x 100 voxels, ... 1,000 that max_voxels allows. ...
     """
 
     def __init__(self, largest: int = MAX_VOXELS) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import mri_seg
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.html import png_uri, template_environment
 
 __all__ = ["case_page"]
 
@@ -39,25 +37,26 @@ def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *
     Returns:
         one HTML document that contains the pictures and loads nothing from elsewhere.
     """
-    from jinja2 import Environment, PackageLoader  # not needed before the first page
-
-    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     lesions = measurements["lesions"]
     quantities = [(name, *_unit(units, lesions[0])) for name, units in _QUANTITIES] if lesions else []
-    return environment.get_template("case.html").render(
-        case=measurements["case"],
-        measurements=measurements,
-        total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
-        header=[f"{name} ({unit})" for name, _, unit in quantities],
-        rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
-        pictures=[_data_uri(picture) for picture in pictures],
-        width=pictures[0].shape[1],
-        height=pictures[0].shape[0],
-        legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
-        flags=measurements.get("flags", []),
-        facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
-        weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
-        version=measurements.get("mri_seg_version", mri_seg.__version__),
+    return (
+        template_environment()
+        .get_template("case.html")
+        .render(
+            case=measurements["case"],
+            measurements=measurements,
+            total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
+            header=[f"{name} ({unit})" for name, _, unit in quantities],
+            rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
+            pictures=[png_uri(picture, compress_level=3) for picture in pictures],
+            width=pictures[0].shape[1],
+            height=pictures[0].shape[0],
+            legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
+            flags=measurements.get("flags", []),
+            facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
+            weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
+            version=measurements.get("mri_seg_version", mri_seg.__version__),
+        )
     )
 
 
@@ -68,9 +67,3 @@ def _unit(units: Mapping[str, str], found: Mapping[str, Any]) -> tuple[str, str]
 def _text(found: Mapping[str, Any], key: str, unit: str = "") -> str:
     value = found[key]
     return f"{value:,.1f} {unit}".strip() if isinstance(value, float) else f"{value:,} {unit}".strip()
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

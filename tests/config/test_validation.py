@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mri_seg.config.validation import RULES, check_values, check_words
+from mri_seg.config.options import RULES
+from mri_seg.config.validation import RENAMED, check_renamed, check_values, check_words
 from mri_seg.utils.flags import flag
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -76,6 +77,29 @@ class TestCheckValues:
     def test_names_the_option_its_value_and_what_was_expected(self, value: object) -> None:
         with pytest.raises(ValueError, match=f"^--learning_rate: {re.escape(repr(value))}, expected a number above 0"):
             check_values({"learning_rate": value})
+
+
+class TestCheckRenamed:
+    @pytest.mark.parametrize(("former", "today"), RENAMED.items())
+    def test_names_the_option_of_today(self, former: str, today: str) -> None:
+        with pytest.raises(ValueError, match=f"^`{former}` is now `{today}`\\.$"):
+            check_renamed({"epochs": 1, former: 5})
+
+    def test_names_all_of_them_at_once(self) -> None:
+        with pytest.raises(ValueError, match=r"^`flip` is now `tta_flip`; `skip_air` is now `crop_foreground`\.$"):
+            check_renamed({"skip_air": True, "flip": False})
+
+    @pytest.mark.parametrize(
+        "part", ["@crop_size", "$[*@crop_size, -1]", {"transforms": [{"size": "@crop_size"}]}, "@crop_size#0"]
+    )
+    def test_names_a_reference_in_an_old_config(self, part: object) -> None:
+        with pytest.raises(ValueError, match=r"^`crop_size` is now `roi_size`\.$"):
+            check_renamed({"mine": part})
+
+    def test_lets_arguments_of_parts_and_names_of_today_through(self) -> None:
+        check_renamed(
+            {"tta_flip": True, "train": {"augmentation": {"flip": 0.5}}, "text": "flip", "_flip": "@tta_flip"}
+        )
 
 
 class TestCheckWords:

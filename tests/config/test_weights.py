@@ -25,10 +25,11 @@ def weights(network: torch.nn.Module, tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def load(path: Path, network: torch.nn.Module) -> None:
+def load(path: Path, network: torch.nn.Module) -> Engine:
     engine = Engine(lambda engine, batch: None)
     CheckpointLoader(path, {"model": network}).attach(engine)
     engine.fire_event(Events.STARTED)
+    return engine
 
 
 class TestLoads:
@@ -53,6 +54,9 @@ class TestLoads:
     def test_weights_without_a_sum(self, network: torch.nn.Module, weights: Path) -> None:
         weights.with_name(SUMS).write_text("00  other.pt\n")
         load(weights, network)
+
+    def test_and_says_which(self, network: torch.nn.Module, weights: Path) -> None:
+        assert load(weights, network).state.loaded_weights == str(weights)
 
 
 class TestRefuses:

@@ -101,7 +101,7 @@ class TestFilesOfAFolder:
         return rows[name]
 
     @pytest.mark.parametrize("given", BAD, ids=lambda given: given.id)
-    def test_bad_ones_are_refused(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
+    def test_bad_files_of_a_folder_are_refused(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
         row = self.row(run[1], given)
         assert row["status"] == "failed"
         assert re.search(given.says, row["error"]), row["error"]
@@ -109,7 +109,7 @@ class TestFilesOfAFolder:
         assert not (run[2] / row["case"]).exists()
 
     @pytest.mark.parametrize("given", ODD, ids=lambda given: given.id)
-    def test_odd_ones_work(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
+    def test_odd_files_of_a_folder_work(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
         row = self.row(run[1], given)
         assert row["status"] == "done", row["error"]
         mask = nibabel.load(run[2] / row["folder"] / f"{row['case']}_mask.nii.gz")
@@ -178,7 +178,7 @@ COMMANDS = [
 
 class TestOptions:
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.id)
-    def test_that_cannot_work_stop_the_command_at_once(
+    def test_options_that_cannot_work_stop_the_command_at_once(
         self, command: Command, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -263,7 +263,7 @@ class TestCheckpoints:
             *(pytest.param(EVALUATION, *row[1:], id=f"evaluation, {row[0]}") for row in CHECKPOINTS[::3]),
         ],
     )
-    def test_that_are_none_are_refused_and_never_executed(
+    def test_files_that_are_no_checkpoints_are_refused_and_never_executed(
         self, run: tuple[str, ...], make: Callable[[Path], Path], pattern: str, tmp_path: Path
     ) -> None:
         data = write_data(tmp_path / "data")
@@ -310,7 +310,9 @@ DATA = [
 
 class TestTraining:
     @pytest.mark.parametrize(("change", "pattern"), [row[1:] for row in DATA], ids=[row[0] for row in DATA])
-    def test_on_bad_data_names_the_file(self, change: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
+    def test_training_on_bad_data_names_the_file(
+        self, change: Callable[[Path], Any], pattern: str, tmp_path: Path
+    ) -> None:
         data = write_data(tmp_path / "data")
         change(data)
         options = {"network_def#channels": "[2,4]", "dataset_dir": data, "split": data / "split.json"}
@@ -361,14 +363,14 @@ def enlarge(file: Path) -> None:
 
 class TestCheck:
     @pytest.mark.parametrize(("make", "pattern"), [row[1:] for row in CHECKED], ids=[row[0] for row in CHECKED])
-    def test_finds(self, make: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
+    def test_check_finds_every_defect(self, make: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
         make(tmp_path / "data")
         ended = module("mri_seg.datasets.lgg", "check", str(tmp_path / "data"))
         assert ended.status == 1
         assert re.search(pattern, ended.stdout + ended.stderr), ended
         assert "Traceback" not in ended.stderr
 
-    def test_follows_links_once(self, tmp_path: Path) -> None:
+    def test_check_follows_links_once(self, tmp_path: Path) -> None:
         patient = write_patient(tmp_path / "data")
         (patient / "up").symlink_to(tmp_path / "data", target_is_directory=True)
         (tmp_path / "data" / "itself").symlink_to("itself")
@@ -396,7 +398,7 @@ class TestProcess:
         ended = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False, **options)
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    def test_tells_an_unknown_option(self, tmp_path: Path) -> None:
+    def test_command_tells_an_unknown_option(self, tmp_path: Path) -> None:
         config = ROOT / "bundle" / "configs" / "train.json"
         words = ["monai.bundle", "run", "training", "--config_file", config, "--lerning_rate", 1]
         ended = self.run(*words, cwd=tmp_path)
@@ -404,14 +406,14 @@ class TestProcess:
         assert ended.status == 1
         assert not list(tmp_path.iterdir())
 
-    def test_shows_where_with_debug(self, tmp_path: Path) -> None:
+    def test_command_shows_where_with_debug(self, tmp_path: Path) -> None:
         ended = bundle(*INFERENCE, dataset_dir="nowhere", output_dir=tmp_path / "out", debug="true")
         assert ended.status == 1
         assert "Traceback" in ended.stderr
         assert "nowhere: no such folder or file" in ended.stderr
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions of POSIX")
-    def test_tells_a_folder_that_may_not_be_read(self, locked: Path) -> None:
+    def test_command_tells_a_folder_that_may_not_be_read(self, locked: Path) -> None:
         if os.geteuid() == 0:
             pytest.skip("root may read everything")
         ended = self.run("mri_seg.datasets.lgg", "check", locked)

@@ -27,7 +27,7 @@ ORIENTATIONS = [
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped; float32, as bfloat16
 # makes visible steps of the last bits in which resampled volumes differ.
-QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "flip": False, "amp": False}
+QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "tta_flip": False, "amp": False}
 
 SAGITTAL = [[0, 0, 8.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]  # slices from left to right
 
@@ -142,7 +142,9 @@ class TestFormats:
             itk.imwrite(itk.imread(str(folder / "in" / "nifti.nii.gz")), str(folder / "in" / f"{suffix}.{suffix}"))
         return folder, infer(folder / "in", folder / "out", outputs="mask,seg,measurements")
 
-    def test_give_the_same_mask(self, found: tuple[Path, dict], head: nib.Nifti1Image, mask: np.ndarray) -> None:
+    def test_formats_give_the_same_mask(
+        self, found: tuple[Path, dict], head: nib.Nifti1Image, mask: np.ndarray
+    ) -> None:
         assert len(found[1]) == 9
         expected = nib.as_closest_canonical(nib.Nifti1Image(mask, head.affine))
         for image in found[1].values():
@@ -150,14 +152,14 @@ class TestFormats:
             np.testing.assert_allclose(image.affine, expected.affine, atol=2e-3)
             assert dice(image.get_fdata(), expected.get_fdata()) > 0.999
 
-    def test_give_the_same_measurements(self, found: tuple[Path, dict]) -> None:
+    def test_formats_give_the_same_measurements(self, found: tuple[Path, dict]) -> None:
         rows = list(csv.DictReader((found[0] / "out" / "measurements.csv").open()))
         assert len(rows) == 9
         for name in ("volume_ml", "largest_lesion_longest_diameter_mm", "largest_lesion_centroid_x_mm"):
             values = [float(row[name]) for row in rows]
             np.testing.assert_allclose(values, values[0], rtol=1e-3)
 
-    def test_as_dicom_give_a_segmentation_with_the_mask(self, found: tuple[Path, dict]) -> None:
+    def test_formats_as_dicom_give_a_segmentation_with_the_mask(self, found: tuple[Path, dict]) -> None:
         pytest.importorskip("highdicom", reason="needs the extra `dicom`")
         from mri_seg.dicom.seg import read_segmentation
 

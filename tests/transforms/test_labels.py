@@ -300,7 +300,9 @@ class TestConfigs:
         ("config", "key"),
         [("train.json", "validate#preprocessing"), ("inference.json", "preprocessing")],
     )
-    def test_what_is_evaluated_or_shown_lies_in_the_grid_of_the_image(self, config: str, key: str, case: dict) -> None:
+    def test_label_that_is_evaluated_or_shown_lies_in_the_grid_of_the_image(
+        self, config: str, key: str, case: dict
+    ) -> None:
         """As inference inverts its mask into it."""
         parser = ConfigParser(json.loads((CONFIGS / config).read_text()))
         label = parser.get_parsed_content(key)(case)["label"]
@@ -315,3 +317,14 @@ class TestConfigs:
         assert swapped["label"].sum() > 0
         np.testing.assert_array_equal(swapped["label"].numpy(), plain["label"].numpy())
         assert swapped["label"].shape == swapped["image"].shape
+
+
+class TestLabelsWithoutFiles:
+    @pytest.mark.parametrize(
+        ("meta", "name"), [({}, "label"), ({"filename_or_obj": "P1_mask.nii.gz"}, "P1_mask.nii.gz")]
+    )
+    def test_label_of_a_host_is_refused_by_whatever_name_it_has(self, meta: dict[str, Any], name: str) -> None:
+        image = MetaTensor(torch.zeros(1, 4, 4, 4))
+        label = MetaTensor(torch.zeros(1, 4, 4, 5), meta=meta)
+        with pytest.raises(ValueError, match=f"^{name}: this label does not fit"):
+            LabelToImageGridd("label")({"image": image, "label": label})

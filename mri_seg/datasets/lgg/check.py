@@ -76,7 +76,7 @@ class _Pixels(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    values: np.ndarray | None  # distinct values, sorted; only for masks
+    values: np.ndarray  # distinct values, sorted; only for masks
 
 
 def check(dataset_dir: str | PathLike[str]) -> CheckReport:
@@ -168,7 +168,7 @@ def _decode_all(files: Mapping[int, Path], defects: list[Defect], with_values: b
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             defects.append(Defect(path, f"cannot be decoded, truncated or not a TIFF slice ({reason})"))
         else:
-            decoded[number] = _Pixels(pixels.shape, pixels.dtype, np.unique(pixels) if with_values else None)
+            decoded[number] = _Pixels(pixels.shape, pixels.dtype, np.unique(pixels) if with_values else np.empty(0))
     return decoded
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 __all__ = ["find_patients", "institution", "slice_files"]
 
 _TCGA_PATIENT = re.compile(r"TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}_[0-9]{8}")
+_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
 
 
 @dataclass
@@ -109,6 +110,23 @@ def institution(patient: str) -> str:
     """
     parts = patient.split("_")
     return parts[1] if len(parts) > 1 else "unknown"
+
+
+def group(patient: str) -> str:
+    """Name the group that a patient's figures are shown with: the institution, if the name is a TCGA identifier.
+
+    Args:
+        patient: name of the patient.
+
+    Returns:
+        the institution's code, empty for other names, whose parts may mean anything.
+
+    Example::
+
+        >>> group("TCGA_CS_4941_19960909"), group("my_patient_1")
+        ('CS', '')
+    """
+    return institution(patient) if _TCGA.match(patient) else ""
 
 
 def require_patients(dataset_dir: str | PathLike[str]) -> PatientTree:

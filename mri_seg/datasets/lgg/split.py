@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .index import find_patients, institution, slice_files
+from .index import find_patients, group, institution, slice_files
 
 __all__ = ["SECTIONS", "SHIPPED_SPLITS", "datalist", "derive_splits", "load_split", "write_splits"]
 
@@ -88,7 +88,8 @@ def datalist(
 
     Returns:
         one dictionary per patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from
-        the lowest slice to the highest, and ``case``, the patient.
+        the lowest slice to the highest, ``case``, the patient, and ``group``, the institution by the TCGA identifier
+        (empty for other names).
 
     Raises:
         FileNotFoundError: when the folder does not exist, or a slice has no mask.
@@ -118,6 +119,7 @@ def datalist(
             "image": [str(image) for _, image, _ in slices],
             "label": [str(mask) for _, _, mask in slices],
             "case": patient,
+            "group": group(patient),
         }
         for patient, slices in files.items()
     ]

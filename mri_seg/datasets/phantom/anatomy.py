@@ -91,7 +91,7 @@ def _read_map(name: str) -> np.ndarray:
         raise FileNotFoundError(
             f"{path}: not found; the phantom needs the ICBM 152 maps of nilearn 0.8.1 or later: {_EXTRA} --upgrade"
         )
-    image = nibabel.load(path)
+    image = nibabel.Nifti1Image.from_filename(path)
     values = np.asarray(image.dataobj)
     first = image.affine[:3, 3].round().astype(int)  # 1 mm voxels in RAS: the affine is a shift
     last = first + values.shape - 1

@@ -158,7 +158,7 @@ def _write_tiff(path: Path, pixels: np.ndarray, photometric: str, description: s
 
 def _write_split(path: Path, seed: int, counts: dict[str, int]) -> None:
     """Write the split of the patients, in the form of the published split: number of slices by patient."""
-    parts = _split_patients(seed, len(counts))
+    parts = split_patients(seed, len(counts))
     names = list(counts)
     split: dict[str, object] = {
         "description": f"Synthetic patients of mri_seg.datasets.phantom, seed {seed}: slices per patient. "
@@ -171,7 +171,7 @@ def _write_split(path: Path, seed: int, counts: dict[str, int]) -> None:
     unfinished.replace(path)
 
 
-def _split_patients(seed: int, patients: int) -> dict[str, list[int]]:
+def split_patients(seed: int, patients: int) -> dict[str, list[int]]:
     """Split the indices of the patients at random, with a tumour patient in each part."""
     held_out = max(1, round(0.15 * patients))
     n_validation = held_out if patients >= 2 else 0

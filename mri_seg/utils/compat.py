@@ -1,0 +1,300 @@
+"""What we use of MONAI, ignite and PyTorch that they do not offer: every private name of theirs is here, and only here.
+
+Each function says why no public way will do. ``tests/utils/test_compat.py`` has a test of each, which fails if a new
+release changes what it rests on; until then ``pyproject.toml`` keeps to the releases that they were seen with.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from ignite.handlers import BaseParamScheduler, Checkpoint, EMAHandler
+from monai.bundle.config_item import ConfigItem
+from monai.engines import SupervisedEvaluator
+from monai.handlers import CheckpointSaver, TensorBoardHandler
+from monai.metrics import Cumulative
+from torch.optim.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = [
+    "Averager",
+    "Evaluator",
+    "SummaryHandler",
+    "become",
+    "called_from",
+    "caller_of",
+    "changes_of",
+    "checkpoints_of",
+    "cpu_has_bfloat16",
+    "first_to_count",
+    "fixed_name",
+    "gathered_scores",
+    "local_scores",
+    "momentum_schedule",
+    "network_of",
+    "set_steps",
+    "state_of",
+    "unsynced_buffers",
+]
+
+
+_T = TypeVar("_T")
+
+
+# MONAI
+
+
+def caller_of(kind: type[_T]) -> _T | None:
+    """The object of a class whose method is running below this, the nearest first; None if there is none.
+
+    MONAI hands its ``ConfigParser`` to no expression of a config, so an expression of ours that needs the config looks
+    its parser up on the stack.
+
+    Args:
+        kind: the class.
+    """
+    for frame in _frames():
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, kind):
+            return caller
+    return None
+
+
+def called_from(module: str) -> bool:
+    """Whether a function of a module is running below this.
+
+    ``python -m monai.bundle`` leaves the command line to fire, and tells nobody whether it or a program runs a config.
+
+    Args:
+        module: name of the module, such as ``fire.core``.
+    """
+    return any(frame.f_globals.get("__name__") == module for frame in _frames())
+
+
+def _frames() -> Iterator[FrameType]:
+    """Frames of the stack, from the function that asks outwards."""
+    frame = inspect.currentframe()
+    while frame is not None and (frame := frame.f_back) is not None:
+        yield frame
+
+
+def become(item: ConfigItem, kind: type[ConfigItem]) -> None:
+    """Make an item of a parsed config one of a class of ours, in its place.
+
+    MONAI's ``ConfigParser`` makes its items of fixed classes, and other parts hold on to those it has made.
+
+    Args:
+        item: the item, of exactly the class that ``kind`` derives from.
+        kind: a class that adds methods to it, and no attributes.
+    """
+    item.__class__ = kind
+
+
+class Evaluator(SupervisedEvaluator):
+    """MONAI's evaluator, with a place to do something at the end of an epoch before its metrics are computed.
+
+    Handlers that are given to it, and those attached later, run after the metrics, which it attaches while it is made.
+    """
+
+    def before_metrics(self, metrics: Sequence[Any]) -> None:
+        """Do something before the metrics are computed; nothing unless a subclass says otherwise.
+
+        Args:
+            metrics: MONAI's handlers of the metrics.
+        """
+
+    def _register_metrics(self, k_metric: dict[str, Any], add_metrics: dict[str, Any] | None = None) -> None:
+        handlers = list({**k_metric, **(add_metrics or {})}.values())
+        self.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.before_metrics(handlers))
+        super()._register_metrics(k_metric, add_metrics)
+
+
+def local_scores(metric: Cumulative) -> list[list[torch.Tensor]] | None:
+    """What a metric of MONAI's has counted in this process, a list for each of its values; None if nothing.
+
+    ``get_buffer`` gathers from all processes first, and waits for ever where one has no case.
+
+    Args:
+        metric: the metric.
+    """
+    return metric._buffers
+
+
+def gathered_scores(metric: Cumulative, scores: Sequence[torch.Tensor]) -> None:
+    """Give a metric of MONAI's the scores of all processes, so that it gathers none itself.
+
+    It has no method that takes scores and does not gather.
+
+    Args:
+        metric: the metric.
+        scores: for each of its values the scores of all processes, batch first.
+    """
+    metric._synced_tensors = list(scores)
+    metric._synced = True
+
+
+def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
+    """The parts of MONAI's saver that keep the best and the latest models, by name.
+
+    Its own ``state_dict`` holds nothing, and its ``load_state_dict`` loads the best model's part alone.
+
+    Args:
+        saver: the saver.
+    """
+    found = {name: getattr(saver, name) for name in ("_key_metric_checkpoint", "_interval_checkpoint")}
+    return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
+
+
+def fixed_name(checkpoint: Checkpoint) -> str | None:
+    """The one name that MONAI's saver gives to whatever model such a part keeps; None if the name tells the model.
+
+    It is known to the private class alone that writes the files.
+
+    Args:
+        checkpoint: a part, as :py:func:`checkpoints_of` gives it.
+    """
+    disk: Any = checkpoint.save_handler
+    return disk.filename
+
+
+def network_of(engine: Engine) -> torch.nn.Module:
+    """The network of one of MONAI's engines; ignite, whose events call handlers, knows only engines without.
+
+    Args:
+        engine: a trainer or evaluator of MONAI's.
+    """
+    return getattr(engine, "network")  # noqa: B009
+
+
+class SummaryHandler(TensorBoardHandler):
+    """MONAI's handler for TensorBoard, whose writer has no public name."""
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """Where to write."""
+        return self._writer
+
+    def add_summary(self, summary: Any) -> None:
+        """Write a summary of TensorBoard's that was made elsewhere: ``SummaryWriter`` has no method for it.
+
+        Args:
+            summary: the summary, such as those of ``torch.utils.tensorboard.summary``.
+        """
+        file_writer: Any = self._writer.file_writer
+        file_writer.add_summary(summary)
+
+
+# ignite
+
+
+class Averager(EMAHandler):
+    """ignite's average of a network's weights, with its step as a method that a subclass may replace.
+
+    ``attach`` registers a private method, and there is no argument for another.
+    """
+
+    def update(self, engine: Engine, name: str) -> None:
+        """Move the average on by a step.
+
+        Args:
+            engine: the trainer.
+            name: name of the momentum in the trainer's state.
+        """
+        super()._update_ema_model(engine, name)
+
+    def _update_ema_model(self, engine: Engine, name: str) -> None:
+        self.update(engine, name)
+
+
+def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
+    """The schedule of an average's momentum, whose count of steps belongs to the state of a training.
+
+    ignite's handler has no state of its own, and the attribute is there only once it is attached with a warm-up.
+
+    Args:
+        averager: the handler.
+
+    Raises:
+        ValueError: when it has none.
+    """
+    schedule = getattr(averager, "momentum_scheduler", None)
+    if schedule is None:
+        raise ValueError("the average of the weights has no schedule: give momentum_warmup and warmup_iters.")
+    return schedule
+
+
+def state_of(engine: Engine) -> Any:
+    """The state of an engine, to which handlers add what they like.
+
+    ignite annotates its batch and output as numbers, and knows nothing of what MONAI adds.
+
+    Args:
+        engine: the engine.
+    """
+    return engine.state
+
+
+# PyTorch
+
+
+def set_steps(scheduler: LRScheduler, steps: int) -> None:
+    """Put a schedule of the learning rate where it is after some steps; the next one sets the rate.
+
+    ``step`` takes a number of steps for some schedules only, with a warning that this will go. The count of calls is
+    private, and without it the schedule warns that the optimizer has not made a step.
+
+    Args:
+        scheduler: the schedule.
+        steps: steps done.
+    """
+    scheduler.last_epoch, scheduler._step_count = steps, steps + 1
+
+
+def changes_of(weights: torch.Tensor) -> int:
+    """How often a tensor was changed in place; PyTorch counts it for autograd, and documents no name for it.
+
+    Args:
+        weights: a tensor made outside of inference mode.
+    """
+    return weights._version
+
+
+def first_to_count(name: str) -> bool:
+    """Whether this process is the first of all to call this for a name, whatever the others are doing.
+
+    Every public collective waits for the others; the store by which the processes have found each other does not.
+
+    Args:
+        name: what is counted.
+
+    Raises:
+        RuntimeError: when the process that holds the store has gone.
+    """
+    return dist.distributed_c10d._get_default_store().add(name, 1) == 1
+
+
+def unsynced_buffers() -> dict[str, Any]:
+    """The argument of ``DistributedDataParallel`` that leaves a network's buffers alone: PyTorch 2.13 renamed it."""
+    names = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
+
+
+def cpu_has_bfloat16(machine: str) -> bool:
+    """Whether the CPU multiplies bfloat16 natively; oneDNN also takes it where it is emulated, slower than float32.
+
+    PyTorch documents no such question for CPUs.
+
+    Args:
+        machine: what ``platform.machine`` calls it.
+    """
+    if machine.lower() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
