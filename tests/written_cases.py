@@ -37,7 +37,7 @@ def source(files: list[str], kind: str, case: str = "a", **more: object) -> dict
 
 def write(writer: CaseWriter, case: dict, found: dict | None = None) -> None:
     """Hand a case to the writer as the evaluator does."""
-    if writer.to_do([case]):
+    if writer.remaining([case]):
         found = found or item(case["image"], case["case"], label="label" in case)
         writer.write({}, found)
 

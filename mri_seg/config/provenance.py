@@ -1,4 +1,4 @@
-"""What a run was: its config as it ran, the versions and the command, written beside its results."""
+"""Provenance of a run: its resolved config, versions and command, written beside its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel",
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages it rests on."""
+    """Versions of Python, this project and the main packages it uses."""
     found = {"python": platform.python_version(), "mri_seg": mri_seg.__version__}
     for package in _PACKAGES:
         try:
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def run_record(**facts: Any) -> dict[str, Any]:
-    """Describe the process: time, command, versions, number of processes, machine, and whatever facts are given."""
+    """Describe the run: time, command, versions, number of processes, machine, and further facts."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
@@ -49,12 +49,12 @@ def run_record(**facts: Any) -> dict[str, Any]:
 
 
 def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
-    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with every override in place.
+    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with all overrides.
 
-    Call it from an expression of a config: the config is the one that is being evaluated.
+    It must be called from an expression of a config, whose config it then writes.
 
     Args:
-        output_dir: folder of the run, made if missing.
+        output_dir: folder of the run; created if it does not exist.
         facts: further entries of ``run.json``.
 
     Returns:
@@ -71,7 +71,7 @@ def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
 
 
 def evaluated_config() -> dict:
-    """The config whose expression called us, as it was written, with overrides."""
+    """The unresolved config whose expression called this function, with overrides."""
     return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
 
 

@@ -1,4 +1,4 @@
-"""Write a bundle's weights with all that belongs to them: model card, metadata, configs, licence and sums."""
+"""Export a bundle's weights with everything that belongs to them: model card, metadata, configs, license and sums."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mri_seg.config.weights import CheckpointLoader, write_sums
 __all__ = ["FORMATS", "export_bundle"]
 
 FORMATS = ("ts", "onnx")
-"""Forms of the network that run without this package: TorchScript and ONNX."""
+"""Formats of the network that run without this package: TorchScript and ONNX."""
 
-_TOLERANCE = 1e-5  # between the logits of an exported network and the original's
-_SIZES = ((2, 2, 3), (1, 3, 4))  # slices, and rows and columns in multiples, that they are compared on
+_TOLERANCE = 1e-5  # maximum difference between the logits of an exported network and the original
+_SIZES = ((2, 2, 3), (1, 3, 4))  # slices, and rows and columns in multiples, on which they are compared
 _NEEDED = ("configs/inference.json", "configs/metadata.json", "docs/README.md", "LICENSE")
 
 
@@ -35,27 +35,27 @@ def export_bundle(
     checkpoint: PathLike | str | None = None,
     formats: Sequence[str] = ("ts",),
 ) -> Path:
-    """Write a bundle that can be given away; it is whole when it appears.
+    """Export a bundle to a folder for others; a partly written folder is never left.
 
-    The folder has the weights as ``models/model.pt`` and in the ``formats`` asked for, ``SHA256SUMS`` over all of them,
-    and the bundle's configs, metadata, model card and licence. TorchScript also carries the metadata and
-    ``inference.json`` within. ONNX takes any number and size of slices.
+    The folder has the weights as ``models/model.pt`` and in the requested ``formats``, ``SHA256SUMS`` of all of them,
+    and the configs, metadata, model card and license of the bundle. The TorchScript file also contains the metadata and
+    ``inference.json``. The ONNX file accepts any number and size of slices.
 
     Args:
         bundle_root: the bundle.
-        output_dir: the folder to write, which must not be there, or be empty.
-        checkpoint: weights of the network that ``inference.json`` defines; the bundle's own by default.
-        formats: of :py:data:`FORMATS`.
+        output_dir: the folder to write; it must not exist, or be empty.
+        checkpoint: weights of the network that ``inference.json`` defines; by default those of the bundle.
+        formats: one or more of :py:data:`FORMATS`.
 
     Returns:
         the folder.
 
     Raises:
-        FileNotFoundError: when the bundle lacks a part, or there are no weights.
-        FileExistsError: when the folder holds something.
+        FileNotFoundError: when a part of the bundle or the weights are missing.
+        FileExistsError: when the folder is not empty.
         ImportError: when a package that a format needs is not installed.
-        ValueError: when a format is not known, the weights are damaged or of another network, or an exported network
-            does not give the original's logits.
+        ValueError: when a format is unknown, when the weights are damaged or belong to another network, or when an
+            exported network does not give the logits of the original.
     """
     bundle, output_dir = Path(bundle_root), Path(output_dir)
     for name in _NEEDED:
@@ -63,13 +63,13 @@ def export_bundle(
             raise FileNotFoundError(f"{bundle / name}: no such file. Give the folder of a bundle.")
     _check_formats(formats)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir}: is there already. Give the path of a new folder, or remove it.")
+        raise FileExistsError(f"{output_dir}: exists already. Give the path of a new folder, or remove it.")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=output_dir.parent) as unfinished:
         folder = Path(unfinished, output_dir.name)
-        not_for_others = shutil.ignore_patterns("*.py", "__pycache__", ".*")
+        ignored = shutil.ignore_patterns("*.py", "__pycache__", ".*")
         for part in ("configs", "docs"):
-            shutil.copytree(bundle / part, folder / part, ignore=not_for_others)
+            shutil.copytree(bundle / part, folder / part, ignore=ignored)
         shutil.copy(bundle / "LICENSE", folder)
         _write_weights(folder, Path(checkpoint) if checkpoint else bundle / "models" / "model.pt", formats)
         folder.replace(output_dir)
@@ -79,7 +79,7 @@ def export_bundle(
 def _check_formats(formats: Sequence[str]) -> None:
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
-        raise ValueError(f"formats: {', '.join(unknown)} is not known; expected some of {', '.join(FORMATS)}.")
+        raise ValueError(f"formats: {', '.join(unknown)} is not known; expected one or more of {', '.join(FORMATS)}.")
     missing = [name for name in ("onnx", "onnxruntime") if "onnx" in formats and not importlib.util.find_spec(name)]
     if missing:
         raise ImportError(f'formats: onnx needs {" and ".join(missing)}. Install the extra: pip install -e ".[export]"')
@@ -93,7 +93,7 @@ def _write_weights(folder: Path, checkpoint: Path, formats: Sequence[str]) -> No
     network = parser.get_parsed_content("network_def").eval()
     CheckpointLoader(checkpoint, {"model": network})(Engine(lambda engine, batch: None))
     models.mkdir()
-    shutil.copyfile(checkpoint, models / "model.pt")  # its sum stays the one that evaluations name
+    shutil.copyfile(checkpoint, models / "model.pt")  # a copy, so that its SHA-256 is the one in evaluations
     named = "model" in torch.load(models / "model.pt", map_location="cpu", weights_only=True)
 
     channels = next(network.parameters()).shape[1]
@@ -131,7 +131,7 @@ def _run_onnx(file: Path, image: torch.Tensor) -> torch.Tensor:
 
 
 def _compare(file: Path, network: Callable, exported: Callable, channels: int, multiple: int) -> None:
-    """Make sure that an exported network gives the original's logits."""
+    """Check that an exported network gives the logits of the original."""
     generator = torch.Generator().manual_seed(0)
     for slices, rows, columns in _SIZES:
         image = torch.randn(slices, channels, rows * multiple, columns * multiple, generator=generator)
@@ -139,6 +139,6 @@ def _compare(file: Path, network: Callable, exported: Callable, channels: int, m
             difference = (network(image) - exported(image)).abs().max().item()
         if not difference <= _TOLERANCE:
             raise ValueError(
-                f"{file.name}: its logits are off the network's by {difference:.2g}, expected {_TOLERANCE} at most. "
-                "Export with the versions of PyTorch and ONNX that metadata.json names."
+                f"{file.name}: its logits are off by {difference:.2g}, expected {_TOLERANCE} or less. "
+                "Export with the versions of PyTorch and ONNX in metadata.json."
             )

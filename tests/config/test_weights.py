@@ -95,7 +95,7 @@ class TestRefuses:
             read_weights(weights)
 
     def test_another_network(self, weights: Path) -> None:
-        with pytest.raises(ValueError, match=r"is of another network: \d+ of its weights .* such as "):
+        with pytest.raises(ValueError, match=r"belongs to another network: \d+ weights .* such as "):
             load(weights, torch.nn.Conv2d(3, 4, 3))
 
     def test_another_number_of_channels(self, weights: Path) -> None:

@@ -137,7 +137,7 @@ class TestRefuses:
     def test_export_refuses_a_folder_that_holds_something(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "given").mkdir()
         (tmp_path / "given" / "thesis.txt").touch()
-        self.refused(bundle, tmp_path / "given", FileExistsError, "given: is there already")
+        self.refused(bundle, tmp_path / "given", FileExistsError, "given: exists already")
 
     def test_export_refuses_a_format_it_does_not_know(self, bundle: Path, tmp_path: Path) -> None:
         self.refused(bundle, tmp_path / "given", ValueError, "tflite is not known; expected", formats=["ts", "tflite"])
@@ -157,7 +157,7 @@ class TestRefuses:
     def test_export_refuses_weights_of_another_network(self, bundle: Path, tmp_path: Path) -> None:
         weights, other = network_of(bundle).state_dict(), tmp_path / "other.pt"
         torch.save({name: values[:1] if values.ndim else values for name, values in weights.items()}, other)
-        self.refused(bundle, tmp_path / "given", ValueError, "is of another size of network", checkpoint=other)
+        self.refused(bundle, tmp_path / "given", ValueError, "belongs to a network of another size", checkpoint=other)
 
     def test_export_refuses_an_exported_network_that_computes_something_else(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +166,7 @@ class TestRefuses:
             torch.jit.script(AttentionUNet(in_channels=3, channels=(4, 8)).eval()).save(filepath)
 
         monkeypatch.setattr(mri_seg.export.folder, "ckpt_export", wrong_export)
-        self.refused(bundle, tmp_path / "given", ValueError, "model.ts: its logits are off the network's by")
+        self.refused(bundle, tmp_path / "given", ValueError, "model.ts: its logits are off by")
 
     def test_export_refuses_onnx_where_it_is_not_installed(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -48,7 +48,7 @@ class TestInt8:
         assert 1e-5 < (found - expected).abs().mean() < 0.03
 
     def test_int8_of_other_weights_is_refused(self, checkpoint: Path, slices: torch.Tensor) -> None:
-        with pytest.raises(ValueError, match=r"model\.int8\.xml: made of other weights.*quantize\.json"):
+        with pytest.raises(ValueError, match=r"model\.int8\.xml: was made from other weights.*quantize\.json"):
             probabilities(self.infer(checkpoint), slices, small_network(seed=1))
 
     def test_int8_that_is_not_there_is_named(

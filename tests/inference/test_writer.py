@@ -54,7 +54,7 @@ class TestOutputs:
 
     @pytest.mark.parametrize("chosen", ["masks", "mask,nothing", ""])
     def test_outputs_that_are_not_known_are_refused_with_those_that_are(self, tmp_path: Path, chosen: str) -> None:
-        with pytest.raises(ValueError, match="expected some of auto, mask, probability"):
+        with pytest.raises(ValueError, match="expected one or more of auto, mask, probability"):
             CaseWriter(tmp_path, outputs=chosen)
 
     def test_outputs_for_dicom_name_the_extra_where_it_is_missing(
@@ -78,7 +78,7 @@ class TestExistingResults:
         write(CaseWriter(tmp_path), NIFTI)
         (tmp_path / "a" / "a_mask.nii.gz").write_bytes(b"mine")
         writer = CaseWriter(tmp_path)
-        assert writer.to_do([NIFTI]) == []
+        assert writer.remaining([NIFTI]) == []
         writer.finish()
         assert (tmp_path / "a" / "a_mask.nii.gz").read_bytes() == b"mine"
         row = table(tmp_path / "summary.csv")["a"]
@@ -131,7 +131,7 @@ class TestResultsOfOtherRuns:
     def refuses(self, writer: CaseWriter, match: str, cases: tuple = (NIFTI,)) -> None:
         before = {file: file.read_bytes() for file in writer.output_dir.rglob("*") if file.is_file()}
         with pytest.raises(ValueError, match=match) as error:
-            writer.to_do(list(cases))
+            writer.remaining(list(cases))
         assert "--overwrite true" in str(error.value)
         assert "another --output_dir" in str(error.value)
         assert before == {file: file.read_bytes() for file in writer.output_dir.rglob("*") if file.is_file()}
@@ -139,7 +139,7 @@ class TestResultsOfOtherRuns:
     def test_results_of_the_same_settings_are_kept(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         moved = weights.rename(weights.with_name("moved.pt"))
-        assert self.writer(tmp_path, moved).to_do([NIFTI]) == []
+        assert self.writer(tmp_path, moved).remaining([NIFTI]) == []
 
     def test_results_of_other_weights_are_refused(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
@@ -176,7 +176,7 @@ class TestResultsOfOtherRuns:
     def test_results_without_a_record_are_refused(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), NIFTI)
         (tmp_path / "a" / "a_provenance.json").unlink()
-        self.refuses(self.writer(tmp_path, weights), "no record of what they were made of")
+        self.refuses(self.writer(tmp_path, weights), "no provenance record")
 
     def test_results_of_other_outputs_are_refused_as_well(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights, outputs="sheet"), NIFTI)
@@ -188,7 +188,7 @@ class TestResultsOfOtherRuns:
         write(self.writer(tmp_path, weights), NIFTI)
         other = source(["b.nii"], "volume", "b")
         self.refuses(self.writer(tmp_path, weights, options={"threshold": 0.4}), "threshold was 0.5", (other,))
-        assert self.writer(tmp_path, weights).to_do([other]) == [other]
+        assert self.writer(tmp_path, weights).remaining([other]) == [other]
 
     def test_results_of_another_input_fail_and_leave_the_others(
         self, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
@@ -198,7 +198,7 @@ class TestResultsOfOtherRuns:
             write(self.writer(tmp_path, weights), case)
         Path("b.nii").write_bytes(b"another image")
         writer = self.writer(tmp_path, weights)
-        assert writer.to_do([NIFTI, other]) == []
+        assert writer.remaining([NIFTI, other]) == []
         with pytest.raises(SystemExit):
             writer.finish()
         rows = table(tmp_path / "summary.csv")
@@ -211,7 +211,7 @@ class TestResultsOfOtherRuns:
         write(self.writer(tmp_path, weights), case)
         Path("in/head_mask.nii.gz").write_bytes(b"corrected")
         writer = self.writer(tmp_path, weights)
-        assert writer.to_do([case]) == []
+        assert writer.remaining([case]) == []
         assert "reference was" in writer.rows["a"]["error"]
 
     def test_results_of_moved_and_touched_files_are_kept(self, tmp_path: Path, weights: Path, inputs: Path) -> None:
@@ -221,13 +221,13 @@ class TestResultsOfOtherRuns:
             os.utime(file, (1, 1))
         case = {**TIFF, "image": [name.replace("in/", "elsewhere/") for name in TIFF["image"]]}
         writer = self.writer(tmp_path, weights)
-        assert writer.to_do([case]) == []
+        assert writer.remaining([case]) == []
         assert writer.rows["a"]["status"] == "kept"
 
     def test_results_of_slices_in_another_order_fail(self, tmp_path: Path, weights: Path) -> None:
         write(self.writer(tmp_path, weights), TIFF)
         writer = self.writer(tmp_path, weights)
-        writer.to_do([{**TIFF, "image": TIFF["image"][::-1]}])
+        writer.remaining([{**TIFF, "image": TIFF["image"][::-1]}])
         assert writer.rows["a"]["status"] == "failed"
 
     def test_results_of_voxels_beside_their_header_fail(self, tmp_path: Path, weights: Path) -> None:
@@ -237,7 +237,7 @@ class TestResultsOfOtherRuns:
         write(self.writer(tmp_path, weights), case)
         Path("in/h.raw").write_bytes(b"2")
         writer = self.writer(tmp_path, weights)
-        writer.to_do([case])
+        writer.remaining([case])
         assert writer.rows["a"]["status"] == "failed"
 
     def test_results_of_other_runs_are_replaced_when_asked_and_nothing_of_them_stays(
@@ -248,7 +248,7 @@ class TestResultsOfOtherRuns:
         change = {"options": {"threshold": 0.4}, "overwrite": True, "outputs": "mask"}
         write(self.writer(tmp_path, weights, **change), TIFF)
         assert names(tmp_path / "a") == ["a_mask.nii.gz", "a_provenance.json", "notes.txt"]
-        assert self.writer(tmp_path, weights, options={"threshold": 0.4}, outputs="mask").to_do([TIFF]) == []
+        assert self.writer(tmp_path, weights, options={"threshold": 0.4}, outputs="mask").remaining([TIFF]) == []
 
     def test_results_of_other_runs_stay_beside_replaced_ones_with_a_warning(
         self, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
@@ -335,12 +335,12 @@ class TestWhatWasSegmented:
     def test_what_was_segmented_stays_with_results_that_are_kept(self, folder: Path) -> None:
         before = table(folder / "summary.csv")["a"]
         writer = CaseWriter(folder, checkpoint="model.pt", ensemble=["other.pt"])
-        assert writer.to_do([self.case()]) == []
+        assert writer.remaining([self.case()]) == []
         writer.finish()
         assert table(folder / "summary.csv")["a"] == {**before, "status": "kept"}
 
     def test_what_was_segmented_is_said_of_failed_cases(self, tmp_path: Path) -> None:
-        CaseWriter(tmp_path).to_do([self.case(error="cannot be read")])
+        CaseWriter(tmp_path).remaining([self.case(error="cannot be read")])
         row = table(tmp_path / "summary.csv")["a"]
         assert row["flags"] == "timing_not_flair"
         assert row["input"].endswith("head.nii.gz")

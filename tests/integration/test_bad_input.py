@@ -156,7 +156,9 @@ COMMANDS = [
     Command("fraction of 2", TRAINING, {"tumor_fraction": 2}, r"--tumor_fraction: 2, expected a number, 0 to 1"),
     Command("resume maybe", TRAINING, {"resume": "maybe"}, "--resume: 'maybe', expected true or false"),
     Command("no such device", TRAINING, {"device": "gpu"}, "--device: 'gpu', expected a device, such as cpu"),
-    Command("split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: neither a shipped split nor a file.*folds/5"),
+    Command(
+        "split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: is neither a shipped split nor a file.*folds/5"
+    ),
     Command(
         "no such folder", TRAINING, {"dataset_dir": "nowhere"}, "nowhere: no such folder.*mri_seg.datasets.lgg fetch"
     ),
@@ -166,7 +168,9 @@ COMMANDS = [
     Command("threshold of 2", INFERENCE, {"threshold": 2}, r"--threshold: 2, expected a number, 0 to 1"),
     Command("two spacings", INFERENCE, {"spacing": "[1,1]"}, r"--spacing: \[1, 1\], expected three numbers above 0"),
     Command("spacing of 0", INFERENCE, {"spacing": "[1,1,0]"}, r"--spacing: \[1, 1, 0\], expected three numbers"),
-    Command("no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected some of auto"),
+    Command(
+        "no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected one or more of auto"
+    ),
     Command("volume in words", INFERENCE, {"volume": "flair"}, "--volume: 'flair', expected a whole number"),
     Command("overwrite perhaps", INFERENCE, {"overwrite": "perhaps"}, "--overwrite: 'perhaps', expected true or"),
     Command("nothing to infer on", INFERENCE, {"dataset_dir": "nowhere"}, "nowhere: no such folder or file"),
@@ -238,16 +242,16 @@ CHECKPOINTS = [
     ("a list", save("list.pt", [1, 2]), r"list\.pt: holds no weights, but list"),
     ("malicious", malicious, r"malicious\.pt: cannot be read as weights.*more than tensors"),
     ("malicious archive", malicious_archive, r"archive\.pt: cannot be read as weights.*more than tensors"),
-    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: is of another network"),
+    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: belongs to another network"),
     (
         "other channels",
         save("channels.pt", network(3, (4, 8)).state_dict()),
-        r"channels\.pt: is of another size of network: .*expected \(2, 3, 3, 3\)",
+        r"channels\.pt: belongs to a network of another size: .*expected \(2, 3, 3, 3\)",
     ),
     (
         "one input channel",
         save("one.pt", network(1, (2, 4)).state_dict()),
-        r"one\.pt: is of another size of network: .*num_slices",
+        r"one\.pt: belongs to a network of another size: .*num_slices",
     ),
 ]
 

@@ -39,13 +39,13 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, o
     """Folders of three and of four synthetic cases: lesions are bright at one hospital and dark at the other."""
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
     from mri_seg.datasets.phantom import make_phantom
-    from mri_seg.datasets.phantom.volume import has_tumour
+    from mri_seg.datasets.phantom.volume import has_tumor
 
     cases = {}
     for number, (name, brightness) in enumerate({"bright": 1.9, "dark": 0.05}.items(), start=3):
         folder = tmp_path_factory.mktemp("data") / name
         made = make_phantom(folder, patients=number, seed=number, slices=4, size=64)
-        patients = [patient.name for n, patient in enumerate(made) if has_tumour(number, n)]
+        patients = [patient.name for n, patient in enumerate(made) if has_tumor(number, n)]
         for file in sorted(folder.glob("*/*[0-9].tif")):
             image = tifffile.imread(file).astype(float)
             lesion = tifffile.imread(file.with_name(f"{file.stem}_mask.tif")) > 0

@@ -55,7 +55,7 @@ def head() -> nib.Nifti1Image:
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
     from mri_seg.datasets.phantom import phantom_volume
 
-    volume, _ = phantom_volume(seed=0, index=0, slices=6, size=128, tumour=True)
+    volume, _ = phantom_volume(seed=0, index=0, slices=6, size=128, tumor=True)
     affine = np.eye(4)
     affine[:3, :3] = euler2mat(x=0.12, y=-0.08, z=0.05) @ np.array([[0, -2.0, 0], [-2.0, 0, 0], [0, 0, 8.0]])
     affine[:3, 3] = (120, 130, -30)

@@ -34,7 +34,7 @@ class TestCheck:
         write_patient(dataset, "TCGA_DU_5852_19950709", slices=4)
         report = check(dataset)
         assert report.institutions == {"CS": Counts(1, 3, 2), "DU": Counts(2, 6, 4)}
-        assert report.total == Counts(patients=3, slices=9, tumour_slices=6)
+        assert report.total == Counts(patients=3, slices=9, tumor_slices=6)
         assert report.table().splitlines()[-1].split() == ["total", "3", "9", "6"]
         assert report.defects == []
 
@@ -124,7 +124,7 @@ class TestCheck:
     def test_check_finds_two_files_for_one_slice(self, dataset: Path) -> None:
         write_image(dataset / PATIENT / f"{PATIENT}_02.tif")
         (defect,) = defects_of(dataset)
-        assert "slice 2 is there already" in defect
+        assert "slice 2 already exists" in defect
 
 
 class TestCheckCommand:

@@ -100,7 +100,7 @@ class TestSliceFiles:
     def test_slice_files_refuses_two_files_for_one_slice(self, tmp_path: Path) -> None:
         folder = write_patient(tmp_path)
         write_image(folder / f"{PATIENT}_02.tif")
-        with pytest.raises(ValueError, match="slice 2 is there already"):
+        with pytest.raises(ValueError, match="slice 2 already exists"):
             slice_files(folder)
 
     def test_slice_files_refuses_a_folder_without_slices(self, tmp_path: Path) -> None:

@@ -154,15 +154,15 @@ class TestDatalist:
     def test_only_the_section_asked_for_must_be_complete(self, dataset: Path, tmp_path: Path) -> None:
         split = write_split(tmp_path / "s.json", {"training": [OTHER, PATIENT], "test": [THIRD]})
         assert len(datalist(dataset, split, "training")) == 2
-        with pytest.raises(ValueError, match=f"1 patient not there: {THIRD}"):
+        with pytest.raises(ValueError, match=f"1 patient missing: {THIRD}"):
             datalist(dataset, split, "all")
 
     @pytest.mark.parametrize(
         ("sections", "problem"),
         [
-            ({"training": [PATIENT, OTHER, THIRD]}, f"1 patient not there: {THIRD}"),
-            ({"training": {PATIENT: 3, OTHER: 4}}, f"than the split says: {OTHER} \\(2 instead of 4\\)"),
-            ({"training": [PATIENT]}, f"1 patient there, but in no section of the split: {OTHER}"),
+            ({"training": [PATIENT, OTHER, THIRD]}, f"1 patient missing: {THIRD}"),
+            ({"training": {PATIENT: 3, OTHER: 4}}, f"than in the split: {OTHER} \\(2 instead of 4\\)"),
+            ({"training": [PATIENT]}, f"1 patient in no section of the split: {OTHER}"),
         ],
     )
     def test_a_folder_that_does_not_match_is_an_error_unless_allowed(
@@ -178,7 +178,7 @@ class TestDatalist:
         assert f"with {len(cases)} of {len(sections['training'])} patients" in caplog.text
 
     def test_datalist_lists_the_first_ten_of_many(self, dataset: Path) -> None:
-        with pytest.raises(ValueError, match=r"89 patients not there: (TCGA_\w+, ){9}TCGA_\w+ and 79 more"):
+        with pytest.raises(ValueError, match=r"89 patients missing: (TCGA_\w+, ){9}TCGA_\w+ and 79 more"):
             datalist(dataset, "published", "training")
 
     def test_datalist_refuses_a_section_of_which_nothing_is_there(self, dataset: Path) -> None:
@@ -210,7 +210,7 @@ class TestRealData:
         assert report.defects == []
         # A folder fetched from Kaggle holds the 15 published test patients, too.
         if report.total.patients == 95:
-            assert report.total == Counts(patients=95, slices=3576, tumour_slices=1253)
+            assert report.total == Counts(patients=95, slices=3576, tumor_slices=1253)
 
     def test_real_data_set_matches_every_shipped_split(self, real_dataset: Path) -> None:
         for name in SHIPPED_SPLITS:

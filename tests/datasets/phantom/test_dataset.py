@@ -16,7 +16,7 @@ from mri_seg.datasets.phantom import make_phantom, phantom_volume
 from mri_seg.datasets.phantom.__main__ import main
 from mri_seg.datasets.phantom.anatomy import load_head
 from mri_seg.datasets.phantom.dataset import patient_name, split_patients
-from mri_seg.datasets.phantom.volume import has_tumour
+from mri_seg.datasets.phantom.volume import has_tumor
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ class TestSplit:
             parts = split_patients(seed, patients)
             assert sorted(index for indices in parts.values() for index in indices) == list(range(patients))
             for indices in parts.values():
-                assert any(has_tumour(seed, index) for index in indices)
+                assert any(has_tumor(seed, index) for index in indices)
 
     @pytest.mark.parametrize(
         ("patients", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (12, [8, 2, 2]), (100, [70, 15, 15])]

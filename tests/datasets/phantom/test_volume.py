@@ -8,7 +8,7 @@ from phantom_parts import SMALL, needs_nilearn
 from scipy import ndimage
 
 from mri_seg.datasets.phantom import phantom_volume
-from mri_seg.datasets.phantom.volume import has_tumour
+from mri_seg.datasets.phantom.volume import has_tumor
 
 
 @needs_nilearn
@@ -70,33 +70,33 @@ class TestPicture:
     def test_tumour_outshines_its_surroundings_on_average(self):
         ratios = []
         for index in range(5):
-            image, mask = phantom_volume(11, index, slices=10, size=96, tumour=True)
+            image, mask = phantom_volume(11, index, slices=10, size=96, tumor=True)
             near = ndimage.binary_dilation(mask, np.ones((3, 3, 1)), iterations=4) & ~mask
             ratios.append(image[mask].mean() / image[near].mean())
         assert np.mean(ratios) > 1.2
 
     def test_tumour_is_a_plausible_part_of_the_head(self):
         for index in range(5):
-            mask = phantom_volume(11, index, size=64, tumour=True)[1]
+            mask = phantom_volume(11, index, size=64, tumor=True)[1]
             largest = mask.sum((0, 1)).max() * 4**2 / 100  # cm2
             assert 1 < largest < 100
             assert mask.any((0, 1)).mean() < 0.8
 
     def test_tumour_can_be_left_out(self):
-        assert not phantom_volume(11, 0, tumour=False, **SMALL)[1].any()
+        assert not phantom_volume(11, 0, tumor=False, **SMALL)[1].any()
 
 
 class TestHasTumour:
     @pytest.mark.parametrize("seed", range(5))
     def test_one_phantom_of_each_six_has_no_tumour(self, seed: int):
-        tumours = np.array([has_tumour(seed, index) for index in range(24)]).reshape(4, 6)
+        tumours = np.array([has_tumor(seed, index) for index in range(24)]).reshape(4, 6)
         assert (tumours.sum(1) == 5).all()
 
     @pytest.mark.parametrize("seed", range(5))
     def test_first_three_phantoms_have_a_tumour(self, seed: int):
-        assert all(has_tumour(seed, index) for index in range(3))
+        assert all(has_tumor(seed, index) for index in range(3))
 
     @needs_nilearn
-    def test_mask_agrees_with_has_tumour(self):
+    def test_mask_agrees_with_has_tumor(self):
         for index in range(6):
-            assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumour(4, index)
+            assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumor(4, index)
