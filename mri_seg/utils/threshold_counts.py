@@ -46,7 +46,7 @@ def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds:
     """
     probability, label = torch.as_tensor(probability), torch.as_tensor(label)
     thresholds = torch.linspace(0, 1, num_thresholds, device=probability.device)
-    level = torch.bucketize(probability.float().clamp(0, 1), thresholds, right=True) - 1
+    level = torch.bucketize(probability.float().clamp(0, 1).contiguous(), thresholds, right=True) - 1
     return level_counts(level, label, num_thresholds)
 
 
