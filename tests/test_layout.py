@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import pytest
+from monai.bundle.config_item import ComponentLocator
 
 import mri_seg
 from mri_seg.config.validation import RENAMED
@@ -122,6 +126,30 @@ class TestConfigs:
         assert {name.split(".")[0] for name in named} <= public
 
 
+class TestPublicFace:
+    def test_every_name_resolves(self) -> None:
+        assert [name for name in mri_seg.__all__ if getattr(mri_seg, name, None) is None] == []
+        assert set(mri_seg.__all__) <= set(dir(mri_seg))
+
+    def test_an_unknown_name_is_an_attribute_error(self) -> None:
+        with pytest.raises(AttributeError, match="no attribute 'HeadInferer'"):
+            _ = mri_seg.HeadInferer
+
+    @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+    def test_every_target_of_a_config_resolves(self, path: Path) -> None:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        targets = {value for key, value in _items(config) if key.endswith("_target_")}
+        monai = ComponentLocator()
+        assert [
+            name for name in targets if not (locate(name) if "." in name else monai.get_component_module_name(name))
+        ] == []
+
+    def test_is_imported_without_torch_and_monai(self) -> None:
+        code = "import sys, mri_seg; print(sorted({'torch', 'monai', 'numpy'} & sys.modules.keys()))"
+        found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "[]"
+
+
 class TestNames:
     @pytest.mark.parametrize("module", _modules())
     def test_names_given_up_are_defined_nowhere(self, module: str) -> None:
@@ -134,7 +162,7 @@ class TestNames:
     @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
     def test_keys_given_up_are_in_no_config(self, path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
-        assert set(_keys(config)) & GIVEN_UP == set()
+        assert {key for key, _ in _items(config)} & GIVEN_UP == set()
         assert config.keys() & RENAMED.keys() == set()
 
 
@@ -151,14 +179,13 @@ def _defined(tree: ast.AST) -> Iterator[tuple[str, bool]]:
             yield node.attr, True
 
 
-def _keys(part: Any) -> Iterator[str]:
+def _items(part: Any) -> Iterator[tuple[str, Any]]:
+    """Keys with their values, to any depth."""
     if isinstance(part, dict):
-        for key, value in part.items():
-            yield key
-            yield from _keys(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _keys(value)
+        yield from part.items()
+    if isinstance(part, (dict, list)):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from _items(value)
 
 
 def _texts(part: Any) -> Iterator[str]:

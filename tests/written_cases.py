@@ -47,7 +47,7 @@ def names(folder: Path) -> list[str]:
 
 
 def table(file: Path) -> dict[str, dict[str, str]]:
-    return {row["case"]: row for row in csv.DictReader(file.open(encoding="utf-8"))}
+    return {row["case"]: row for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines())}
 
 
 NIFTI = source(["in/head.nii.gz"], "volume")

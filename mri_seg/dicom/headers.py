@@ -266,7 +266,8 @@ def _name_syntax(data: Dataset) -> None:
     """If the file gives no transfer syntax and is not compressed, set the one with which it was read."""
     if data.file_meta.get("TransferSyntaxUID"):
         return
-    pixels = data.get_item("PixelData", keep_deferred=True) if "PixelData" in data else None
+    # As it was read: pydicom annotates what it gives as an element made of it.
+    pixels: Any = data.get_item("PixelData", keep_deferred=True) if "PixelData" in data else None
     if isinstance(pixels, RawDataElement) and pixels.length == 0xFFFFFFFF:
         return
     implicit, little = map(bool, data.original_encoding)

@@ -99,7 +99,7 @@ def decode_image(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> I
     if _is_deflated(data):
         data = read_dataset(path, PIXEL_TAGS)
     if "PixelData" not in data:
-        raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
+        raise ValueError(f"{path}: holds no pixels; perhaps it is truncated. Copy it again from its source.")
     count = frame_count(data)
     photometric = data.get("PhotometricInterpretation", "MONOCHROME2")
     if data.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -140,7 +140,7 @@ def _decode(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> np.nda
         raise
     except Exception as error:  # decoders raise errors of many kinds
         raise ValueError(
-            f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or cut short: "
+            f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or truncated: "
             "copy it again from its source, or leave it out."
         ) from error
 

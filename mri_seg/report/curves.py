@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mri_seg.evaluation.threshold_counts import level_counts, positives
 from mri_seg.report.archive import ArchivedCase
+from mri_seg.utils.threshold_counts import level_counts, positives
 
 __all__ = ["calibration", "precision_recall", "probability_counts"]
 

@@ -17,10 +17,10 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mri_seg.evaluation.threshold_counts import positives, voxel_counts
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.compat import SummaryHandler, network_of, state_of
 from mri_seg.utils.distributed import all_reduce_sum
+from mri_seg.utils.threshold_counts import positives, voxel_counts
 from mri_seg.visualize.overlays import (
     attention_overlay,
     contact_sheet,
@@ -211,7 +211,7 @@ def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
     """Turn counts of voxels into the rows that TensorBoard's precision-recall curves take.
 
     Args:
-        counts: ``(2, thresholds)`` as :py:func:`~mri_seg.evaluation.threshold_counts.voxel_counts` gives them,
+        counts: ``(2, thresholds)`` as :py:func:`~mri_seg.utils.threshold_counts.voxel_counts` gives them,
             added over cases.
 
     Returns:

@@ -41,7 +41,7 @@ class TestCopies:
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert str(tmp_path / "b" / "IM0000.dcm") in record.message
-        assert "among the 8 files of the series: 4;" in record.message
+        assert "Copies among the 8 files of the series: 4." in record.message
 
     def test_dicom_copies_make_one_case_that_is_read(self, tmp_path: Path) -> None:
         write_series(tmp_path / "a", IMAGE)

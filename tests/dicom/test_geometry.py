@@ -130,7 +130,7 @@ class TestPositionsThatOccurTwice:
     def test_name_what_the_frames_differ_in(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, names="a{}.dcm", series_uid="1.2", EchoTime=20)
         files += write_series(tmp_path, IMAGE, names="b{}.dcm", series_uid="1.2", EchoTime=100)
-        with pytest.raises(ValueError, match=r"same place as .*They differ in EchoTime \(20.*100.*of one EchoTime"):
+        with pytest.raises(ValueError, match=r"same position as .*They differ in EchoTime \(20.*100.*of one EchoTime"):
             order_frames(files)
 
     @pytest.mark.parametrize("timing", [{"echo_time": 30.0}, {"inversion_time": 900.0}])
@@ -140,7 +140,7 @@ class TestPositionsThatOccurTwice:
             write_multiframe(tmp_path / "b.dcm", IMAGE, series_uid="1.2", **timing),
         ]
         name = "EffectiveEchoTime" if "echo_time" in timing else "InversionTimes"
-        with pytest.raises(ValueError, match=rf"same place as .*They differ in {name} \(.* of one {name}"):
+        with pytest.raises(ValueError, match=rf"same position as .*They differ in {name} \(.* of one {name}"):
             order_frames(files)
 
     def test_positions_that_occur_twice_in_one_file_name_what_the_frames_differ_in(self, tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("value", [2, 255, 0.5, -1, np.nan])
     def test_seg_refuses_a_mask_that_is_not_binary(self, tmp_path: Path, files: list[Path], value: float) -> None:
-        with pytest.raises(ValueError, match="expected 0 and 1 alone"):
+        with pytest.raises(ValueError, match="expected only 0 and 1"):
             write(tmp_path / "seg.dcm", np.full(SHAPE, value), files)
 
     def test_seg_refuses_a_header_that_highdicom_cannot_copy(self, tmp_path: Path) -> None:

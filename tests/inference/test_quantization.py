@@ -29,7 +29,8 @@ class Volumes(list):
 @needs_nncf
 class TestInt8:
     @pytest.fixture(scope="class")
-    def checkpoint(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def checkpoint(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Weights with 8-bit ones beside them."""
         path = tmp_path_factory.mktemp("models") / "model.pt"
         torch.save(small_network().state_dict(), path)

@@ -273,7 +273,7 @@ BAD = [
         several(tiff("sizes_1.tif"), tiff("sizes_2.tif", slice_pixels(shape=(20, 24)))),
         r"sizes_2\.tif: shape is \(20, 24\), but \(32, 24\) in .*sizes_1\.tif",
     ),
-    Input("twice", several(tiff("twice_1.tif"), tiff("twice_01.tif"), tiff("twice_2.tif")), "slice 1 is also"),
+    Input("twice", several(tiff("twice_1.tif"), tiff("twice_01.tif"), tiff("twice_2.tif")), "has slice number 1, like"),
     Input(
         "reference",
         several(tiff("reference.tif"), tiff("reference_mask.tif", slice_pixels(shape=(16, 16)))),

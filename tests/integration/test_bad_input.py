@@ -85,7 +85,8 @@ class TestFilesOfAFolder:
     """All files in one folder and one run: each bad one is told, each other one is done."""
 
     @pytest.fixture(scope="class")
-    def run(self, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, dict], Path]:
+    @classmethod
+    def run(cls, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, dict], Path]:
         folder = tmp_path_factory.mktemp("files")
         for given in (*BAD, *ODD):
             (folder / "in" / given.id).mkdir(parents=True)

@@ -7,13 +7,15 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Callable
 from logging.config import fileConfig
 from pathlib import Path
 
 import absl.logging
 import pytest
-from command_line import ROOT, SMALL, bundle
-from monai.bundle import ConfigWorkflow
+import torch
+from command_line import ROOT, SMALL, Ended, bundle
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 import mri_seg
 
@@ -82,3 +84,26 @@ class TestQuantization:
         assert (checkpoint, slices, list(keep_float), seed) == ("runs/own.pt", 300, [], 0)
         assert len(volumes) == len(json.loads((phantom / "split.json").read_text())["training"])
         assert capsys.readouterr().out == f"8-bit weights are in {Path('runs/own.int8.xml')}\n"
+
+
+class TestInitialWeights:
+    @pytest.fixture
+    def train(self, phantom: Path, tmp_path: Path) -> Callable[[Path], Ended]:
+        own = {"dataset_dir": phantom, "split": phantom / "split.json", "output_dir": tmp_path / "run"}
+        size = {"epochs": 1, "slices_per_epoch": 4, "batch_size": 4, "spatial_size": "[64,64]", "roi_size": "[64,64]"}
+        small = {"network_def#channels": "[2,4]", "amp": "false"}
+        return lambda weights: bundle("training", "train.json", initial_weights=weights, **own, **size, **small)
+
+    def test_other_than_their_sum_says_are_refused(self, train: Callable[[Path], Ended], tmp_path: Path) -> None:
+        torch.save({}, tmp_path / "own.pt")
+        (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  own.pt\n")
+        ended = train(tmp_path / "own.pt")
+        assert ended.status == 1
+        assert f"error: {tmp_path / 'own.pt'}: its SHA-256 is " in ended.stderr
+
+    def test_of_another_size_of_network_are_refused(self, train: Callable[[Path], Ended], tmp_path: Path) -> None:
+        other = ConfigParser(json.loads((ROOT / "bundle" / "configs" / "train.json").read_text()))
+        torch.save(other.get_parsed_content("network_def").state_dict(), tmp_path / "own.pt")
+        ended = train(tmp_path / "own.pt")
+        assert ended.status == 1
+        assert f"error: {tmp_path / 'own.pt'}: is of another " in ended.stderr

@@ -125,8 +125,9 @@ class TestFormats:
     """One volume in every format the scanner or the archive may give, in one folder."""
 
     @pytest.fixture(scope="class")
+    @classmethod
     def found(
-        self, head: nib.Nifti1Image, tmp_path_factory: pytest.TempPathFactory
+        cls, head: nib.Nifti1Image, tmp_path_factory: pytest.TempPathFactory
     ) -> tuple[Path, dict[str, nib.Nifti1Image]]:
         folder = tmp_path_factory.mktemp("formats")
         values, affine = np.asarray(head.dataobj), head.affine
@@ -153,7 +154,7 @@ class TestFormats:
             assert dice(image.get_fdata(), expected.get_fdata()) > 0.999
 
     def test_formats_give_the_same_measurements(self, found: tuple[Path, dict]) -> None:
-        rows = list(csv.DictReader((found[0] / "out" / "measurements.csv").open()))
+        rows = list(csv.DictReader((found[0] / "out" / "measurements.csv").read_text(encoding="utf-8").splitlines()))
         assert len(rows) == 9
         for name in ("volume_ml", "largest_lesion_longest_diameter_mm", "largest_lesion_centroid_x_mm"):
             values = [float(row[name]) for row in rows]
@@ -184,7 +185,10 @@ class TestPlanes:
         nib.save(head, tmp_path / "in" / "axial.nii")
         with pytest.raises(SystemExit):
             infer(tmp_path / "in", tmp_path / "out")
-        rows = {row["case"]: row for row in csv.DictReader((tmp_path / "out" / "summary.csv").open())}
+        rows = {
+            row["case"]: row
+            for row in csv.DictReader((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines())
+        }
         assert rows["axial"]["status"] == "done"
         assert "sagittal slices 8.0 mm apart" in rows["sagittal"]["error"]
         assert "allow_non_axial" in rows["sagittal"]["error"]

@@ -250,7 +250,8 @@ def evaluation(phantom: Path, split: Path, folder: Path, checkpoint: Path) -> di
 
 class TestEvaluation:
     @pytest.fixture(scope="class")
-    def alone(self, phantom: Path, split: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def alone(cls, phantom: Path, split: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("alone")
         options = evaluation(phantom, split, folder, checkpoint)
         (folder / "log.txt").write_text(run(1, folder, "evaluation", "train.json", "evaluate.json", **options).text())
@@ -301,9 +302,10 @@ class TestInference:
         return {"dataset_dir": phantom, "checkpoint": checkpoint, "output_dir": folder, **TINY}
 
     @pytest.fixture(scope="class")
-    def alone(self, phantom: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def alone(cls, phantom: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("alone") / "out"
-        run(1, folder.parent, "inference", "inference.json", **self.options(phantom, folder, checkpoint))
+        run(1, folder.parent, "inference", "inference.json", **cls.options(phantom, folder, checkpoint))
         return folder
 
     def test_inference_of_several_processes_makes_every_result_once(
@@ -336,7 +338,11 @@ class TestInference:
         assert files(folder) == files(alone)
         assert (folder / "measurements.csv").read_bytes() == (alone / "measurements.csv").read_bytes()
         found, expected = (
-            [{**row, "status": ""} for row in csv.DictReader((f / "summary.csv").open())] for f in (folder, alone)
+            [
+                {**row, "status": ""}
+                for row in csv.DictReader((f / "summary.csv").read_text(encoding="utf-8").splitlines())
+            ]
+            for f in (folder, alone)
         )
         assert found == expected
 

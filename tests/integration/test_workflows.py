@@ -147,8 +147,8 @@ class TestEvaluation:
         )
         assert result.status == 0, result.stderr[-3000:]
         metrics = json.loads((tmp_path / "metrics.json").read_text())
-        patients = list(csv.DictReader((tmp_path / "patients.csv").open()))
-        slices = list(csv.DictReader((tmp_path / "slices.csv").open()))
+        patients = list(csv.DictReader((tmp_path / "patients.csv").read_text(encoding="utf-8").splitlines()))
+        slices = list(csv.DictReader((tmp_path / "slices.csv").read_text(encoding="utf-8").splitlines()))
         assert [row["case"] for row in patients] == sorted(json.loads((phantom / "split.json").read_text())[section])
         assert metrics["slices"] == len(slices)
         assert metrics["section"] == section

@@ -548,7 +548,7 @@ class TestRefuses:
         touch(tmp_path, "s_1.tif", "s_2.tif", twin, "other.nii")
         other, case = find_cases(tmp_path)
         assert "error" not in other
-        assert "slice 1 is also" in case["error"]
+        assert "has slice number 1, like" in case["error"]
         assert twin in case["error"]
         assert "s_1.tif" in case["error"]
 

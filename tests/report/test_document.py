@@ -234,7 +234,7 @@ class TestFindingTheFolder:
     def test_files_of_different_evaluations(self, tmp_path: Path) -> None:
         file = write_evaluation(tmp_path, [make_case("A", 1)]) / "slices.csv"
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-        with pytest.raises(ValueError, match=r"5 slices of A, patients.csv says 6"):
+        with pytest.raises(ValueError, match=r"5 slices of A, but patients.csv says 6"):
             write_report(tmp_path)
 
     def test_metrics_of_something_else(self, tmp_path: Path) -> None:
@@ -253,14 +253,14 @@ class TestSize:
         # Of the two patients outside the gallery, the one with fewer false pixels.
         assert re.search(r"keep this file small: TCGA_CS_0002_20000101\.", page.text)
         assert {link["href"][1:] for link in page.links()} <= set(page.ids())
-        assert page.source.count("Left out to keep this file small") == 1
+        assert page.source.count("left out to keep this file small") == 1
 
     def test_pictures_stay_when_no_viewer_fits(
         self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING):
             page = Page(write_report(folder, tmp_path / "small.html", largest_megabytes=0.01))
-        assert "more than 0.01 MB" in caplog.text
+        assert "more than the limit of 0.01 MB" in caplog.text
         assert "viewers of 5 of 5 patients" in page.text
         assert sum(tag == "img" for tag, _ in page.tags) == 3
 

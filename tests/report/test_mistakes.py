@@ -151,7 +151,7 @@ class TestFalseLesions:
         image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
         lesion, air = box((15, 19), (20, 24), (1, 3)), box((0, 12), (0, 32), (0, 5))
         image[lesion] = 130
-        image[air] = image.min()
+        image[air] = image[~air].min()
         dark = false_lesions(case(nothing(), lesion, image.copy()))
         image[air] = outside
         assert false_lesions(case(nothing(), lesion, image))[0]["brightness"] == dark[0]["brightness"]

@@ -83,8 +83,8 @@ class TestProgressBar:
         assert "/20]" in shown
 
     def test_progress_bar_writes_few_lines_where_steps_are_many(self, capsys: pytest.CaptureFixture) -> None:
-        trainer_with(ProgressBar(), steps=50).run()
-        assert capsys.readouterr().err.count("loss=") <= 10
+        trainer_with(ProgressBar(), steps=200).run()
+        assert capsys.readouterr().err.count("loss=") <= 50  # few even where a busy machine takes seconds
 
     def test_progress_bar_takes_options_of_the_bar_of_ignite(self, capsys: pytest.CaptureFixture) -> None:
         trainer_with(ProgressBar(desc="Learning", persist=False), steps=20).run()

@@ -51,7 +51,7 @@ class TestCasesWithoutTumour:
         dataset(*[{**case(0, 1), "case": f"P{n}"} for n in range(200)])
         (record,) = caplog.records
         assert record.levelname == "WARNING"
-        assert record.getMessage().startswith("200 of 200 cases")
+        assert record.getMessage().startswith("200 of 200 training cases")
         assert record.getMessage().endswith("P9 and 190 more.")
 
 

@@ -20,7 +20,6 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
-from mri_seg.evaluation.threshold_counts import voxel_counts
 from mri_seg.networks.attention_unet import AttentionUNet
 from mri_seg.training.tensorboard import (
     LAYOUT,
@@ -33,6 +32,7 @@ from mri_seg.training.tensorboard import (
     write_metrics,
 )
 from mri_seg.utils.colors import REFERENCE
+from mri_seg.utils.threshold_counts import voxel_counts
 
 GAP, LEGEND = 4, 18  # pixels between pictures, rows above them
 TAG = "validation/slices and attention of each gate"

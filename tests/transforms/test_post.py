@@ -46,7 +46,7 @@ class TestRemoveSmallLesions:
         assert left(mask_of(diagonal), 15) == 5
 
     def test_remove_small_lesions_does_not_depend_on_the_order_of_axes(self) -> None:
-        turn = Orientationd("pred", axcodes="SLA")
+        turn = Orientationd("pred", axcodes="SLA", labels=None)
         assert left(turn({"pred": mask_of(lesions())})["pred"], 12.01) == 27
 
     def test_an_empty_mask_stays_empty(self) -> None:
@@ -113,7 +113,7 @@ class TestFillHolesInSlices:
 
     @pytest.mark.parametrize("axcodes", ["RAS", "PLS", "SLA", "LIP", "ASR"])
     def test_slices_are_axial_in_any_orientation(self, axcodes: str) -> None:
-        turn, fill = Orientationd("pred", axcodes=axcodes), FillHolesInSlicesd("pred")
+        turn, fill = Orientationd("pred", axcodes=axcodes, labels=None), FillHolesInSlicesd("pred")
         turned_first = Compose([turn, fill])({"pred": mask_of(ring())})["pred"]
         filled_first = Compose([fill, turn])({"pred": mask_of(ring())})["pred"]
         assert torch.equal(turned_first.as_tensor(), filled_first.as_tensor())
@@ -143,7 +143,7 @@ class TestBoth:
         assert set(np.unique(result.numpy())) <= {0, 1}
 
     def test_post_transforms_keep_what_was_applied_before(self, transform: object) -> None:
-        mask = Orientationd("pred", axcodes="LPS")({"pred": mask_of(lesions())})
+        mask = Orientationd("pred", axcodes="LPS", labels=None)({"pred": mask_of(lesions())})
         assert transform(mask)["pred"].applied_operations == mask["pred"].applied_operations != []
 
     def test_post_transforms_need_their_keys_unless_told_otherwise(self, transform: object) -> None:

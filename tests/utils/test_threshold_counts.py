@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mri_seg.evaluation.threshold_counts import level_counts, positives, voxel_counts
+from mri_seg.utils.threshold_counts import level_counts, positives, voxel_counts
 
 
 class TestVoxelCounts:
