@@ -193,7 +193,7 @@ def _check_device(given: torch.device | str) -> None:
         except (RuntimeError, AssertionError) as error:
             why = f"PyTorch cannot use it here ({str(error).splitlines()[0]})"
     raise ValueError(
-        f"--device: {str(device)!r}, but {why}. Give --device cpu, or install a driver and PyTorch that support the GPU."
+        f"--device: {str(device)!r}, but {why}. Give --device cpu, or install a driver and PyTorch for the GPU."
     )
 
 

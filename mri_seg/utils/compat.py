@@ -223,7 +223,7 @@ def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
         averager: the handler.
 
     Raises:
-        ValueError: when it has none.
+        ValueError: when it has no schedule.
     """
     schedule = getattr(averager, "momentum_scheduler", None)
     if schedule is None:
@@ -232,9 +232,9 @@ def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
 
 
 def state_of(engine: Engine) -> Any:
-    """The state of an engine, to which handlers add what they like.
+    """The state of an engine, to which handlers may add attributes.
 
-    ignite annotates its batch and output as numbers, and knows nothing of what MONAI adds.
+    ignite annotates its batch and output as numbers, and does not know the attributes that MONAI adds.
 
     Args:
         engine: the engine.
@@ -246,20 +246,20 @@ def state_of(engine: Engine) -> Any:
 
 
 def set_steps(scheduler: LRScheduler, steps: int) -> None:
-    """Put a schedule of the learning rate where it is after some steps; the next one sets the rate.
+    """Set a learning rate schedule to a number of steps; the next step sets the rate.
 
-    ``step`` takes a number of steps for some schedules only, with a warning that this will go. The count of calls is
-    private, and without it the schedule warns that the optimizer has not made a step.
+    ``step`` accepts a number of steps only for some schedules, with a deprecation warning. The count of calls is
+    private; without it, the schedule warns that the optimizer has not made a step.
 
     Args:
         scheduler: the schedule.
-        steps: steps done.
+        steps: number of steps that are done.
     """
     scheduler.last_epoch, scheduler._step_count = steps, steps + 1
 
 
 def changes_of(weights: torch.Tensor) -> int:
-    """How often a tensor was changed in place; PyTorch counts it for autograd, and documents no name for it.
+    """Number of in-place changes of a tensor; PyTorch counts them for autograd, without a public name.
 
     Args:
         weights: a tensor made outside of inference mode.
@@ -268,32 +268,32 @@ def changes_of(weights: torch.Tensor) -> int:
 
 
 def first_to_count(name: str) -> bool:
-    """Whether this process is the first of all to call this for a name, whatever the others are doing.
+    """Whether this process is the first to call this function for a name, without waiting for the others.
 
-    Every public collective waits for the others; the store by which the processes have found each other does not.
+    Every public collective waits for all processes; the store with which the process group was set up does not.
 
     Args:
         name: what is counted.
 
     Raises:
-        RuntimeError: when the process that holds the store has gone.
+        RuntimeError: when the process that holds the store has ended.
     """
     return dist.distributed_c10d._get_default_store().add(name, 1) == 1
 
 
 def unsynced_buffers() -> dict[str, Any]:
-    """The argument of ``DistributedDataParallel`` that leaves a network's buffers alone: PyTorch 2.13 renamed it."""
+    """The argument of ``DistributedDataParallel`` that keeps it from synchronizing buffers; PyTorch 2.13 renamed it."""
     names = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
 
 
 def cpu_has_bfloat16(machine: str) -> bool:
-    """Whether the CPU multiplies bfloat16 natively; oneDNN also takes it where it is emulated, slower than float32.
+    """Whether the CPU has native bfloat16; oneDNN also emulates it, which is slower than float32.
 
-    PyTorch documents no such question for CPUs.
+    PyTorch has no public function for this on CPUs.
 
     Args:
-        machine: what ``platform.machine`` calls it.
+        machine: value of ``platform.machine()``.
     """
     if machine.lower() in ("aarch64", "arm64"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
