@@ -3,10 +3,10 @@
     python benchmarks/evaluation.py --json evaluation.json
 
 Masks are NIfTI files of 256 x 256 pixels and 20 to 60 slices. Labels are ellipsoids with a rough surface, predictions
-the same displaced and roughened anew; every fifth has specks far away as well, so that the box in which distances are
-computed is as large as the head. They go through `mri_seg.evaluation.writer.EvaluationWriter`, as in an evaluation with
-evaluate.json, without the network and the report. Times count reading the masks and writing metrics.json, patients.csv
-and slices.csv, after start-up.
+are the same, shifted and with another roughness. Every fifth prediction also has specks far away, so that the box for
+distances is as large as the head. They go through `mri_seg.evaluation.writer.EvaluationWriter`, as in an evaluation
+with evaluate.json, without the network and the report. Times count reading the masks and writing metrics.json,
+patients.csv and slices.csv, after start-up.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def evaluate(files: list[dict], out: Path, parts: measuring.Parts, load: Callable) -> dict[str, float]:
-    """Evaluate all patients; seconds by part."""
+    """Evaluate all patients, and return the seconds of each part."""
 
     def load_case(engine: Engine, case: dict) -> list[dict]:
         engine.state.batch = [case]  # as MONAI's evaluators part it
@@ -99,7 +99,7 @@ def write_masks(folder: Path, number: int) -> dict[str, str]:
 
 
 def roughness(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Smooth noise, changing over some 16 pixels and 4 slices."""
+    """Smooth noise that varies over about 16 pixels and 4 slices."""
     coarse = torch.from_numpy(rng.normal(0, 0.2, (1, 1, shape[0] // 16, shape[1] // 16, shape[2] // 4)))
     return torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()
 

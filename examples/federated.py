@@ -3,11 +3,11 @@
     python examples/federated.py data/kaggle_3m --hospitals FG HT --rounds 3
 
 Each institution of a data set with the structure of TCGA-LGG is a hospital: MONAI's ``MonaiAlgo`` with this bundle. All
-run in turn in one process. Every fourth patient of a hospital is kept for validation. In each round, all hospitals train
-from the common weights; the next common weights are the mean of theirs, weighted by their numbers of slices (McMahan et
-al. 2017, https://arxiv.org/abs/1602.05629). For comparison, each hospital also trains alone for the same time. At the
-end, a table shows the mean patient Dice of each model on the validation patients of each hospital. Further options are
-keys of the bundle's configs, such as ``--slices_per_epoch 320``.
+run in turn in one process. Every fourth patient of a hospital is kept for validation. In each round, all hospitals
+train from the common weights; the next common weights are the mean of theirs, weighted by their numbers of slices
+(McMahan et al. 2017, https://arxiv.org/abs/1602.05629). For comparison, each hospital also trains alone for the same
+time. At the end, a table shows the mean patient Dice of each model on the validation patients of each hospital. Further
+options are keys of the bundle's configs, such as ``--slices_per_epoch 320``.
 """
 
 from __future__ import annotations
