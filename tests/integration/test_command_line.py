@@ -106,4 +106,4 @@ class TestInitialWeights:
         torch.save(other.get_parsed_content("network_def").state_dict(), tmp_path / "own.pt")
         ended = train(tmp_path / "own.pt")
         assert ended.status == 1
-        assert f"error: {tmp_path / 'own.pt'}: is of another " in ended.stderr
+        assert f"error: {tmp_path / 'own.pt'}: belongs to " in ended.stderr

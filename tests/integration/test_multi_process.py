@@ -166,7 +166,7 @@ def stopped(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     ranks.processes[1].send(signal.SIGTERM)
     go_on.touch()
     assert ranks.wait() == [128 + signal.SIGTERM] * 2, ranks.text()[-5000:]
-    assert ranks.text().count("Stopped. The same command goes on") == 1
+    assert ranks.text().count("Stopped. Run the same command to resume") == 1
     return folder
 
 

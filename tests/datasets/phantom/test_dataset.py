@@ -141,7 +141,7 @@ class TestOverwriting:
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_phantom_never_writes_among_other_files(self, tmp_path: Path, overwrite: bool):
         (tmp_path / "TCGA_CS_4941_19960909").mkdir()
-        with pytest.raises(FileExistsError, match="found TCGA_CS_4941_19960909, which this command would not write"):
+        with pytest.raises(FileExistsError, match="found TCGA_CS_4941_19960909, which this command did not write"):
             make_phantom(tmp_path, patients=1, overwrite=overwrite, **SMALL)
         assert [path.name for path in tmp_path.iterdir()] == ["TCGA_CS_4941_19960909"]
 
