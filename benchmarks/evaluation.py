@@ -84,10 +84,10 @@ def write_masks(folder: Path, number: int) -> dict[str, str]:
     """Write label and prediction of a patient; gives their files and the name of the case."""
     rng = np.random.default_rng(number)
     shape = SIDE, SIDE, int(rng.integers(20, 61))
-    centre = np.array(shape) * rng.uniform(0.35, 0.65, 3)
+    center = np.array(shape) * rng.uniform(0.35, 0.65, 3)
     radii = [*rng.uniform(12, 45, 2), shape[2] * rng.uniform(0.1, 0.3)]
     axes = np.ogrid[tuple(slice(n) for n in shape)]
-    surface = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii)) + roughness(rng, shape)
+    surface = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, center, radii)) + roughness(rng, shape)
     masks = {"label": surface < 1, "pred": np.roll(surface, rng.integers(-3, 4, 2), (0, 1)) + roughness(rng, shape) < 1}
     if number % 5 == 0:
         masks["pred"][40:44, 40:44, 1] = masks["pred"][-44:-40, -44:-40, -2] = True

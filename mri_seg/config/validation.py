@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RENAMED",
+    "check_arguments",
     "check_renamed",
     "check_value",
     "check_values",
-    "check_words",
     "explain_expression",
     "references",
 ]
@@ -113,7 +113,7 @@ def check_value(key: str, value: Any) -> None:
         _check_device(value)
 
 
-def check_words(words: Sequence[str]) -> None:
+def check_arguments(words: Sequence[str]) -> None:
     """Refuse command-line arguments that the parser would cut at ``#``, which begins a comment in Python.
 
     Args:

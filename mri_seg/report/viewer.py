@@ -15,10 +15,10 @@ from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
-_ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
-_CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
+_ATTENTION_STEP = 4  # attention is smooth, so a quarter of the resolution is enough
+_CLASS_STEP = 32  # classes 0, 1, 2, ... become grey levels 0, 32, 64, ...: small changes by a browser do no harm
 _BOTH = len(KINDS) + 1
-_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
+_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that users can change window and level
 
 
 def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

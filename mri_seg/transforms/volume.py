@@ -43,8 +43,8 @@ def foreground_mask(
 
     Args:
         volume: intensities of any unit and shape.
-        threshold: where foreground begins, as a fraction of the way between the percentiles, 0 to 1.
-        percentiles: percentiles of the volume taken as its darkest and brightest value.
+        threshold: where the foreground begins between the two percentiles, 0 to 1.
+        percentiles: percentiles of the volume that count as its darkest and its brightest value.
 
     Returns:
         mask of the same shape, bool. Values that are not finite are outside; they count as air, as dark as the darkest

@@ -116,7 +116,7 @@ def first_to_fail() -> bool:
         return os.environ.get("RANK", "0") == "0"  # before the group is initialized, all fail with the same error
     try:
         return first_to_count("mri_seg/failed")
-    except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
+    except RuntimeError:  # rank 0 held the store, showed its error and is gone; under torchrun, torchrun holds it
         return is_main_process()
 
 
