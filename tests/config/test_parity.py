@@ -20,7 +20,7 @@ OWN = {
     "finalize": "what is done at the end",
     "run": "another list is run",
 }
-# Steps of preprocessing that one has alone; none of them changes the image.
+# Steps of preprocessing that one has alone, or switches off; none of them changes the image.
 STEPS = {
     "mri_seg.RequireImaged": "a data set has images",
     "mri_seg.RequireAxiald": "a data set was looked at",
