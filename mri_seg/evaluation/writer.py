@@ -279,7 +279,7 @@ def bootstrap_interval(
     Args:
         values: one or more arrays ``(patients,)``; a resample draws the same patients from each.
         statistic: takes these arrays, resampled, and the keyword ``axis`` along which patients lie, like ``np.mean``.
-        resamples: how often to resample.
+        resamples: number of resamples.
         seed: seed of the resampling.
 
     Returns:

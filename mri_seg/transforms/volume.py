@@ -39,7 +39,7 @@ _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standa
 def foreground_mask(
     volume: np.ndarray, *, threshold: float = 0.12, percentiles: tuple[float, float] = (0.5, 99.5)
 ) -> np.ndarray:
-    """Find the foreground of a volume: what is bright relative to the volume's own range.
+    """Find the foreground of a volume: voxels that are bright relative to the range of the volume.
 
     Args:
         volume: intensities of any unit and shape.

@@ -105,7 +105,7 @@ def is_main_process() -> bool:
 
 
 def print_on_main_process(*values: object) -> None:
-    """Print values as ``print`` does, on one of the processes alone."""
+    """Print values like ``print``, but only on rank 0."""
     if is_main_process():
         print(*values)
 
