@@ -16,7 +16,7 @@ def level_counts(level: torch.Tensor, label: torch.Tensor, num_levels: int) -> t
         num_levels: number of levels.
 
     Returns:
-        counts ``(2, num_levels)``, int64: row 0 counts the voxels that are healthy in the label, row 1 those with tumour.
+        counts ``(2, num_levels)``, int64: row 0 counts voxels that are healthy in the label, row 1 those with tumour.
 
     Raises:
         ValueError: when the shapes differ.
@@ -46,7 +46,7 @@ def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds:
     """
     probability, label = torch.as_tensor(probability), torch.as_tensor(label)
     thresholds = torch.linspace(0, 1, num_thresholds, device=probability.device)
-    level = torch.bucketize(probability.float().clamp(0, 1), thresholds, right=True) - 1
+    level = torch.bucketize(probability.float().clamp(0, 1).contiguous(), thresholds, right=True) - 1
     return level_counts(level, label, num_thresholds)
 
 

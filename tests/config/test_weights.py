@@ -100,7 +100,7 @@ class TestRefuses:
 
     def test_another_number_of_channels(self, weights: Path) -> None:
         other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
-        with pytest.raises(ValueError, match=r"0\.weight has the shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
+        with pytest.raises(ValueError, match=r"0\.weight has shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
             load(weights, other)
 
 

@@ -367,7 +367,7 @@ class TestBootstrapInterval:
         assert bootstrap_interval((np.full(5, 0.7),), np.median) == pytest.approx([0.7, 0.7])
 
     @pytest.mark.parametrize("number", [0, 1])
-    def test_needs_two_patients(self, number: int) -> None:
+    def test_bootstrap_interval_needs_two_patients(self, number: int) -> None:
         assert bootstrap_interval((np.ones(number),), np.mean) is None
 
     def test_bootstrap_interval_depends_on_the_seed_alone(self) -> None:
@@ -375,7 +375,7 @@ class TestBootstrapInterval:
         first, second, other = (bootstrap_interval((values,), np.mean, seed=seed) for seed in (0, 0, 1))
         assert first == second != other
 
-    def test_is_that_of_patients_drawn_with_replacement(self) -> None:
+    def test_bootstrap_interval_is_that_of_patients_drawn_with_replacement(self) -> None:
         values, weights = np.random.default_rng(1).random((2, 12))
         drawn = np.random.default_rng(5).integers(12, size=(300, 12))
         expected = np.percentile(values[drawn].sum(axis=1) / weights[drawn].sum(axis=1), (2.5, 97.5))

@@ -50,7 +50,7 @@ class TestOptions:
             "spacing",
         } <= found
 
-    def test_of_an_override_are_its_value(self) -> None:
+    def test_result_options_of_an_override_are_its_value(self) -> None:
         found = options_of(threshold=0.4, tta_flip="False", pixdim=(1, 1))
         assert (found["threshold"], found["tta_flip"], found["pixdim"]) == (0.4, False, [1, 1])
         assert json.loads(json.dumps(found)) == found

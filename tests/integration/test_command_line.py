@@ -55,12 +55,12 @@ def test_standard_error_outlives_a_log_set_up_while_it_is_another(monkeypatch: p
 
 
 class TestRenamedOptions:
-    def test_are_refused_with_their_new_name_before_anything_else(self) -> None:
+    def test_renamed_keys_are_refused_with_their_new_name_before_anything_else(self) -> None:
         ended = bundle("inference", "inference.json", dataset_dir="nowhere", smallest_lesion=800, tresholdd=1, **SMALL)
         assert ended.status == 1
         assert ended.stderr.startswith("error: `smallest_lesion` is now `min_lesion_volume`.\n")
 
-    def test_are_refused_in_training_and_evaluation_too(self) -> None:
+    def test_renamed_keys_are_refused_in_training_and_evaluation_too(self) -> None:
         for run_id, *names in (("training", "train.json"), ("evaluation", "train.json", "evaluate.json")):
             assert "error: `flip` is now `tta_flip`." in bundle(run_id, *names, flip="true").stderr
 
@@ -101,9 +101,11 @@ class TestInitialWeights:
         assert ended.status == 1
         assert f"error: {tmp_path / 'own.pt'}: its SHA-256 is " in ended.stderr
 
-    def test_of_another_size_of_network_are_refused(self, train: Callable[[Path], Ended], tmp_path: Path) -> None:
+    def test_initial_weights_of_another_size_of_network_are_refused(
+        self, train: Callable[[Path], Ended], tmp_path: Path
+    ) -> None:
         other = ConfigParser(json.loads((ROOT / "bundle" / "configs" / "train.json").read_text()))
         torch.save(other.get_parsed_content("network_def").state_dict(), tmp_path / "own.pt")
         ended = train(tmp_path / "own.pt")
         assert ended.status == 1
-        assert f"error: {tmp_path / 'own.pt'}: belongs to " in ended.stderr
+        assert f"error: {tmp_path / 'own.pt'}: belongs to a network of another " in ended.stderr

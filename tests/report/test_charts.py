@@ -156,12 +156,12 @@ class TestEveryChart:
 
 
 class TestTumourVolumes:
-    def test_are_in_ml_where_all_voxels_are_known(self) -> None:
+    def test_tumor_volumes_are_in_ml_where_all_voxels_are_known(self) -> None:
         volumes, unit = charts.tumor_volumes(PATIENTS[:2], {row["case"]: 5.0 for row in PATIENTS})
         assert unit == "mL"
         assert volumes[PATIENTS[1]["case"]] == (9.0, 5.0)
 
-    def test_are_in_voxels_where_one_is_not(self) -> None:
+    def test_tumor_volumes_are_in_voxels_where_one_is_not(self) -> None:
         volumes, unit = charts.tumor_volumes(PATIENTS, {PATIENTS[0]["case"]: 5.0, PATIENTS[1]["case"]: None})
         assert unit == "voxels"
         assert volumes[PATIENTS[0]["case"]] == (900.0, 1000.0)

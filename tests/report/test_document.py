@@ -147,7 +147,7 @@ class TestReport:
 
 
 class TestGroups:
-    def test_are_those_of_the_table(self, tmp_path: Path) -> None:
+    def test_groups_are_those_of_the_table(self, tmp_path: Path) -> None:
         page = Page(write_report(write_evaluation(tmp_path)))
         assert "CS: 2 patients" in page.source
         assert "DU: 3 patients" in page.source

@@ -147,7 +147,7 @@ class TestFalseLesions:
         assert found[0]["brightness"] == pytest.approx(3, abs=0.15)
 
     @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
-    def test_are_as_bright_in_a_skull_stripped_brain_as_in_dark_air(self, outside: float) -> None:
+    def test_false_lesions_are_as_bright_in_a_skull_stripped_brain_as_in_dark_air(self, outside: float) -> None:
         image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
         lesion, air = box((15, 19), (20, 24), (1, 3)), box((0, 12), (0, 32), (0, 5))
         image[lesion] = 130
@@ -156,7 +156,7 @@ class TestFalseLesions:
         image[air] = outside
         assert false_lesions(case(nothing(), lesion, image))[0]["brightness"] == dark[0]["brightness"]
 
-    def test_have_no_brightness_where_healthy_tissue_does_not_vary(self) -> None:
+    def test_false_lesions_have_no_brightness_where_healthy_tissue_does_not_vary(self) -> None:
         assert false_lesions(case(nothing(), box((2, 4), (2, 4), (0, 1))))[0]["brightness"] is None
 
     def test_false_lesions_are_none_where_prediction_overlaps_the_reference(self) -> None:

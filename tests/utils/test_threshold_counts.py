@@ -28,7 +28,7 @@ class TestPositives:
             assert int(true[threshold]) == int((pred & label).sum())
             assert int(false[threshold]) == int((pred & ~label).sum())
 
-    def test_of_cases_add_up(self) -> None:
+    def test_threshold_counts_of_cases_add_up(self) -> None:
         cases = [(torch.randint(0, 4, (50,)), torch.rand(50) > 0.5) for _ in range(2)]
         together = level_counts(*(torch.cat(parts) for parts in zip(*cases)), 4)
         assert torch.equal(together, sum(level_counts(*case, 4) for case in cases))

@@ -104,7 +104,7 @@ class TestGreyLevels:
         assert (np.diff(gray_levels(np.linspace(0, 1, 100)).astype(int)) >= 0).all()
 
     @pytest.mark.parametrize("value", [0, -4, 300])
-    def test_of_a_constant_volume_are_constant(self, value: int) -> None:
+    def test_gray_levels_of_a_constant_volume_are_constant(self, value: int) -> None:
         assert np.unique(gray_levels(np.full((4, 4, 2), value))).size == 1
 
     @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
@@ -119,7 +119,7 @@ class TestGreyLevels:
         assert np.unique(levels[:number]).tolist() == [level]
         np.testing.assert_array_equal(levels[number:], expected)
 
-    def test_of_no_finite_value_are_black(self) -> None:
+    def test_gray_levels_of_no_finite_value_are_black(self) -> None:
         assert not gray_levels(np.full((4, 4, 2), np.nan)).any()
 
 
