@@ -5,7 +5,7 @@
 Reads the cases, writes NIfTI masks and measurements, draws no pictures. Every run is a process of its own, so that its
 peak memory is its own; runtimes take turns. Slices a second count from the start of the evaluator, with what compiles
 then, to the last file; `in all` from the start of Python. Stages are timed in the process of the last repeat: reading
-and preparing run beside the network, so that they sum up to more than the time in all. 8-bit weights have to be there:
+and preparing run beside the network, so that they sum up to more than the time in all. 8-bit weights must exist:
 see quantize.json.
 """
 
@@ -105,7 +105,7 @@ def linked(cases: list[dict], folder: Path) -> Path:
 
 
 def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> dict:
-    """Segment all cases in a process of its own."""
+    """Segment all cases in a separate process."""
     return measuring.in_process(
         SEGMENT,
         config=ROOT / "bundle" / "configs" / "inference.json",

@@ -1,4 +1,4 @@
-r"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not trained on.
+r"""Try thresholds, mirroring, minimum lesion volumes and hole filling on patients that were not used for training.
 
     python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m --runs \
         institution/FG=runs/experiments/default/institution-FG-seed0/model_final.pt \

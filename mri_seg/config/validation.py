@@ -1,4 +1,4 @@
-"""Values of config keys as a command line gives them."""
+"""Check the values of config keys, which may come from a command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RENAMED",
+    "check_arguments",
     "check_renamed",
     "check_value",
     "check_values",
-    "check_words",
     "explain_expression",
     "references",
 ]
@@ -46,21 +46,21 @@ RENAMED = {
     "validated_network": "ema_network",
     "warmup_share": "warmup_fraction",
 }
-"""Names of options today by the names they had before."""
+"""Current names of renamed options, by their old names."""
 
 
 def check_renamed(config: Mapping[str, Any]) -> None:
-    """Refuse options by the names they had before, and references to them, such as those of an old config.
+    """Refuse renamed options under their old names, and references to them, such as in an old config.
 
     Args:
         config: a config before it is resolved, with the options in it.
 
     Raises:
-        ValueError: with the names of today.
+        ValueError: with the new names.
     """
     given = {*config, *references(config)}
-    if former := sorted(given & RENAMED.keys()):
-        raise ValueError("; ".join(f"`{name}` is now `{RENAMED[name]}`" for name in former) + ".")
+    if renamed := sorted(given & RENAMED.keys()):
+        raise ValueError("; ".join(f"`{name}` is now `{RENAMED[name]}`" for name in renamed) + ".")
 
 
 def references(part: Any) -> Iterator[str]:
@@ -76,7 +76,7 @@ def references(part: Any) -> Iterator[str]:
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse values of options that cannot work, before anything is read or written.
+    """Refuse invalid values of options before anything is read or written.
 
     Args:
         config: a config before it is resolved; values that are expressions are let through.
@@ -98,7 +98,7 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def check_value(key: str, value: Any) -> None:
-    """Refuse a value that an option cannot have, or a device that is not there.
+    """Refuse an invalid value of an option, or a device that does not exist.
 
     Args:
         key: name of the option; others than those of :py:data:`~mri_seg.config.options.RULES` may have any value.
@@ -113,8 +113,8 @@ def check_value(key: str, value: Any) -> None:
         _check_device(value)
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Refuse words of a command line of which its parser drops the end, because ``#`` begins a comment in Python.
+def check_arguments(words: Sequence[str]) -> None:
+    """Refuse command-line arguments that the parser would cut at ``#``, which begins a comment in Python.
 
     Args:
         words: the command line, such as ``["--dataset_dir", "patient#2"]``.
@@ -129,13 +129,12 @@ def check_words(words: Sequence[str]) -> None:
         if str(value).count("#") < word.count("#"):
             instead = f"./{word}" if RULES.get(key) is PATH else "\"'" + word + "'\""
             raise ValueError(
-                f"--{key}: {word!r} would be read as {value!r}, because what follows a # is taken for a comment. "
-                f"Write {instead}"
+                f"--{key}: {word!r} would be read as {value!r}, because # begins a comment. Write {instead}"
             )
 
 
 def explain_expression(key: str, value: str, error: Exception) -> ValueError:
-    """The error of an option whose text was taken for a Python expression that fails, perhaps because it is a path.
+    """Make the error for an option whose text was taken as a Python expression and failed, though it may be a path.
 
     Args:
         key: name of the option.
@@ -143,13 +142,13 @@ def explain_expression(key: str, value: str, error: Exception) -> ValueError:
         error: what the expression raised.
     """
     return ValueError(
-        f"--{key}: {value!r} begins with $, so that it is taken for a Python expression, which fails ({error}). "
-        f"Write ./{value} for a file or folder of that name, or leave the quotes out if it is a shell variable."
+        f"--{key}: {value!r} begins with $, so it is taken as a Python expression, which fails ({error}). "
+        f"Write ./{value} for a file or folder of that name, or remove the quotes if it is a shell variable."
     )
 
 
 def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Options of a command line with their words: ``--key word`` and ``--key=word``."""
+    """Yield the options of a command line with their values: ``--key value`` and ``--key=value``."""
     for word, after in zip(words, [*words[1:], ""]):
         if option := _OPTION.fullmatch(word):
             yield option[1].replace("-", "_"), after if option[2] is None else option[2]
@@ -168,11 +167,11 @@ def _followed(key: str, config: Mapping[str, Any]) -> Any:
             break
         if reference[1] not in config:
             raise ValueError(
-                f"--{key}: {value!r} begins with @, so that it is taken for a key of the config, which has none "
-                f"of that name. Write ./{value} for a file or folder of that name."
+                f"--{key}: {value!r} begins with @, so it is taken as a reference to a config key, but there is no "
+                f"such key. Write ./{value} for a file or folder of that name."
             )
         if reference[0][1:] != reference[1]:
-            return f"${value}"  # a part of that key, known once it is evaluated
+            return f"${value}"  # a part of that key, which is known only after evaluation
         value = config[reference[1]]
     return value
 
@@ -194,7 +193,7 @@ def _check_device(given: torch.device | str) -> None:
         except (RuntimeError, AssertionError) as error:
             why = f"PyTorch cannot use it here ({str(error).splitlines()[0]})"
     raise ValueError(
-        f"--device: {str(device)!r}, but {why}. Give --device cpu, or install a driver and a PyTorch that know the GPU."
+        f"--device: {str(device)!r}, but {why}. Give --device cpu, or install a driver and PyTorch for the GPU."
     )
 
 

@@ -23,10 +23,10 @@ from mri_seg.config.errors import check_keys, one_line_errors
 from mri_seg.config.options import RULES
 from mri_seg.config.provenance import evaluated_config, evaluated_parser
 from mri_seg.config.validation import (
+    check_arguments,
     check_renamed,
     check_value,
     check_values,
-    check_words,
     explain_expression,
 )
 from mri_seg.utils.compat import become, called_from, caller_of
@@ -92,7 +92,7 @@ def check_options() -> None:
     if parser not in _checked:
         check_renamed(config)
         if _from_command_line():
-            check_words(sys.argv[1:])
+            check_arguments(sys.argv[1:])
         check_keys(config, known=_shipped())
         _checked.add(parser)
     check_values(config)

@@ -67,7 +67,7 @@ def without_copies(members: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, 
 
 
 def _difference(first: Path, second: Path) -> str:
-    """What two images differ in; empty where nothing."""
+    """Name the first difference between two images; empty if there is none."""
     if filecmp.cmp(first, second, shallow=False):
         return ""
     headers = [read_header(path, _TAGS) for path in (first, second)]

@@ -214,7 +214,7 @@ def _stop(pixels: bool, first_frame: bool) -> Callable[[BaseTag, str | None, int
 
 
 def _read_first_frame(file: BinaryIO, data: Dataset) -> None:
-    """Read the first item of the functional groups of frames, before which the file stands if it has any."""
+    """Read the first item of the frames' functional groups; the file is positioned before them, if it has any."""
     implicit, little = map(bool, data.original_encoding)
     head = file.read(8 if implicit else 12)
     if len(head) < 8 or struct.unpack("<HH" if little else ">HH", head[:4]) != (_PER_FRAME.group, _PER_FRAME.element):

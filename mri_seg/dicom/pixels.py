@@ -18,7 +18,7 @@ from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codes
 
 __all__ = ["PIXEL_TAGS", "Image", "decode_image", "read_values", "without_deflated_pixels"]
 
-_BY_PYDICOM = (  # uncompressed, or simple enough for pydicom to decode by itself
+_BY_PYDICOM = (  # uncompressed, or decoded by pydicom without other libraries
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
     uid.DeflatedExplicitVRLittleEndian,
@@ -57,7 +57,7 @@ PIXEL_TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-"""What to read of a file for :func:`decode_image`."""
+"""Attributes that :func:`decode_image` needs."""
 
 
 class Image(NamedTuple):
@@ -69,11 +69,11 @@ class Image(NamedTuple):
 
 
 def read_values(path: Path) -> np.ndarray:
-    """Read the values of an image after rescaling, ``(frames, H, W)``, as its file has them.
+    """Read the values of an image after rescaling, ``(frames, H, W)``, without inversion.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it cannot be read or decoded, or declares more than MAX_VOXELS.
+        FileNotFoundError: when the file does not exist.
+        ValueError: when the file cannot be read or decoded, or declares more than ``MAX_VOXELS``.
     """
     data = read_dataset(path, PIXEL_TAGS)
     size = [int(number_of(data, keyword) or 0) for keyword in ("Rows", "Columns")]
@@ -89,23 +89,24 @@ def decode_image(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> I
 
     Args:
         path: the file.
-        data: what was read of it: :py:data:`PIXEL_TAGS` and more.
-        scratch: folder for files in between.
-        max_voxels: voxels it may have, by what its compressed frames say.
+        data: its attributes, at least :py:data:`PIXEL_TAGS`.
+        scratch: folder for temporary files.
+        max_voxels: maximum number of voxels that its compressed frames may declare.
 
     Raises:
-        ValueError: when it holds no pixels, is in colour, damaged, or compressed in a way that cannot be decoded.
+        ValueError: when the image holds no pixels, is in color, is damaged, or has a compression that cannot be
+            decoded.
     """
     if _is_deflated(data):
         data = read_dataset(path, PIXEL_TAGS)
     if "PixelData" not in data:
-        raise ValueError(f"{path}: holds no pixels; perhaps it is truncated. Copy it again from its source.")
+        raise ValueError(f"{path}: holds no pixels and may be truncated. Copy it again from its source.")
     count = frame_count(data)
     photometric = data.get("PhotometricInterpretation", "MONOCHROME2")
     if data.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
-            f"{path}: is a colour image ({photometric}), expected grey values. Give the original MR series, not a "
-            "screenshot or a colour map."
+            f"{path}: is a color image ({photometric}), expected gray values. Give the original MR series, not a "
+            "screenshot or a color map."
         )
     return Image(
         _decode(path, data, scratch, max_voxels),
@@ -126,8 +127,8 @@ def _decode(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> np.nda
     if syntax not in _BY_PYDICOM + _BY_GDCM:
         raise ValueError(
             f"{path}: pixels are stored as {syntax.name if syntax else 'unknown'} (TransferSyntaxUID {syntax}), which "
-            "cannot be decoded. Convert the file to Explicit VR Little Endian, for instance with `gdcmconv --raw` or "
-            "in the archive it comes from."
+            "cannot be decoded. Convert the file to Explicit VR Little Endian, for example with `gdcmconv --raw` or "
+            "in your PACS."
         )
     try:
         if syntax in _BY_PYDICOM:
@@ -146,12 +147,12 @@ def _decode(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> np.nda
 
 
 def _frames(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Stored values as frames ``(frames, H, W)``, without what is not a value."""
+    """Stored values as frames ``(frames, H, W)``, with the unused bits cleared."""
     return _clear_unused_bits(stored.reshape(frame_count(data), data.Rows, data.Columns), data)
 
 
 def _decompress(data: Dataset, scratch: Path) -> np.ndarray:
-    """Decode with GDCM. It gets the pixels alone, because it would apply some rescales and inversions by itself."""
+    """Decode with GDCM. It gets only the pixels, because it would apply some rescaling and inversion by itself."""
     import itk  # takes seconds to load
 
     bare = Dataset()
@@ -169,9 +170,9 @@ def _decompress(data: Dataset, scratch: Path) -> np.ndarray:
 
 
 def _clear_unused_bits(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Fill the bits above BitsStored with the sign, or with 0: old files keep overlays there.
+    """Fill the bits above BitsStored with the sign bit or 0, since old files store overlays there.
 
-    pydicom does so for what it decodes itself (``correct_unused_bits``), GDCM does not.
+    pydicom does so for the images that it decodes (``correct_unused_bits``); GDCM does not.
     """
     unused = stored.dtype.itemsize * 8 - int(data.get("BitsStored", stored.dtype.itemsize * 8))
     if unused <= 0 or data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
@@ -180,12 +181,12 @@ def _clear_unused_bits(stored: np.ndarray, data: Dataset) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    """Last line of an error; ITK puts the place in its source before it, and the address of an object."""
+    """Last line of an error, without the location in ITK's source and the address of an object before it."""
     return re.sub(r"^ITK ERROR: \w+\(\w+\): ", "", str(error).strip().rpartition("\n")[2])
 
 
 def without_deflated_pixels(data: Dataset) -> Dataset:
-    """Let go of pixels that had to be read with the header, so that those of a whole series are not held at once."""
+    """Drop pixels that had to be read with the header, so that memory does not hold those of a whole series."""
     if _is_deflated(data):
         data.pop("PixelData", None)
     return data

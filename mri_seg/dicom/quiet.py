@@ -53,6 +53,6 @@ def quiet_pydicom() -> Iterator[None]:
         yield
     finally:
         _LOGGER.removeFilter(log_filter)
-        with contextlib.suppress(ValueError):  # another thread may have put its own filters back meanwhile
+        with contextlib.suppress(ValueError):  # another thread may have restored its own filters meanwhile
             warnings.filters.remove(entry)  # type: ignore[attr-defined]  # likewise
         _quiet.reset(token)

@@ -79,7 +79,7 @@ class DICOMReader(ImageReader):
         headers = {file: without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
         grid = arrange_frames(headers, limit)
         paths = dict.fromkeys(frame.path for frame in grid.frames)
-        with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
+        with tempfile.TemporaryDirectory() as scratch:  # one for all, since making a folder takes longer than an image
             images = {path: decode_image(path, headers.pop(path), Path(scratch), limit.largest) for path in paths}
         return _Stack(_volume(grid, images), grid)
 

@@ -28,7 +28,7 @@ from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
-_HAUSDORFF_SHARE = 0.95  # fraction of a surface that lies within HD95
+_HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -87,10 +87,10 @@ class EvaluationWriter:
             self.patients.append({**row, "group": group})
 
     def _write(self, engine: Engine) -> None:
-        shares = all_gather_object((self.patients, self.slices))
+        gathered = all_gather_object((self.patients, self.slices))
         if not is_main_process():
             return
-        self.patients, self.slices = ([row for share in shares for row in share[n]] for n in (0, 1))
+        self.patients, self.slices = ([row for part in gathered for row in part[n]] for n in (0, 1))
         summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
@@ -197,8 +197,8 @@ def surface_scores(
     ):
         distances, order = torch.as_tensor(get_surface_distance(surface, other, spacing=spacing)).sort()
         areas = areas[surface][order].double()
-        shares = areas.cumsum(0) / areas.sum()
-        hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
+        fractions = areas.cumsum(0) / areas.sum()
+        hd95 = max(hd95, float(distances[(fractions < _HAUSDORFF_FRACTION).sum().clamp(max=len(distances) - 1)]))
         agreeing += float(areas[distances <= tolerance].sum())
         area += float(areas.sum())
     return hd95, agreeing / area
@@ -274,12 +274,12 @@ def summarize(
 def bootstrap_interval(
     values: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], *, resamples: int = 2000, seed: int = 0
 ) -> list[float] | None:
-    """95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
+    """Compute the 95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
 
     Args:
         values: one or more arrays ``(patients,)``; a resample draws the same patients from each.
         statistic: takes these arrays, resampled, and the keyword ``axis`` along which patients lie, like ``np.mean``.
-        resamples: how often to resample.
+        resamples: number of resamples.
         seed: seed of the resampling.
 
     Returns:
@@ -332,7 +332,7 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 
 def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
-    """Distance of rows, columns and slices with its unit: mm if all three are known."""
+    """Distance between rows, columns and slices, with its unit: mm if all three are known, otherwise pixels."""
     known = ("spacing_known", "slice_spacing_known")
     if isinstance(volume, MetaTensor) and all(bool(volume.meta.get(key, True)) for key in known):
         return affine_to_spacing(volume.affine).tolist(), "mm"

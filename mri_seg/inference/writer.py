@@ -248,9 +248,9 @@ class CaseWriter:
 
     def _gather(self) -> None:
         """Gather the rows and counts of all processes on rank 0."""
-        shares = all_gather_object((self.rows, self.counts))
-        self.rows = {case: row for rows, _ in shares for case, row in rows.items()} if is_main_process() else {}
-        self.counts = sum((counts for _, counts in shares), Counter()) if is_main_process() else Counter()
+        gathered = all_gather_object((self.rows, self.counts))
+        self.rows = {case: row for rows, _ in gathered for case, row in rows.items()} if is_main_process() else {}
+        self.counts = sum((counts for _, counts in gathered), Counter()) if is_main_process() else Counter()
 
     def _start(self) -> None:
         if self.before_run is not None:

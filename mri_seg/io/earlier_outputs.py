@@ -56,5 +56,5 @@ def _begins(file: Path, text: str) -> bool:
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as stream:
             return stream.read(len(text)) == text
-    except OSError:  # no such file, or it may not be read
+    except OSError:  # the file does not exist or cannot be read
         return False

@@ -114,7 +114,7 @@ class LoadVolumed(MapTransform):
             _check_size(files, SizeLimit(self.max_voxels))
             other = next(other for other in self.other_readers if other.verify_suffix(files))
             volume = self._loader(files, other)
-            # MONAI puts another affine in place of one with NaN, so look at the file's own.
+            # MONAI replaces an affine that has NaN, so check the one in the file.
             affine = load_image(files[0]).affine if isinstance(other, VolumeReader) else volume.affine.numpy()
         except TooLargeError:
             raise
@@ -138,7 +138,7 @@ class LoadVolumed(MapTransform):
         if count <= 1:
             return volume
         if is_label:
-            raise ValueError(f"{file}: holds {count} volumes, expected one label. Write the label as one volume.")
+            raise ValueError(f"{file}: holds {count} volumes, expected one label. Save the label as one volume.")
         if index is None:
             raise ValueError(
                 f"{file}: holds {count} volumes, expected one. Say which is FLAIR with `--volume`, 0 to {count - 1}."
@@ -146,7 +146,7 @@ class LoadVolumed(MapTransform):
         if not isinstance(index, int):
             raise ValueError(f"--volume: {index!r}, expected a whole number, 0 to {count - 1}.")
         if not 0 <= index < count:
-            raise ValueError(f"{file}: holds {count} volumes, so `--volume` goes from 0 to {count - 1}, not {index}.")
+            raise ValueError(f"{file}: holds {count} volumes, so `--volume` must be 0 to {count - 1}, got {index}.")
         return as_meta_tensor(volume[[index]])
 
 

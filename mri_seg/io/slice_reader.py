@@ -253,7 +253,7 @@ def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
 
 
 def _next_page(tiff: tifffile.TiffFile) -> int:
-    """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
+    """Offset of the page after the last one read: 0 in an intact file; tifffile stops where a file is truncated."""
     place = tiff.pages.next_page_offset
     if place is None:
         raise ValueError("it does not say where its pages end")

@@ -22,7 +22,7 @@ _EQUAL = 1e-9  # relative difference below which two lengths are the same
 _MOST_POINTS = 1000  # maximum number of border points: all pairs of them are tried as ends of a diameter
 
 
-_SHARES = tuple(n / parts for parts in (2, 4, 8, 16) for n in range(1, parts, 2))
+_FRACTIONS = tuple(n / parts for parts in (2, 4, 8, 16) for n in range(1, parts, 2))
 """Positions along a segment as fractions of its length, exact in binary so that points on a border stay on it."""
 
 
@@ -59,14 +59,13 @@ class _Part(NamedTuple):
 def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diameters:
     """Find the longest diameter of a lesion in a slice and the longest segment perpendicular to it.
 
-    Both lie wholly inside the lesion, so that they never cross a hole or the outside between two of its arms, and end
-    on its border. The longest diameter joins two midpoints of pixel edges between inside and outside, so a row of n
-    pixels is n pixels long. The perpendicular passes through such a midpoint and ends where it leaves the lesion; the
-    angle is right exactly, in mm, and the two need not cross. Should it be the longer of the two, they change names.
-    Pixels that touch only at a corner belong to different parts; the part with the largest product counts, and of
-    equally long diameters the one with the longer perpendicular. Of ragged parts with more than a thousand border
-    points only some are tried as ends. (scikit-image's ``feret_diameter_max`` lets the longest diameter cross holes and
-    the outside, and gives no perpendicular.)
+    Both lie entirely inside the lesion and end on its border, so they never cross a hole or the outside between two
+    arms. The longest diameter joins the midpoints of two pixel edges on the border, so a row of n pixels is n pixels
+    long. The perpendicular passes through such a midpoint and ends where it leaves the lesion. The angle is exactly
+    right in mm, and the two segments need not cross. If the perpendicular is the longer one, the two are swapped.
+    Pixels that touch only at a corner belong to different parts. The part with the largest product is reported; if
+    several diameters are equally long, the one with the longer perpendicular is. If a ragged part has more than a
+    thousand border points, only some of them are tried as ends.
 
     Lengths are a little too long on average, because the search prefers ends that were rounded up to whole pixels: the
     longest diameter by 0.4 to 0.9 pixels for discs with a radius of 2 to 30 pixels, and by 0 to 0.4 pixels for ellipses
@@ -216,9 +215,9 @@ def _in_closed(closed: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _may_stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Reject most of the segments that leave the part, by testing a few points of each."""
     kept = np.ones(len(starts), dtype=bool)
-    for share in _SHARES:
+    for fraction in _FRACTIONS:
         left = np.flatnonzero(kept)
-        kept[left] = _in_closed(closed, starts[left] + 0.5 + share * (ends[left] - starts[left]))
+        kept[left] = _in_closed(closed, starts[left] + 0.5 + fraction * (ends[left] - starts[left]))
     return kept
 
 
@@ -233,12 +232,12 @@ def _stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
         low, high = np.minimum(start, start + length), np.maximum(start, start + length)
         lines = np.ceil(low)[:, None] + np.arange(int((high - low).max(initial=0)) + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = (lines - start[:, None]) / length[:, None]
-        cuts.append(np.where((share > 0) & (share < 1), share, 1.0))
+            fraction = (lines - start[:, None]) / length[:, None]
+        cuts.append(np.where((fraction > 0) & (fraction < 1), fraction, 1.0))
     cut = np.sort(np.concatenate(cuts, axis=1), axis=1)
     middle = (cut[:, 1:] + cut[:, :-1]) / 2
     pieces = starts[:, None] + middle[..., None] * run[:, None]
-    empty = np.diff(cut, axis=1) < _EQUAL  # where a corner is met, two lines are crossed at once
+    empty = np.diff(cut, axis=1) < _EQUAL  # at a corner, a segment crosses two lines at once
     return np.asarray((_in_closed(closed, pieces) | empty).all(axis=1))
 
 
@@ -263,8 +262,8 @@ def _longest_perpendicular(
     met = stop - first  # number of lines that cross an edge; a line through its far end counts for the next edge
     edge = np.repeat(np.arange(len(edges)), met)
     number = np.arange(met.sum()) + np.repeat(first - np.cumsum(met) + met, met)
-    share = (line[number] - place[edge, 0]) / (place[edge, 1] - place[edge, 0])
-    crossing = height[edge, 0] + share * (height[edge, 1] - height[edge, 0])
+    fraction = (line[number] - place[edge, 0]) / (place[edge, 1] - place[edge, 0])
+    crossing = height[edge, 0] + fraction * (height[edge, 1] - height[edge, 0])
     order = np.lexsort((crossing, number))
     inside = crossing[order].reshape(-1, 2)
     line = line[number[order][::2]]

@@ -206,7 +206,7 @@ def _check(mask: np.ndarray, affine: np.ndarray, probability: np.ndarray | None)
 
 
 def _to_axial(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a volume to axial orientation; also the affine from its voxels to those of the volume given."""
+    """Turn a volume to axial orientation; also return the affine from its new voxels to those of the input volume."""
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(AXIAL)))
     return apply_orientation(volume, turn), inv_ornt_aff(turn, volume.shape)
 
@@ -221,12 +221,12 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _certainty(mask: np.ndarray, probability: np.ndarray | None) -> dict[str, float | None]:
-    mean = share = None
+    mean = uncertain = None
     if probability is not None:
         probability = np.asarray(probability)
         foreground = probability[mask]
         mean = float(foreground.mean(dtype=np.float64)) if foreground.size else None
         lower, upper = UNCERTAIN
         possible = probability[probability >= lower]
-        share = float((possible < upper).mean()) if possible.size else None
-    return {"mean_foreground_probability": mean, "uncertain_share": share}
+        uncertain = float((possible < upper).mean()) if possible.size else None
+    return {"mean_foreground_probability": mean, "uncertain_share": uncertain}

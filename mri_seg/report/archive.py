@@ -187,7 +187,7 @@ def load_case(path: PathLike | str) -> ArchivedCase:
 
 
 def _shown(volume: MetaTensor) -> np.ndarray:
-    """Volume ``(1, H, W, D)`` as it is shown ``(H, W, D)``."""
+    """Turn a volume ``(1, H, W, D)`` to the orientation in which it is shown ``(H, W, D)``."""
     return Orientation(axcodes=AXIAL, labels=None)(volume).detach().cpu().numpy()[0]
 
 

@@ -88,7 +88,7 @@ _LOG_TICKS = (1.0, 2.0, 5.0)
 
 
 def tumor_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
-    """Volumes of reference and prediction, in mL where the size of every patient's voxels is known, else in voxels.
+    """Volumes of reference and prediction: in mL if every patient's voxel size is known, otherwise in voxels.
 
     Args:
         patients: rows of ``patients.csv`` with ``case``, ``label_voxels`` and ``pred_voxels``.
@@ -215,7 +215,7 @@ def precision_recall_curve(counts: np.ndarray, *, threshold: float = 0.5) -> str
         text = f"threshold {threshold:g}: precision {precision[chosen]:.3f}, recall {recall[chosen]:.3f}"
         axes.plot([recall[chosen]], [precision[chosen]], "o", color=_RED, markersize=8, label=text, gid="chosen")
         for axis, name in ((axes.xaxis, "recall"), (axes.yaxis, "precision")):
-            _share_axis(axis)
+            _fraction_axis(axis)
             axis.set_label_text(f"{name} of voxels")
         _legend_above(axes)
         tips["chosen"] = (None, text)
@@ -241,7 +241,7 @@ def calibration_curve(calibration: Mapping[str, Any]) -> str | None:
             _point(axes, tips, None, row["probability"], row["observed"], text)
         axes.plot([], [], "o-", color=_BLUE, markersize=6, label=_calibration_errors(calibration))
         for axis, name in ((axes.xaxis, "mean probability of the bin"), (axes.yaxis, "observed fraction of tumour")):
-            _share_axis(axis)
+            _fraction_axis(axis)
             axis.set_label_text(name)
         _legend_above(axes)
         described = f"{_calibration_errors(calibration)} (p: probability)"
@@ -263,7 +263,7 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
         for place, (kind, words) in enumerate(KINDS.items()):
             color = _BLUE if kind.endswith("missed") else _RED
             axes.barh(place + 0.15, pixels[kind], height=0.42, color=color, gid=f"kind-{kind}")
-            # Above its bar, words need no margin, which on a phone would take half the width.
+            # The label is above its bar: beside it, it would take half the width of a phone.
             axes.text(0, place - 0.13, f" {words}: {texts[kind]}", va="bottom", ha="left", fontsize=10)
         for label, color in (("missed tumour", _BLUE), ("false tumour", _RED)):
             axes.barh([0], [0], color=color, label=label)
@@ -476,7 +476,7 @@ def _dice_axis(axis: Any, values: Sequence[float]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _share_axis(axis: Any) -> None:
+def _fraction_axis(axis: Any) -> None:
     axis.axes.set(**{f"{axis.axis_name}lim": (-0.02, 1.02)})
     axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "0.2", "0.4", "0.6", "0.8", "1"])
 

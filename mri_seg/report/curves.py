@@ -58,10 +58,10 @@ def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 def calibration(counts: np.ndarray, bins: int = 10, *, floor: float = 0.05) -> dict[str, Any]:
     """Compare the probability with the observed fraction of tumour, in bins of equal width.
 
-    The expected calibration error is the mean over voxels of the difference between the mean probability of their bin
-    and the share of tumour in it (Guo, Pleiss, Sun and Weinberger, ICML 2017). Nearly all voxels of a volume are air
-    or plainly healthy, with a probability near 0, and make that error small whatever the rest is like. So it is
-    reported twice: over all voxels, and over those of probability ``floor`` or more alone. (MONAI's
+    The expected calibration error is the difference between the mean probability of a bin and the fraction of tumour
+    in it, averaged over voxels (Guo, Pleiss, Sun and Weinberger, ICML 2017). Nearly all voxels of a volume are air or
+    clearly healthy, with a probability near 0. They make the error small, whatever the other voxels are like. So the
+    error is reported twice: over all voxels, and only over voxels with a probability of at least ``floor``. (MONAI's
     ``CalibrationErrorMetric`` takes volumes; counts add up over cases that do not fit into memory together.)
 
     Args:

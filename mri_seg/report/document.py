@@ -42,7 +42,7 @@ __all__ = ["PUBLISHED", "ReportWriter", "write_report"]
 PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
 """Scores of the published model by the slice protocol, on the 15 test patients of its split."""
 
-# The colours of Okabe and Ito that the contours leave.
+# The colours of Okabe and Ito's palette that the contours do not use.
 _KIND_COLORS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 _ROLES = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
 _LARGEST_FALSE_LESION = "Largest false lesion"
@@ -172,7 +172,7 @@ def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndar
     views, probabilities = [], np.zeros((2, 256), dtype=np.int64)
     roles = gallery({patient["case"]: patient["dice"] for patient in evaluation.patients})
     largest: tuple[_View, str, str] | None = None  # case with the largest false lesion so far, its viewer and picture
-    kept: list[tuple[int, int]] = []  # false pixels and number of each case that is, a heap
+    kept: list[tuple[int, int]] = []  # heap: false pixels and number of each case whose viewer data are kept
     for number, patient in enumerate(evaluation.patients, start=1):
         case = _load(evaluation, patient["case"])
         kinds, slices = classify(case), evaluation.slices[case.case]
@@ -356,7 +356,7 @@ def _names(folder: Path, other: Path) -> tuple[str, str]:
 
 def _environment() -> Environment:
     environment = template_environment()
-    environment.filters.update(number=_number, signed=_signed, estimate=_estimate, share=_share)
+    environment.filters.update(number=_number, signed=_signed, estimate=_estimate, percent=_percent)
     return environment
 
 
@@ -406,7 +406,7 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def _share(part: float | None, whole: float = 1) -> str:
+def _percent(part: float | None, whole: float = 1) -> str:
     return _NONE if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 

@@ -83,11 +83,11 @@ def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
         case: case with image, reference and prediction ``(H, W, D)``.
 
     Returns:
-        a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
-        from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
-        z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
-        tissue is the foreground as :py:func:`~mri_seg.transforms.volume.foreground_mask` finds it, without
-        reference and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
+        one row per lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has the most
+        pixels (the lowest is 1); ``row`` and ``column``, from 0, of the pixel nearest to its center in that slice;
+        ``brightness``: robust z-score of its mean intensity against the volume's healthy tissue (median 0,
+        interquartile range / 1.349 = 1), None if the healthy tissue does not vary. Healthy tissue is the foreground as
+        in :py:func:`~mri_seg.transforms.volume.foreground_mask`, without reference and prediction.
     """
     return _describe(case, _separate_lesions(case.pred, case.label))
 
@@ -151,7 +151,7 @@ def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
 
 
 def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
-    """Intensities of the foreground outside reference and prediction."""
+    """Intensities of the foreground outside both reference and prediction."""
     image = case.image.astype(np.float32)
     return image[foreground_mask(image) & ~case.label & ~case.pred]
 

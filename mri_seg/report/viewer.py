@@ -15,16 +15,16 @@ from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
-_ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
-_CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
+_ATTENTION_STEP = 4  # attention is smooth, so a quarter of the resolution is enough
+_CLASS_STEP = 32  # classes 0, 1, 2, ... become gray levels 0, 32, 64, ...: small changes by a browser do no harm
 _BOTH = len(KINDS) + 1
-_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
+_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that users can change window and level
 
 
 def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Turn a case into the data that the viewer's script reads.
 
-    Each slice is one greyscale PNG. It holds, from top to bottom, the image, the probability and the classes, each
+    Each slice is one grayscale PNG. It holds, from top to bottom, the image, the probability and the classes, each
     ``(h, w)``, and then attention at a quarter of the resolution, the gates side by side. A pixel's class is the number
     of its kind of mistake, or 0 where reference and prediction agree on no tumour, or 6 where they agree on tumour. So
     the classes also encode both masks.
@@ -112,7 +112,7 @@ def _box(case: ArchivedCase) -> tuple[slice, slice]:
 
 
 def _kept_range(image: np.ndarray) -> tuple[float, float]:
-    """Intensities that become grey levels 0 and 255; 8-bit images stay as they are."""
+    """Intensities that become gray levels 0 and 255; 8-bit images stay as they are."""
     if image.dtype == np.uint8:
         return 0.0, 255.0
     low, high = finite_percentiles(image, _KEPT_PERCENTILES)

@@ -2,7 +2,7 @@
 "use strict";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
-const MISSED = 3; // classes 1 to 3 are tumour of the reference alone, 4 and 5 of the prediction alone, 6 of both
+const MISSED = 3; // classes 1 to 3: tumour only in the reference; 4 and 5: only in the prediction; 6: in both
 const BOTH = settings.kinds.length + 1;
 const RAMP = [[0, 34, 78], [254, 232, 56]]; // ends of the cividis colour map
 const FILLS = ["mistakes", "probability", "attention"]; // layers that cover the image: one at a time
@@ -11,7 +11,7 @@ const inPrediction = (kind) => kind > MISSED;
 const rgb = (hex) => [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
 const KIND_COLORS = settings.kinds.map((kind) => rgb(kind.color));
 
-/** A canvas off the page. */
+/** A canvas that is not on the page. */
 function makeCanvas(width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -104,7 +104,7 @@ class Viewer {
     this.show(goal);
   }
 
-  /** The wheel turns slices only while the viewer has the focus, so that the page still scrolls. */
+  /** The wheel changes slices only while the viewer has the focus, so that the page can still be scrolled. */
   onWheel(event) {
     if (event.ctrlKey || event.deltaY === 0 || !this.element.contains(document.activeElement)) return;
     event.preventDefault();
@@ -187,7 +187,7 @@ class Viewer {
     for (const next of [this.slice + 1, this.slice - 1]) if (this.data.slices[next - 1]) this.layersOf(next);
   }
 
-  /** The layers of a slice; the last few dozen are kept. */
+  /** The layers of a slice; those of the last few dozen slices are cached. */
   layersOf(number) {
     if (!this.decoded.has(number)) {
       if (this.decoded.size >= 48) this.decoded.delete(this.decoded.keys().next().value);
@@ -220,7 +220,7 @@ class Viewer {
     if (!this.slice) return;
     const number = this.slice;
     const layers = await this.layersOf(number);
-    if (number !== this.slice) return; // another slice was asked for in the meantime
+    if (number !== this.slice) return; // another slice was requested in the meantime
     this.context.putImageData(this.picture(layers), 0, 0);
     if (!this.canvas.isConnected) this.find(".stage").replaceChildren(this.canvas);
     this.element.dataset.painted = number;
@@ -252,7 +252,7 @@ class Viewer {
     return picture;
   }
 
-  /** A function that gives the colour and the opacity of what covers a pixel. */
+  /** A function that gives the colour and the opacity of the layer over a pixel. */
   fill({ kinds, probability, attention }) {
     const ramp = (share) => RAMP[0].map((weak, c) => weak + share * (RAMP[1][c] - weak));
     const nothing = [null, 0];
@@ -377,13 +377,13 @@ class Viewer {
 
 const viewers = new Map();
 
-/** The viewer of an element, made when first asked for; none where its slices are left out of the file. */
+/** The viewer of an element, made when it is first needed; undefined if its slices are left out of the file. */
 function viewerOf(element) {
   if (!viewers.has(element) && element.querySelector("script")) viewers.set(element, new Viewer(element));
   return viewers.get(element);
 }
 
-/** Open the viewer with an id at a slice, and give it the focus. */
+/** Open the viewer with this id at a slice, and focus it. */
 async function openViewer(id, slice) {
   const element = document.getElementById(id);
   if (!element?.matches(".viewer")) return;
@@ -422,7 +422,7 @@ function startViewers() {
   if (location.hash) openViewer(location.hash.slice(1));
 }
 
-/** Sort the rows of a table by a column; sorting again turns the order round. */
+/** Sort the rows of a table by a column; sorting again reverses the order. */
 function sortBy(header) {
   const [table, column] = [header.closest("table"), header.cellIndex];
   const text = header.classList.contains("text");

@@ -77,7 +77,7 @@ class ContiguousDistributedSampler(Sampler):
 
 
 class DistributedEvaluator(Evaluator):
-    """MONAI's evaluator of a share of the cases, whose metrics are those of all cases on every process.
+    """MONAI's evaluator for a part of the cases; on every process, its metrics cover the cases of all processes.
 
     MONAI also gathers metrics, but hangs if a process has no case.
 
@@ -87,7 +87,7 @@ class DistributedEvaluator(Evaluator):
     """
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # MONAI's evaluators take this, not data
-        """Evaluate; where there is no case, take part in what the others do at the end."""
+        """Evaluate; a process without cases only takes part in what all processes do at the end."""
         if self.state.epoch_length != 0:
             super().run(global_epoch)
             return
@@ -102,10 +102,10 @@ class DistributedEvaluator(Evaluator):
 
 
 def _gather_scores(metric: CumulativeIterationMetric) -> None:
-    """Put the scores of all processes in place of what MONAI's ``Cumulative`` would gather."""
-    shares = [partition for partition in all_gather_object(local_scores(metric)) if partition is not None]
-    if shares:
-        gathered_scores(metric, [torch.stack([score for part in parts for score in part]) for parts in zip(*shares)])
+    """Give a metric the scores of all processes, instead of letting MONAI's ``Cumulative`` gather them."""
+    gathered = [scores for scores in all_gather_object(local_scores(metric)) if scores is not None]
+    if gathered:
+        gathered_scores(metric, [torch.stack([score for part in parts for score in part]) for parts in zip(*gathered)])
 
 
 class AverageBuffers:

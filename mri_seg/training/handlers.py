@@ -115,7 +115,7 @@ class ProgressBar(ignite.handlers.ProgressBar):
 
 
 class WeightAveraging(Averager):
-    """ignite's ``EMAHandler``, whose average begins at the network's weights of the moment whenever training starts.
+    """ignite's ``EMAHandler``, but whenever training starts, the average restarts from the network's current weights.
 
     In federated learning, the weights that arrive differ from those that were averaged. A resumed run loads its average
     afterwards. All weights are averaged by one call, since one call per weight takes several times as long.

@@ -83,9 +83,10 @@ _HARMLESS = {
 class TrainingCheckpoint:
     """Handler that writes a checkpoint after every epoch, and resumes from the last one when training starts.
 
-    A checkpoint holds the state of all objects given, the trainer's epoch and iteration, every random state, and what
-    is known of the best model so far. It is written beside its place, synced to the disk and renamed, with its SHA-256
-    in ``checkpoints.json``; a checkpoint that does not agree with it is passed over with a warning, for the one before.
+    A checkpoint holds the state of all given objects, the epoch and iteration of the trainer, every random state, and
+    the score of the best model so far. It is written to a temporary file, synced to the disk and renamed, and its
+    SHA-256 is written to ``checkpoints.json``. If a checkpoint does not match its SHA-256, the one before it is used,
+    with a warning.
     (ignite's ``Checkpoint`` saves no random state and no checksum, and does not act on signals.)
 
     On SIGTERM and SIGINT, the handler finishes the current step, writes a checkpoint, and exits with status 128 plus
@@ -278,7 +279,7 @@ class _EMAState:
         self.handler = handler
 
     def state_dict(self) -> dict[str, Any]:
-        # Of the schedule the number of steps alone: the rest is its settings, one of them a function.
+        # Only the number of steps of the schedule: the rest are settings, one of them a function.
         return {"model": self.handler.ema_model.state_dict(), "steps": momentum_schedule(self.handler).event_index}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -400,8 +401,8 @@ def _saver_state(saver: CheckpointSaver) -> dict[str, Any]:
 
 def _load_saver(saver: CheckpointSaver, state: Mapping[str, Any]) -> None:
     for name, kept in checkpoints_of(saver).items():
-        # A better model may have taken a file's place after the checkpoint: it will be saved again.
-        fixed = fixed_name(kept)  # the one name that MONAI gives to whatever is the best
+        # A better model may have replaced a file after the checkpoint; it will be saved again.
+        fixed = fixed_name(kept)  # the fixed name that MONAI gives to the best model
         there = [item for item in state[name] if (Path(saver.save_dir) / (fixed or item[1])).is_file()]
         kept.load_state_dict({"_saved": there})
 

@@ -97,7 +97,7 @@ class LearningRateHandler(SummaryHandler):
 
 
 class TensorBoardSlices(SummaryHandler):
-    """Write one picture an epoch of a fixed set of validation slices.
+    """Write one picture per epoch of a fixed set of validation slices.
 
     Each slice is shown as FLAIR with the outlines of reference and prediction. If the network has
     ``forward_with_attention``, the attention of each gate is shown over FLAIR beside it at half the size, from the
@@ -157,14 +157,14 @@ class TensorBoardSlices(SummaryHandler):
         picture = draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)])[box]
         if not attention:
             return picture
-        # At full size, four maps of four cases would take more than a megabyte an epoch.
+        # At full size, the maps of four cases would take more than a megabyte per epoch.
         small = _halve(gray[box])
         maps = [attention_overlay(small, _halve(a[0, 0].float().cpu().numpy()[box])) for a in attention]
         return tile(_same_size([picture, tile(maps, 2)]), 2)
 
 
 class PrecisionRecallCurve(SummaryHandler):
-    """Write the precision-recall curve of all voxels of the validation cases together, every epoch.
+    """Write the precision-recall curve over all voxels of the validation cases in every epoch.
 
     Attach it to an evaluator whose output holds ``probability``, from 0 to 1, and ``label``: volumes of the same shape.
 
@@ -228,7 +228,7 @@ def precision_recall_rows(counts: torch.Tensor) -> torch.Tensor:
 
 
 class RunDescription(SummaryHandler):
-    """Write what a run is, and how it ended, so that runs compare.
+    """Write the description and the result of a run, so that runs can be compared.
 
     When training starts, it writes the layout of the page of custom scalars, the config and the network as text, and
     the hyperparameters. TensorBoard compares runs by the metrics of the last validation. When training is complete, it
@@ -362,7 +362,7 @@ def _halve(picture: np.ndarray) -> np.ndarray:
 
 
 def _largest_tumor(case: dict) -> tuple[torch.Tensor, np.ndarray]:
-    """The case's slice with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
+    """Find the slice of a case with the largest tumour: image ``(C, H, W)`` and label ``(H, W)``."""
     image, label = (torch.as_tensor(case[key]) for key in ("image", "label"))
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
         label = ResampleToMatch(mode="nearest", padding_mode="zeros")(label, image)[0]  # the image was preprocessed

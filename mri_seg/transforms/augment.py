@@ -46,10 +46,13 @@ class AugmentBatch(PrepareBatch):
 class RandomAugment:
     """Change crop, geometry and contrast of a batch of normalized slices at random, differently for each slice.
 
-    Crop, rotation, scale, flip and elastic deformation are one resampling. What follows imitates what changes from
-    scanner to scanner: low resolution, gamma, contrast, shift, bias field and noise. Neighbouring slices, the channels,
-    are changed alike; noise alone is drawn for each. MONAI's random transforms change one item at a time, and resample
-    once for each kind of geometry. Draws come from torch's global generator of the device.
+    Crop, rotation, scale, flip and elastic deformation are done by one resampling. The other changes imitate the
+    differences between scanners: low resolution, gamma, contrast, shift, bias field and noise. The channels of a slice
+    (its adjacent slices) all change in the same way, except that each gets its own noise. Random numbers come from
+    torch's global generator of the device.
+
+    MONAI's ``Rand*d`` transforms are not used, because they change one sample at a time. This class changes a whole
+    batch on the training device, and does all geometric changes, elastic deformation included, in one interpolation.
 
     Args:
         size: rows and columns of the result.

@@ -85,7 +85,7 @@ class LabelToImageGridd(MapTransform):
         if _same_grid(to_image, label.shape[1:], image.shape[1:]):
             return label
         if _has_geometry(label) and not _is_identity(label):
-            # In the space of the image's voxels, whose axes are its rows, columns and slices.
+            # In voxel coordinates of the image, whose axes are its rows, columns and slices.
             oriented = as_meta_tensor(self._orient(MetaTensor(label.as_tensor(), affine=to_image)))
             if _same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
                 return oriented

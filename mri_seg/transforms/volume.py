@@ -39,12 +39,12 @@ _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standa
 def foreground_mask(
     volume: np.ndarray, *, threshold: float = 0.12, percentiles: tuple[float, float] = (0.5, 99.5)
 ) -> np.ndarray:
-    """Find the foreground of a volume: what is bright relative to the volume's own range.
+    """Find the foreground of a volume: voxels that are bright relative to the range of the volume.
 
     Args:
         volume: intensities of any unit and shape.
-        threshold: where foreground begins, as a fraction of the way between the percentiles, 0 to 1.
-        percentiles: percentiles of the volume taken as its darkest and brightest value.
+        threshold: where the foreground begins between the two percentiles, 0 to 1.
+        percentiles: percentiles of the volume that count as its darkest and its brightest value.
 
     Returns:
         mask of the same shape, bool. Values that are not finite are outside; they count as air, as dark as the darkest

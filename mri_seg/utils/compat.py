@@ -1,7 +1,7 @@
-"""What we use of MONAI, ignite and PyTorch that they do not offer: every private name of theirs is here, and only here.
+"""Use of private parts of MONAI, ignite and PyTorch: all such uses are in this module.
 
-Each function says why no public way will do. ``tests/utils/test_compat.py`` has a test of each, which fails if a new
-release changes what it rests on; until then ``pyproject.toml`` keeps to the releases that they were seen with.
+Each function says why the public interface is not enough. ``tests/utils/test_compat.py`` has a test for each, which
+fails if a new release changes the private part; ``pyproject.toml`` allows only releases that have been tested.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _T = TypeVar("_T")
 
 
 def caller_of(kind: type[_T]) -> _T | None:
-    """The object of a class whose method is running below this, the nearest first; None if there is none.
+    """Find the nearest object of a class that has a method on the stack; None if there is none.
 
-    MONAI hands its ``ConfigParser`` to no expression of a config, so an expression of ours that needs the config looks
-    its parser up on the stack.
+    MONAI does not pass its ``ConfigParser`` to expressions of a config, so an expression that needs the config finds
+    the parser on the stack.
 
     Args:
         kind: the class.
@@ -69,9 +69,9 @@ def caller_of(kind: type[_T]) -> _T | None:
 
 
 def called_from(module: str) -> bool:
-    """Whether a function of a module is running below this.
+    """Whether a function of a module is on the stack.
 
-    ``python -m monai.bundle`` leaves the command line to fire, and tells nobody whether it or a program runs a config.
+    ``python -m monai.bundle`` leaves the command line to fire, and a config cannot see if it runs from a command line.
 
     Args:
         module: name of the module, such as ``fire.core``.
@@ -80,16 +80,16 @@ def called_from(module: str) -> bool:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Frames of the stack, from the function that asks outwards."""
+    """Frames of the stack, from the calling function outwards."""
     frame = inspect.currentframe()
     while frame is not None and (frame := frame.f_back) is not None:
         yield frame
 
 
 def become(item: ConfigItem, kind: type[ConfigItem]) -> None:
-    """Make an item of a parsed config one of a class of ours, in its place.
+    """Change the class of an item of a parsed config in place.
 
-    MONAI's ``ConfigParser`` makes its items of fixed classes, and other parts hold on to those it has made.
+    MONAI's ``ConfigParser`` creates items of fixed classes, and other objects keep references to them.
 
     Args:
         item: the item, of exactly the class that ``kind`` derives from.
@@ -99,13 +99,13 @@ def become(item: ConfigItem, kind: type[ConfigItem]) -> None:
 
 
 class Evaluator(SupervisedEvaluator):
-    """MONAI's evaluator, with a place to do something at the end of an epoch before its metrics are computed.
+    """MONAI's evaluator with a hook at the end of an epoch, before its metrics are computed.
 
-    Handlers that are given to it, and those attached later, run after the metrics, which it attaches while it is made.
+    The evaluator attaches its metrics at construction, so all other handlers run after them.
     """
 
     def before_metrics(self, metrics: Sequence[Any]) -> None:
-        """Do something before the metrics are computed; nothing unless a subclass says otherwise.
+        """Hook that is called before the metrics are computed; does nothing unless overridden.
 
         Args:
             metrics: MONAI's handlers of the metrics.
@@ -118,9 +118,9 @@ class Evaluator(SupervisedEvaluator):
 
 
 def local_scores(metric: Cumulative) -> list[list[torch.Tensor]] | None:
-    """What a metric of MONAI's has counted in this process, a list for each of its values; None if nothing.
+    """Scores that a MONAI metric has collected in this process, one list per value; None if there are none.
 
-    ``get_buffer`` gathers from all processes first, and waits for ever where one has no case.
+    ``get_buffer`` first gathers from all processes, and hangs if one of them has no case.
 
     Args:
         metric: the metric.
@@ -129,9 +129,9 @@ def local_scores(metric: Cumulative) -> list[list[torch.Tensor]] | None:
 
 
 def gathered_scores(metric: Cumulative, scores: Sequence[torch.Tensor]) -> None:
-    """Give a metric of MONAI's the scores of all processes, so that it gathers none itself.
+    """Give a MONAI metric the scores of all processes, so that it does not gather them itself.
 
-    It has no method that takes scores and does not gather.
+    It has no method that accepts scores without gathering.
 
     Args:
         metric: the metric.
@@ -144,7 +144,7 @@ def gathered_scores(metric: Cumulative, scores: Sequence[torch.Tensor]) -> None:
 def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
     """The parts of MONAI's saver that keep the best and the latest models, by name.
 
-    Its own ``state_dict`` holds nothing, and its ``load_state_dict`` loads the best model's part alone.
+    Its own ``state_dict`` is empty, and its ``load_state_dict`` loads only the part of the best model.
 
     Args:
         saver: the saver.
@@ -154,9 +154,9 @@ def checkpoints_of(saver: CheckpointSaver) -> dict[str, Checkpoint]:
 
 
 def fixed_name(checkpoint: Checkpoint) -> str | None:
-    """The one name that MONAI's saver gives to whatever model such a part keeps; None if the name tells the model.
+    """The fixed file name of such a part of MONAI's saver; None if the name depends on the model.
 
-    It is known to the private class alone that writes the files.
+    Only the private class that writes the files knows it.
 
     Args:
         checkpoint: a part, as :py:func:`checkpoints_of` gives it.
@@ -166,10 +166,10 @@ def fixed_name(checkpoint: Checkpoint) -> str | None:
 
 
 def network_of(engine: Engine) -> torch.nn.Module:
-    """The network of one of MONAI's engines; ignite, whose events call handlers, knows only engines without.
+    """The network of a MONAI engine; handlers get ignite's type of engine, which has no network.
 
     Args:
-        engine: a trainer or evaluator of MONAI's.
+        engine: a MONAI trainer or evaluator.
     """
     return getattr(engine, "network")  # noqa: B009
 
@@ -179,11 +179,11 @@ class SummaryHandler(TensorBoardHandler):
 
     @property
     def writer(self) -> SummaryWriter:
-        """Where to write."""
+        """The summary writer."""
         return self._writer
 
     def add_summary(self, summary: Any) -> None:
-        """Write a summary of TensorBoard's that was made elsewhere: ``SummaryWriter`` has no method for it.
+        """Write a finished TensorBoard summary, for which ``SummaryWriter`` has no method.
 
         Args:
             summary: the summary, such as those of ``torch.utils.tensorboard.summary``.
@@ -196,13 +196,13 @@ class SummaryHandler(TensorBoardHandler):
 
 
 class Averager(EMAHandler):
-    """ignite's average of a network's weights, with its step as a method that a subclass may replace.
+    """ignite's ``EMAHandler``, with its step as a public method that a subclass can override.
 
-    ``attach`` registers a private method, and there is no argument for another.
+    ``attach`` registers a private method, and has no argument for another one.
     """
 
     def update(self, engine: Engine, name: str) -> None:
-        """Move the average on by a step.
+        """Update the average by one step.
 
         Args:
             engine: the trainer.
@@ -215,15 +215,15 @@ class Averager(EMAHandler):
 
 
 def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
-    """The schedule of an average's momentum, whose count of steps belongs to the state of a training.
+    """The momentum schedule of an ``EMAHandler``, whose number of steps belongs to the training state.
 
-    ignite's handler has no state of its own, and the attribute is there only once it is attached with a warm-up.
+    ignite's handler has no ``state_dict``, and the attribute exists only after it is attached with a warm-up.
 
     Args:
         averager: the handler.
 
     Raises:
-        ValueError: when it has none.
+        ValueError: when it has no schedule.
     """
     schedule = getattr(averager, "momentum_scheduler", None)
     if schedule is None:
@@ -232,9 +232,9 @@ def momentum_schedule(averager: EMAHandler) -> BaseParamScheduler:
 
 
 def state_of(engine: Engine) -> Any:
-    """The state of an engine, to which handlers add what they like.
+    """The state of an engine, to which handlers may add attributes.
 
-    ignite annotates its batch and output as numbers, and knows nothing of what MONAI adds.
+    ignite annotates its batch and output as numbers, and does not know the attributes that MONAI adds.
 
     Args:
         engine: the engine.
@@ -246,20 +246,20 @@ def state_of(engine: Engine) -> Any:
 
 
 def set_steps(scheduler: LRScheduler, steps: int) -> None:
-    """Put a schedule of the learning rate where it is after some steps; the next one sets the rate.
+    """Set a learning rate schedule to a number of steps; the next step sets the rate.
 
-    ``step`` takes a number of steps for some schedules only, with a warning that this will go. The count of calls is
-    private, and without it the schedule warns that the optimizer has not made a step.
+    ``step`` accepts a number of steps only for some schedules, with a deprecation warning. The count of calls is
+    private; without it, the schedule warns that the optimizer has not made a step.
 
     Args:
         scheduler: the schedule.
-        steps: steps done.
+        steps: number of steps that are done.
     """
     scheduler.last_epoch, scheduler._step_count = steps, steps + 1
 
 
 def changes_of(weights: torch.Tensor) -> int:
-    """How often a tensor was changed in place; PyTorch counts it for autograd, and documents no name for it.
+    """Number of in-place changes of a tensor; PyTorch counts them for autograd, without a public name.
 
     Args:
         weights: a tensor made outside of inference mode.
@@ -268,32 +268,32 @@ def changes_of(weights: torch.Tensor) -> int:
 
 
 def first_to_count(name: str) -> bool:
-    """Whether this process is the first of all to call this for a name, whatever the others are doing.
+    """Whether this process is the first to call this function for a name, without waiting for the others.
 
-    Every public collective waits for the others; the store by which the processes have found each other does not.
+    Every public collective waits for all processes; the store with which the process group was set up does not.
 
     Args:
         name: what is counted.
 
     Raises:
-        RuntimeError: when the process that holds the store has gone.
+        RuntimeError: when the process that holds the store has ended.
     """
     return dist.distributed_c10d._get_default_store().add(name, 1) == 1
 
 
 def unsynced_buffers() -> dict[str, Any]:
-    """The argument of ``DistributedDataParallel`` that leaves a network's buffers alone: PyTorch 2.13 renamed it."""
+    """The argument of ``DistributedDataParallel`` that keeps it from synchronizing buffers; PyTorch 2.13 renamed it."""
     names = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
 
 
 def cpu_has_bfloat16(machine: str) -> bool:
-    """Whether the CPU multiplies bfloat16 natively; oneDNN also takes it where it is emulated, slower than float32.
+    """Whether the CPU has native bfloat16; oneDNN also emulates it, which is slower than float32.
 
-    PyTorch documents no such question for CPUs.
+    PyTorch has no public function for this on CPUs.
 
     Args:
-        machine: what ``platform.machine`` calls it.
+        machine: value of ``platform.machine()``.
     """
     if machine.lower() in ("aarch64", "arm64"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

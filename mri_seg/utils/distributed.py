@@ -105,7 +105,7 @@ def is_main_process() -> bool:
 
 
 def print_on_main_process(*values: object) -> None:
-    """Print values as ``print`` does, on one of the processes alone."""
+    """Print values like ``print``, but only on rank 0."""
     if is_main_process():
         print(*values)
 
@@ -116,7 +116,7 @@ def first_to_fail() -> bool:
         return os.environ.get("RANK", "0") == "0"  # before the group is initialized, all fail with the same error
     try:
         return first_to_count("mri_seg/failed")
-    except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
+    except RuntimeError:  # rank 0 held the store, showed its error and is gone; under torchrun, torchrun holds it
         return is_main_process()
 
 

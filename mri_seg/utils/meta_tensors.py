@@ -1,4 +1,4 @@
-"""Tensors that carry metadata, told apart for the type checker and for whoever has switched metadata off."""
+"""Check that a tensor carries metadata, for the type checker and in case metadata are switched off."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["as_meta_tensor"]
 
 
 def as_meta_tensor(volume: torch.Tensor) -> MetaTensor:
-    """The same volume, known to carry metadata: MONAI annotates its transforms as giving any tensor.
+    """Return the same volume as a MetaTensor; MONAI annotates its transforms as returning any tensor.
 
     Args:
         volume: a result of one of MONAI's transforms.
 
     Raises:
-        TypeError: when it carries none.
+        TypeError: when it carries no metadata.
     """
     if not isinstance(volume, MetaTensor):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Count voxels by the threshold that their probability reaches, for curves over thresholds."""
+"""Count voxels by the highest threshold that their probability reaches, for curves over thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["level_counts", "positives", "voxel_counts"]
 
 
 def level_counts(level: torch.Tensor, label: torch.Tensor, num_levels: int) -> torch.Tensor:
-    """Count voxels by level, so that cases can be added up.
+    """Count voxels by level; the counts of several cases can be added.
 
     Args:
         level: level of each voxel, a whole number from 0 to ``num_levels - 1``; any shape.
@@ -16,14 +16,14 @@ def level_counts(level: torch.Tensor, label: torch.Tensor, num_levels: int) -> t
         num_levels: number of levels.
 
     Returns:
-        counts ``(2, num_levels)``, int64: of healthy voxels, then of tumour voxels by the label.
+        counts ``(2, num_levels)``, int64: row 0 counts voxels that are healthy in the label, row 1 those with tumour.
 
     Raises:
         ValueError: when the shapes differ.
     """
     if level.shape != label.shape:
         raise ValueError(
-            f"probability and label must have one shape, got {[*level.shape]} and {[*label.shape]}: "
+            f"probability and label must have the same shape, got {[*level.shape]} and {[*label.shape]}: "
             "invert the probability to the geometry of the label."
         )
     place = level.long() + num_levels * (label.to(level.device) > 0)
@@ -39,7 +39,7 @@ def voxel_counts(probability: torch.Tensor, label: torch.Tensor, num_thresholds:
         num_thresholds: number of thresholds.
 
     Returns:
-        counts ``(2, num_thresholds)`` as of :py:func:`level_counts`.
+        counts ``(2, num_thresholds)``, as in :py:func:`level_counts`.
 
     Raises:
         ValueError: when the shapes differ.
@@ -54,7 +54,7 @@ def positives(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """True and false positives at each threshold: voxels of its level or a higher one count as tumour.
 
     Args:
-        counts: ``(2, levels)`` as of :py:func:`level_counts`, of one case or of the sum of several.
+        counts: ``(2, levels)`` from :py:func:`level_counts`, of one case or the sum of several.
 
     Returns:
         true positives and false positives, each ``(levels,)``.

@@ -1,4 +1,4 @@
-"""What HTML pages are made of: templates, and pictures inside the page."""
+"""Templates of HTML pages, and pictures inside a page."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> 
 
 
 def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PERCENTILES) -> np.ndarray:
-    """Map intensities to grey levels, the same for every slice of a volume.
+    """Map intensities to gray levels, with the same window for every slice of a volume.
 
     Args:
         volume: intensities of any unit and shape.
@@ -62,8 +62,8 @@ def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PER
         gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
     low, high = finite_percentiles(volume, percentiles)
-    share = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
-    return (np.nan_to_num(share.clip(0, 1)) * 255).astype(np.uint8)
+    scaled = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
+    return (np.nan_to_num(scaled.clip(0, 1)) * 255).astype(np.uint8)
 
 
 def contours(masks: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def contours(masks: np.ndarray) -> np.ndarray:
 
 
 def draw_contours(gray: np.ndarray, masks: Sequence[tuple[np.ndarray, Color]]) -> np.ndarray:
-    """Draw outlines of masks over a grey slice, later ones on top.
+    """Draw outlines of masks over a gray slice, later ones on top.
 
     Args:
         gray: grey levels ``(H, W)``.
@@ -97,29 +97,29 @@ def draw_contours(gray: np.ndarray, masks: Sequence[tuple[np.ndarray, Color]]) -
 
 
 def attention_overlay(gray: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Show attention over a grey slice: dark blue where it is weakest, yellow where it is strongest.
+    """Show attention over a gray slice: dark blue where it is weakest, yellow where it is strongest.
 
     Args:
         gray: grey levels ``(H, W)``.
-        coefficients: attention coefficients ``(H, W)`` from 0 to 1, stretched to the slice's own range.
+        coefficients: attention coefficients ``(H, W)`` from 0 to 1; they are stretched to the range of the slice.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
     """
     low, high = finite_percentiles(coefficients, (0, 100))
-    share = np.nan_to_num(((coefficients - low) / max(high - low, 1e-6)).clip(0, 1))
+    scaled = np.nan_to_num(((coefficients - low) / max(high - low, 1e-6)).clip(0, 1))
     # Between the ends of the cividis colour map, which reads the same for colour-blind people.
     weak, strong = np.array([0, 34, 78]), np.array([254, 232, 56])
-    heat = weak + share[..., None] * (strong - weak)
+    heat = weak + scaled[..., None] * (strong - weak)
     return (0.45 * gray[..., None] + 0.55 * heat).astype(np.uint8)
 
 
 def head_box(gray: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
-    """Rows and columns that hold the head in any slice, with a margin in pixels.
+    """Rows and columns that contain the head in any slice, with a margin in pixels.
 
     Args:
         gray: grey levels ``(H, W, D)``.
-        margin: pixels kept around the head.
+        margin: number of pixels kept around the head.
     """
     bright = (gray > 25).mean(axis=2) > 0.05  # in one slice of twenty or more: the head, not noise in the air
     box = []
@@ -201,7 +201,7 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
         image = np.repeat(gray[..., n, None], 3, axis=-1)
         mask = np.repeat((label[..., n, None] > 0).astype(np.uint8) * 255, 3, axis=-1)
         overlay = image.astype(np.float32)
-        # Grey first and nearly opaque, so that what the prediction misses stands out on bright tissue.
+        # Gray comes first and is nearly opaque, so that missed tumour stands out on bright tissue.
         for part, color, opacity in ((label, _PANEL_MASK, 0.85), (pred, _PANEL_PREDICTION, 0.6)):
             inside = part[..., n] > 0
             overlay[inside] = (1 - opacity) * overlay[inside] + opacity * np.array(color)

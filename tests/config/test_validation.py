@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mri_seg.config.options import RULES
-from mri_seg.config.validation import RENAMED, check_renamed, check_values, check_words
+from mri_seg.config.validation import RENAMED, check_arguments, check_renamed, check_values
 from mri_seg.utils.flags import flag
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -118,8 +118,8 @@ class TestCheckWords:
     )
     def test_refuses_what_would_lose_its_end(self, words: list[str], pattern: str) -> None:
         with pytest.raises(ValueError, match=pattern):
-            check_words(words)
+            check_arguments(words)
 
     def test_lets_through_what_arrives_whole(self) -> None:
-        check_words(["--dataset_dir", "./patient#2", "--checkpoint", "/a#1/b.pt", "--run_name", "'a#1'"])
-        check_words(["--network_def#channels", "[2,4]", "--epochs", "-3", "--ensemble", "['a#1.pt']", "--debug"])
+        check_arguments(["--dataset_dir", "./patient#2", "--checkpoint", "/a#1/b.pt", "--run_name", "'a#1'"])
+        check_arguments(["--network_def#channels", "[2,4]", "--epochs", "-3", "--ensemble", "['a#1.pt']", "--debug"])

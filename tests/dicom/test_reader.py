@@ -193,7 +193,7 @@ class TestValues:
         "header", [{"PhotometricInterpretation": "PALETTE COLOR"}, {"SamplesPerPixel": 3}], ids=["palette", "RGB"]
     )
     def test_dicom_values_of_colours_are_refused(self, tmp_path: Path, header: dict) -> None:
-        with pytest.raises(ValueError, match=r"IM0000\.dcm: is a colour image"):
+        with pytest.raises(ValueError, match=r"IM0000\.dcm: is a color image"):
             read(write_series(tmp_path, IMAGE, **header))
 
     def test_dicom_values_that_are_missing_are_told(self, tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ class TestWhatWasSegmented:
 
     def test_results_without_flags_say_nothing_of_them(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
-        assert "To be checked" not in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
+        assert "Please check" not in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
         assert table(tmp_path / "summary.csv")["a"]["warnings"] == ""
 
 

@@ -107,7 +107,7 @@ class TestLoadVolumed:
         case = {"image": tmp_path / "a.nii"}
         with pytest.raises(ValueError, match=r"a\.nii: holds 2 volumes, expected one.*`--volume`, 0 to 1"):
             LoadVolumed("image")(case)
-        with pytest.raises(ValueError, match="goes from 0 to 1, not 2"):
+        with pytest.raises(ValueError, match="must be 0 to 1, got 2"):
             LoadVolumed("image", volume=2)(case)
         np.testing.assert_array_equal(LoadVolumed("image", volume=1)(case)["image"][0], volumes[..., 1])
 

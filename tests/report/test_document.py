@@ -132,9 +132,9 @@ class TestReport:
         nothing = np.zeros(SHAPE, bool)
         missed, empty = make_case("MISSED", 1, pred=nothing), make_case("EMPTY", 1, label=nothing, pred=nothing)
         text = Page(write_report(write_evaluation(tmp_path, [make_case("FOUND", 1), missed, empty]))).text
-        assert "2 patients; 1 of them with either mask empty, whose Hausdorff distance is the diagonal" in text
+        assert "2 patients. In 1 of them exactly one mask is empty: the Hausdorff distance is then the diagonal" in text
         assert "1 with both masks empty left out" in text
-        assert "neighbouring slices count as 1 apart" in text
+        assert "adjacent slices count as 1 apart" in text
 
     def test_report_is_written_of_an_evaluation_that_did_not_count_empty_masks(self, tmp_path: Path) -> None:
         file = write_evaluation(tmp_path, [make_case("A", 1)]) / "metrics.json"
@@ -249,11 +249,11 @@ class TestSize:
         small = write_report(folder, tmp_path / "small.html", largest_megabytes=(whole - 1000) / 1e6)
         assert small.stat().st_size <= whole - 1000
         page = Page(small)
-        assert "Viewers of 1 of 5 patients are left out" in page.text
+        assert "viewers of 1 of 5 patients are left out" in page.text
         # Of the two patients outside the gallery, the one with fewer false pixels.
         assert re.search(r"keep this file small: TCGA_CS_0002_20000101\.", page.text)
         assert {link["href"][1:] for link in page.links()} <= set(page.ids())
-        assert page.source.count("Left out of this file") == 1
+        assert page.source.count("left out to keep this file small") == 1
 
     def test_pictures_stay_when_no_viewer_fits(
         self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -261,7 +261,7 @@ class TestSize:
         with caplog.at_level(logging.WARNING):
             page = Page(write_report(folder, tmp_path / "small.html", largest_megabytes=0.01))
         assert "more than the limit of 0.01 MB" in caplog.text
-        assert "Viewers of 5 of 5 patients" in page.text
+        assert "viewers of 5 of 5 patients" in page.text
         assert sum(tag == "img" for tag, _ in page.tags) == 3
 
 
