@@ -71,12 +71,8 @@ class TestGives:
 
     def test_export_gives_sums_of_all_weights(self, bundle: Path, tmp_path: Path) -> None:
         models = export_bundle(bundle, tmp_path / "given") / "models"
-        sums = {
-            name: found
-            for found, name in (
-                line.split() for line in (models / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-            )
-        }
+        lines = (models / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        sums = {name: found for found, name in map(str.split, lines)}
         assert sums == {name: sha256(models / name) for name in ("model.pt", "model.ts")}
 
     def test_export_gives_torchscript_with_the_same_logits_that_carries_metadata_and_config(
