@@ -1,4 +1,4 @@
-"""Augmentation of a batch: `RandomAugment` against kornia's transforms of the same kinds, in turn in one run.
+"""Time the augmentation of a batch: `RandomAugment` against the same kinds of kornia transforms, in alternation.
 
     pip install kornia
     python benchmarks/augmentation.py

@@ -1,4 +1,4 @@
-"""Time the way from DICOM files to a SEG and a report, step by step, against reading the headers by pydicom alone.
+"""Time the steps from DICOM files to a SEG and a report, against reading only the headers with pydicom.
 
     python benchmarks/dicom.py
     git worktree add /tmp/before f0d5032 && python benchmarks/dicom.py --before /tmp/before
@@ -6,8 +6,8 @@
 Files are made by the program: an enhanced MR file of 240 frames of 64 x 64, with sequences of unknown length and the
 functional groups of each frame in full, as Philips has them, private ones too; a study of 94 such files, of which the
 one of 240 frames is FLAIR and the others have 20 frames each; and a series of 100 single images of 256 x 256. Every
-repeat is a process of its own; trees take turns. Times are the process's own on the CPU, so that a busy machine changes
-them little; importing is not counted.
+repeat is a process of its own; trees alternate. Times are CPU times of the process, so other load on the machine
+matters little; imports are not counted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,15 @@ from pathlib import Path
 sys.path.insert(0, options["tree"])
 import numpy, pydicom, highdicom, highdicom.seg, highdicom.sr, itk
 from mri_seg.dicom.reader import DICOMReader
-from mri_seg.dicom.report import write_report
-from mri_seg.dicom.segmentation import write_segmentation
 from mri_seg.dicom import choose_flair, find_series
-from mri_seg.measurements import measure
+try:
+    from mri_seg.dicom.seg import write_segmentation
+    from mri_seg.dicom.sr import write_report
+    from mri_seg.measurements.lesions import measure
+except ImportError:  # the version to compare with may be older than these modules
+    from mri_seg.dicom.report import write_report
+    from mri_seg.dicom.segmentation import write_segmentation
+    from mri_seg.measurements import measure
 assert sys.modules["mri_seg"].__file__.startswith(options["tree"])
 pydicom.sr.codedict.codes.SCT.Brain  # its tables are read once
 out, found = Path(options["out"]), {}

@@ -3,10 +3,10 @@
     python benchmarks/evaluation.py --json evaluation.json
 
 Masks are NIfTI files of 256 x 256 pixels and 20 to 60 slices. Labels are ellipsoids with a rough surface, predictions
-the same displaced and roughened anew; every fifth has specks far away as well, so that the box in which distances are
-computed is as large as the head. They go through `mri_seg.evaluation.writer.EvaluationWriter`, as in an evaluation with
-evaluate.json, without the network and the report. Times count reading the masks and writing metrics.json, patients.csv
-and slices.csv, after start-up.
+are the same, shifted and with another roughness. Every fifth prediction also has specks far away, so that the box for
+distances is as large as the head. They go through `mri_seg.evaluation.writer.EvaluationWriter`, as in an evaluation
+with evaluate.json, without the network and the report. Times count reading the masks and writing metrics.json,
+patients.csv and slices.csv, after start-up.
 """
 
 from __future__ import annotations
@@ -67,9 +67,14 @@ def main() -> None:
 
 
 def evaluate(files: list[dict], out: Path, parts: measuring.Parts, load: Callable) -> dict[str, float]:
-    """Evaluate all patients; seconds by part."""
+    """Evaluate all patients, and return the seconds of each part."""
+
+    def load_case(engine: Engine, case: dict) -> list[dict]:
+        engine.state.batch = [case]  # as MONAI's evaluators part it
+        return [load(case)]
+
     parts.begin()
-    engine = Engine(lambda engine, case: [load(case)])
+    engine = Engine(load_case)
     mri_seg.evaluation.writer.EvaluationWriter(out).attach(engine)
     engine.run(files)
     return parts.seconds()
@@ -79,10 +84,10 @@ def write_masks(folder: Path, number: int) -> dict[str, str]:
     """Write label and prediction of a patient; gives their files and the name of the case."""
     rng = np.random.default_rng(number)
     shape = SIDE, SIDE, int(rng.integers(20, 61))
-    centre = np.array(shape) * rng.uniform(0.35, 0.65, 3)
+    center = np.array(shape) * rng.uniform(0.35, 0.65, 3)
     radii = [*rng.uniform(12, 45, 2), shape[2] * rng.uniform(0.1, 0.3)]
     axes = np.ogrid[tuple(slice(n) for n in shape)]
-    surface = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii)) + roughness(rng, shape)
+    surface = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, center, radii)) + roughness(rng, shape)
     masks = {"label": surface < 1, "pred": np.roll(surface, rng.integers(-3, 4, 2), (0, 1)) + roughness(rng, shape) < 1}
     if number % 5 == 0:
         masks["pred"][40:44, 40:44, 1] = masks["pred"][-44:-40, -44:-40, -2] = True
@@ -94,7 +99,7 @@ def write_masks(folder: Path, number: int) -> dict[str, str]:
 
 
 def roughness(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Smooth noise, changing over some 16 pixels and 4 slices."""
+    """Smooth noise that varies over about 16 pixels and 4 slices."""
     coarse = torch.from_numpy(rng.normal(0, 0.2, (1, 1, shape[0] // 16, shape[1] // 16, shape[2] // 4)))
     return torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()
 

@@ -3,11 +3,11 @@
     python benchmarks/experiments.py benchmarks/experiments.json --dataset_dir data/kaggle_3m
 
 The list is a JSON file: `common`, overrides of every experiment; `evaluation`, options of every evaluation; `splits`,
-those each is trained on; `seeds`; and `experiments`, for each name what it changes. An override is a key of
-`train.json`, nested ones with `#`. Training runs to its last epoch and its last weights are evaluated on the split's
-validation section. What is finished is not run again, so the program may be stopped and started. At its end stands a
-table of both protocols, mean and spread over the splits, and the difference to the first experiment on the splits and
-seeds that both have.
+on each of which every experiment is trained; `seeds`; and `experiments`, the overrides of each by name. An override is
+a key of `train.json`, nested ones with `#`. Training runs to its last epoch and its last weights are evaluated on the
+split's validation section. Finished experiments are not run again, so the program can be stopped and started. At the
+end, it prints a table of both protocols, mean and spread over the splits, and the difference to the first experiment on
+the splits and seeds that both have.
 """
 
 from __future__ import annotations

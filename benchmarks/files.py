@@ -5,7 +5,7 @@
 Reads the cases, writes NIfTI masks and measurements, draws no pictures. Every run is a process of its own, so that its
 peak memory is its own; runtimes take turns. Slices a second count from the start of the evaluator, with what compiles
 then, to the last file; `in all` from the start of Python. Stages are timed in the process of the last repeat: reading
-and preparing run beside the network, so that they sum up to more than the time in all. 8-bit weights have to be there:
+and preparing run beside the network, so that they sum up to more than the time in all. 8-bit weights must exist:
 see quantize.json.
 """
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "bundle" / "models" / "model.pt")
     parser.add_argument("--runtimes", default="torch,openvino,openvino-int8")
     parser.add_argument("--cases", type=int, default=0, help="how many cases, evenly from all; 0 for all")
-    parser.add_argument("--flip", default="true")
+    parser.add_argument("--tta_flip", default="true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -74,7 +74,7 @@ def main() -> None:
     if args.cases:
         cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
     slices = sum(len(case["image"]) for case in cases)
-    print(f"{len(cases)} cases, {slices} slices, flip {args.flip}")
+    print(f"{len(cases)} cases, {slices} slices, flip {args.tta_flip}")
     runs: dict[str, list[dict]] = {runtime: [] for runtime in args.runtimes.split(",")}
     with tempfile.TemporaryDirectory() as name:
         data = linked(cases, Path(name, "data"))
@@ -93,7 +93,7 @@ def main() -> None:
         print(f"{runtime}: milliseconds a slice by stage")
         for stage, seconds in sorted(found[-1]["stages"].items(), key=lambda item: -item[1]):
             print(f"  {stage:24} {1000 * seconds / slices:.2f}")
-    measuring.write(args.json, {"machine": measuring.machine(), "slices": slices, "flip": args.flip, "runs": runs})
+    measuring.write(args.json, {"machine": measuring.machine(), "slices": slices, "flip": args.tta_flip, "runs": runs})
 
 
 def linked(cases: list[dict], folder: Path) -> Path:
@@ -105,7 +105,7 @@ def linked(cases: list[dict], folder: Path) -> Path:
 
 
 def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> dict:
-    """Segment all cases in a process of its own."""
+    """Segment all cases in a separate process."""
     return measuring.in_process(
         SEGMENT,
         config=ROOT / "bundle" / "configs" / "inference.json",
@@ -115,7 +115,7 @@ def segment(args: argparse.Namespace, data: Path, out: Path, runtime: str) -> di
         checkpoint=args.checkpoint,
         outputs="mask,measurements",
         runtime=runtime,
-        flip=args.flip,
+        tta_flip=args.tta_flip,
         device=args.device,
     )
 

@@ -1,4 +1,4 @@
-"""A GPU against its floor and against the published loop on it: training, inference from its memory, and from files.
+"""Time training, inference from GPU memory and inference from files on a GPU, against its floor and the published loop.
 
     python benchmarks/gpu.py --dataset_dir data/kaggle_3m --json gpu.json
 
@@ -120,7 +120,7 @@ def from_files(args: argparse.Namespace) -> dict[str, list[float]]:
     """Files to files, every run in a process of its own."""
     cases = find_cases(args.dataset_dir)[: args.cases or None]
     slices, rates = sum(len(case["image"]) for case in cases), []
-    options = argparse.Namespace(checkpoint=CHECKPOINT, flip="true", device=str(DEVICE))
+    options = argparse.Namespace(checkpoint=CHECKPOINT, tta_flip="true", device=str(DEVICE))
     with tempfile.TemporaryDirectory() as name:
         data = files.linked(cases, Path(name, "data"))
         for repeat in range(args.repeats):
@@ -131,7 +131,7 @@ def from_files(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def table(title: str, work: dict[str, tuple], limits: dict[str, float]) -> dict[str, dict]:
-    """Print and return slices a second, times the first contestant's, and share of the floor.
+    """Print and return slices per second, the ratio to the first contestant, and the fraction of the floor.
 
     Args:
         title: what was done.

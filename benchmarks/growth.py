@@ -1,4 +1,4 @@
-"""How cost grows: time and peak memory of each operation by number of cases, and of inference by size of a volume.
+"""Measure how time and peak memory grow: of each operation with the number of cases, of inference with the volume size.
 
     python benchmarks/growth.py --json growth.json --figure growth.png
 
@@ -154,7 +154,7 @@ def volume_jobs(folder: Path, sizes: list[str]) -> dict[tuple[str, int], Job]:
 
 
 def make_cases(folder: Path, number: int, different: int, slices: int) -> list[Path]:
-    """Folders of so many cases, most of them links to the files of a few."""
+    """Make folders of this number of cases, most of them links to the files of a few."""
     made = make_phantom(folder / "made", patients=min(different, number), slices=slices)
     cases = [folder / "cases" / f"PHANTOM_QA_{n:04d}_20000101" for n in range(number)]
     for case, source in zip(cases, itertools.cycle(made)):
@@ -184,7 +184,7 @@ def run(out: str, *, configs: list[str], **options: object) -> dict[str, float]:
 
 
 def measure(jobs: dict[tuple[str, int], Job], repeats: int) -> dict[tuple[str, int], list[dict[str, float]]]:
-    """Seconds and memory of every job, each in turn."""
+    """Measure seconds and memory of every job, in turn."""
     runs: dict[tuple[str, int], list[dict[str, float]]] = {job: [] for job in jobs}
     for repeat in range(repeats):
         for (what, number), job in jobs.items():
@@ -198,7 +198,7 @@ def measure(jobs: dict[tuple[str, int], Job], repeats: int) -> dict[tuple[str, i
 
 
 def earlier(growth: dict[str, dict]) -> dict[tuple[str, int], list[dict[str, float]]]:
-    """Runs of a table as it is in JSON."""
+    """Runs of a table that was saved as JSON."""
     return {
         (operation, int(number)): [dict(zip(row, values)) for values in zip(*row.values())]
         for operation, entry in growth.items()

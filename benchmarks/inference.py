@@ -2,8 +2,8 @@
 
     python benchmarks/inference.py
 
-Volumes are noise of the size that counts; the network and its weights are those of `inference.json`. Start-up is
-measured in a process of its own from its begin to the first slice read, once the files of the packages are in memory.
+Volumes are noise of realistic size; the network and its weights are those of `inference.json`. Start-up is measured in
+a separate process, from its start to the first slice read, when the files of all packages are already cached.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
         choices = {
             "mask, seg, measurements": {"outputs": files},
             "the same in float32": {"outputs": files, "amp": False},
-            "the same without flip": {"outputs": files, "flip": False},
+            "the same without flip": {"outputs": files, "tta_flip": False},
             "auto (with pictures)": {},
         }
         for kind in ("series", "isotropic"):

@@ -1,4 +1,4 @@
-"""What programs that measure share: the machine, its limits, repeats in turn, parts, processes, tables and JSON."""
+"""Shared parts of the benchmarks: machine, limits, alternating repeats, timing of parts, processes, tables and JSON."""
 
 from __future__ import annotations
 
@@ -56,28 +56,28 @@ def machine() -> dict[str, Any]:
 
 
 def in_turn(contestants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, which take turns; a first turn is not counted."""
+    """Seconds of each contestant in alternating turns; the first turn is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for repeat in range(repeats + 1):
         for name, run in contestants.items():
             began = time.perf_counter()
             run()
-            synchronise()
+            synchronize()
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
-def synchronise() -> None:
-    """Wait until the GPU has done all it was given, where there is one."""
+def synchronize() -> None:
+    """Wait until the GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class Parts:
-    """Seconds by part of what runs: a part within another counts by itself, what is in none counts as the rest.
+    """Seconds of the parts of a run: a nested part counts only for itself; time outside all parts counts as the rest.
 
-    On a GPU, events among its kernels tell when parts begin and end, so that nothing waits for being timed.
+    On a GPU, events between its kernels measure the parts, so that timing does not make it wait.
 
     Args:
         rest: name of the rest.
@@ -88,11 +88,11 @@ class Parts:
         self.begin()
 
     def begin(self) -> None:
-        """Forget all, and begin with the rest."""
+        """Reset all parts, and start with the rest."""
         self._open, self._marks = [self.rest], [("", self._now())]
 
     def timed(self, name: str, function: Callable) -> Callable:
-        """The function, whose time counts as this part."""
+        """Wrap a function so that its time counts for this part."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._mark()
@@ -108,7 +108,7 @@ class Parts:
     def seconds(self) -> dict[str, float]:
         """Seconds of each part since the beginning."""
         self._mark()
-        synchronise()
+        synchronize()
         found: dict[str, float] = defaultdict(float)
         for (_, began), (name, ended) in itertools.pairwise(self._marks):
             found[name] += ended - began if isinstance(ended, float) else began.elapsed_time(ended) / 1000
@@ -127,7 +127,7 @@ class Parts:
 
 
 def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
-    """Bytes that no fusion saves: each convolution reads its input and weights once and writes its output once.
+    """Minimum memory traffic in bytes: each convolution reads its input and weights once and writes its output once.
 
     Args:
         network: the network.
@@ -148,7 +148,7 @@ def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
 
 
 def in_process(code: str, **options: Any) -> dict[str, Any]:
-    """Run code in a process of its own: it reads ``options`` and makes ``found``, to which its peak memory is added."""
+    """Run code in a separate process: it reads ``options`` and sets ``found``, to which its peak memory is added."""
     environment = {
         **os.environ,
         "OPTIONS": json.dumps(options, default=str),
@@ -163,7 +163,7 @@ def in_process(code: str, **options: Any) -> dict[str, Any]:
 
 
 def limits(repeats: int) -> dict[str, float]:
-    """What the machine gives at best: 10^9 operations a second of matrix products by type, GB/s of a copy.
+    """Peak rates of the machine: 10^9 operations per second of matrix products by type, and GB/s of a copy.
 
     Of the GPU, where there is one. Products are PyTorch's and, on a CPU where it is installed, OpenVINO's; the faster
     counts.
@@ -215,6 +215,6 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 
 
 def write(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Write what was measured as JSON, where a file is asked for."""
+    """Write the results as JSON, if a file is given."""
     if path:
         path.write_text(json.dumps(content, indent=4, default=str) + "\n")

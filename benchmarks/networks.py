@@ -1,4 +1,4 @@
-"""Compare the training speed of the networks in networks.json: what each may see in the same time.
+"""Compare the training speed of the networks in networks.json: how many slices each can process in the same time.
 
     python benchmarks/networks.py
 

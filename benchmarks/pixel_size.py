@@ -1,4 +1,4 @@
-"""Estimate the pixel size of TCGA-LGG, which its files do not say, from the size of the heads in it.
+"""Estimate the pixel size of TCGA-LGG, which its files do not give, from the size of the heads.
 
     python benchmarks/pixel_size.py --dataset_dir data/kaggle_3m
 

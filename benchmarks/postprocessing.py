@@ -1,4 +1,4 @@
-r"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not trained on.
+r"""Try thresholds, mirroring, minimum lesion volumes and hole filling on patients that were not used for training.
 
     python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m --runs \
         institution/FG=runs/experiments/default/institution-FG-seed0/model_final.pt \
@@ -49,7 +49,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
     parser.update({"dataset_dir": args.dataset_dir, "split": split, "allow_missing": True, "device": "cpu"})
     network = parser.get_parsed_content("network").eval()
     network.load_state_dict(torch.load(weights, weights_only=True))
-    parser.update({"amp": bfloat16_is_fast("cpu"), "flip": False, "ensemble": []})
+    parser.update({"amp": bfloat16_is_fast("cpu"), "tta_flip": False, "ensemble": []})
     inferer = parser.get_parsed_content("validate#inferer")
     members = [EnsembleInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]
     found = []

@@ -1,12 +1,12 @@
-"""How the step of a training splits, by one process and by several on one machine.
+"""Time the parts of a training step, with one process and with several on one machine.
 
     python benchmarks/scaling.py
 
 Each process trains the network of `train.json` on its own thread with the batch, crops, augmentation, loss, optimizer
 and averaging of `train.json`, on synthetic slices; gradients are averaged after the backward pass, all at once, so that
 the exchange can be timed by itself (DistributedDataParallel does it during the backward pass, in pieces). Two turns
-alternate: all processes at once, exchanging by gloo; and the first alone, while the others wait. Ratios of the two hold
-where the machine's own speed drifts; the time on the processor holds where other programs take turns on it as well.
+alternate: all processes at once, exchanging by gloo; and the first alone, while the others wait. Ratios of the two
+are valid even if the speed of the machine drifts; CPU times are valid even if other programs use the processor too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PARTS = (
 
 
 class Training:
-    """A training whose step is timed part by part."""
+    """A training run in which each part of a step is timed."""
 
     def __init__(self, batch: int) -> None:
         parser = ConfigParser(json.loads((ROOT / "bundle" / "configs" / "train.json").read_text()))

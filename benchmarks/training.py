@@ -77,7 +77,7 @@ STEP = (*OUTSIDE[:3], "forward", "loss", "backward", "clipping", "optimizer", *O
 
 
 class Training:
-    """A contestant: trains for an epoch a turn, and keeps the seconds of each part of a turn.
+    """A contestant: trains for one epoch per turn, and keeps the seconds of each part of a turn.
 
     Attributes:
         network: what it trains.
@@ -157,7 +157,7 @@ class PlainLoop(Training):
 
 
 class EngineTraining(Training):
-    """A MONAI trainer, every part of whose steps is timed."""
+    """A MONAI trainer in which each part of a step is timed."""
 
     def __init__(self, trainer: SupervisedTrainer, kind: str = "float32") -> None:
         super().__init__(getattr(trainer.network, "_orig_mod", trainer.network), kind)  # of a compiled one
@@ -189,7 +189,7 @@ class EngineTraining(Training):
 
 
 def part_of(event: Any, handler: Any) -> str:
-    """The part of a step that a handler of a trainer is."""
+    """The part of a step to which a handler of a trainer belongs."""
     if event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
         return ONCE
     owner = getattr(inspect.unwrap(handler), "__self__", handler)
@@ -272,7 +272,7 @@ def slice_files(cases: list[dict]) -> list[dict[str, str]]:
 
 
 def drawing(args: argparse.Namespace, dataset: torch.utils.data.Dataset) -> dict[str, Any]:
-    """Options of a DataLoader that draws an epoch of so many steps in worker processes."""
+    """Options of a DataLoader that draws an epoch of this number of steps in worker processes."""
     sampler = RandomSampler(dataset, num_samples=args.steps * args.batch)
     return {"dataset": dataset, "batch_size": args.batch, "sampler": sampler, "num_workers": args.workers}
 
@@ -365,7 +365,7 @@ def main() -> None:
 
 
 def make(args: argparse.Namespace, runs: str) -> dict[str, Training]:
-    """The contestants by name, those that are asked for."""
+    """The requested contestants, by name."""
     slices, whole = args.steps * args.batch, {"roi_size": [256, 256]}
     cases = datalist(args.dataset_dir, args.split, "training", allow_missing=True)
     cached = functools.cache(lambda: cached_slices(args, cases))
@@ -405,7 +405,7 @@ def make(args: argparse.Namespace, runs: str) -> dict[str, Training]:
 
 
 def profile(turns: list[dict[str, float]], steps: int) -> str:
-    """A table of a step by its parts."""
+    """Make a table of the parts of a step."""
     step = [{part: 1000 * turn.get(part, 0) / steps for part in STEP} for turn in turns]
     lines = [f"| part of a step ({DEFAULT}) | ms | share |", "| --- | --- | --- |"]
     for part in STEP:

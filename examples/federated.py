@@ -2,12 +2,12 @@
 
     python examples/federated.py data/kaggle_3m --hospitals FG HT --rounds 3
 
-Each institution of a data set in TCGA-LGG's form is a hospital: MONAI's ``MonaiAlgo`` on this bundle, in turns in one
-process. Every fourth patient of a hospital is kept for validation. In a round each hospital trains from the common
-weights, whose next version is the mean of what they send, by their numbers of slices (McMahan et al. 2017,
-https://arxiv.org/abs/1602.05629). For comparison each hospital also trains alone, as long. At the end stands a table:
-mean patient Dice of each model on the validation patients of each hospital. Further options are keys of the bundle's
-configs: ``--slices_per_epoch 320``.
+Each institution of a data set with the structure of TCGA-LGG is a hospital: MONAI's ``MonaiAlgo`` with this bundle. All
+run in turn in one process. Every fourth patient of a hospital is kept for validation. In each round, all hospitals
+train from the common weights; the next common weights are the mean of theirs, weighted by their numbers of slices
+(McMahan et al. 2017, https://arxiv.org/abs/1602.05629). For comparison, each hospital also trains alone for the same
+time. At the end, a table shows the mean patient Dice of each model on the validation patients of each hospital. Further
+options are keys of the bundle's configs, such as ``--slices_per_epoch 320``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 
 
 def hospital(name: str, folder: Path, rounds: int, local_epochs: int = 1, **options: Any) -> MonaiAlgo:
-    """A client of a federation, ready to train: ``options`` are keys of the bundle's configs."""
+    """Make a client of a federation that is ready to train; ``options`` are keys of the bundle's configs."""
     client = MonaiAlgo(
         bundle_root=str(BUNDLE),
         local_epochs=local_epochs,
@@ -46,9 +46,9 @@ def hospital(name: str, folder: Path, rounds: int, local_epochs: int = 1, **opti
 
 
 def train(clients: Sequence[MonaiAlgo], rounds: int) -> dict[str, torch.Tensor]:
-    """Train in rounds; returns the common weights. With one client nothing but its own training happens."""
+    """Train in rounds, and return the common weights; a single client just trains alone."""
     slices = [len(client.train_workflow.train_dataset) for client in clients]
-    # A client hands out its network's own tensors, which its training changes.
+    # A client returns the tensors of its network, which its training changes.
     weights = {name: value.clone() for name, value in clients[0].get_weights().weights.items()}
     for _ in range(rounds):
         for client in clients:
@@ -57,10 +57,10 @@ def train(clients: Sequence[MonaiAlgo], rounds: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def average(weights: Sequence[Mapping[str, torch.Tensor]], shares: Sequence[float]) -> dict[str, torch.Tensor]:
-    """Weighted mean of each tensor, in its own type."""
+def average(weights: Sequence[Mapping[str, torch.Tensor]], sizes: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Mean of each tensor, weighted by the sizes, in its own type."""
     return {
-        name: (sum(share * own[name].double() for share, own in zip(shares, weights)) / sum(shares)).to(first.dtype)
+        name: (sum(size * own[name].double() for size, own in zip(sizes, weights)) / sum(sizes)).to(first.dtype)
         for name, first in weights[0].items()
     }
 
@@ -76,10 +76,10 @@ def compare(
     """Train each hospital alone and all together.
 
     Args:
-        cases: ``dataset_dir`` and ``split`` of each hospital by its name.
+        cases: ``dataset_dir`` and ``split`` of each hospital, by its name.
         folder: folder of the runs.
-        rounds: rounds of training.
-        local_epochs: epochs of each hospital in a round.
+        rounds: number of rounds.
+        local_epochs: number of epochs of each hospital per round.
         options: keys of the bundle's configs.
 
     Returns:
@@ -98,7 +98,7 @@ def compare(
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """The results as a Markdown table."""
+    """Format the results as a Markdown table."""
     hospitals = next(iter(results.values()))
     lines = ["| model | " + " | ".join(f"{name}'s cases" for name in hospitals) + " |"]
     lines.append("|" + " --- |" * (len(hospitals) + 1))
@@ -108,7 +108,7 @@ def table(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def split_institution(dataset_dir: Path, name: str, file: Path) -> Path:
-    """Write a split of an institution's patients, every fourth for validation."""
+    """Write a split of an institution's patients, with every fourth for validation."""
     patients = [patient for patient in find_patients(dataset_dir) if institution(patient) == name]
     split = {"training": [p for n, p in enumerate(patients) if n % 4], "validation": patients[::4]}
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
-"""Serve the bundle by MONAI Label, to 3D Slicer and other viewers, and check that it gives the bundle's own masks.
+"""Serve the bundle with MONAI Label to 3D Slicer and other viewers, and check that the masks are those of the bundle.
 
     python examples/monai_label.py serve STUDIES
     python examples/monai_label.py check VOLUME.nii.gz
 
 STUDIES is a folder of NIfTI or NRRD volumes, to which submitted labels are added; it may be empty. ``check`` segments a
-volume over the server's REST interface and by ``bundle run inference``, and compares the masks voxel by voxel.
+volume through the server's REST interface and with ``bundle run inference``, and compares the masks voxel by voxel.
 
-The first run makes a virtual environment in ``runs/monai_label`` and copies the bundle into MONAI Label's app beside
-it; remove that folder to begin anew. MONAI Label wants Python 3.10 or 3.11. The server listens on this machine alone.
+The first run creates a virtual environment in ``runs/monai_label`` and copies the bundle into MONAI Label's app beside
+it; delete that folder to start again. MONAI Label needs Python 3.10 or 3.11. The server listens only on this machine.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "flair_tumour_segmentation"
 LABEL = "monailabel==0.8.5"
 
-# What MONAI Label asks for, without sam2, which its monaibundle app does not need and which builds for GPUs only;
-# without monai, which the project brings; and without two packages that ask for a NumPy before 2, but run with it.
-# Of PyTorch and NumPy, those that are there.
+# The requirements of MONAI Label, except sam2, which its monaibundle app does not need and which builds only for GPUs;
+# monai, which this project installs; and two packages that require NumPy below 2, but work with NumPy 2. PyTorch and
+# NumPy stay at the installed versions.
 OLD = ["pydicom-seg==0.4.1", "numpymaxflow"]
 REQUIREMENTS = """
 import importlib.metadata as metadata, re
@@ -54,13 +54,13 @@ sys.exit(1 if different else 0)
 
 
 def install(folder: Path, torch: str | None) -> Path:
-    """Make the virtual environment with MONAI Label and this project, unless it is there; returns its Python."""
+    """Create the virtual environment with MONAI Label and this project if it does not exist; returns its Python."""
     python = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     finished = folder / "venv" / "finished"
     if finished.is_file() and finished.read_text() == LABEL:
         return python
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
-        raise SystemExit(f"MONAI Label wants Python 3.10 or 3.11, this is {sys.version.split()[0]}.")
+        raise SystemExit(f"MONAI Label needs Python 3.10 or 3.11, this is {sys.version.split()[0]}.")
     venv.create(folder / "venv", with_pip=True, clear=True)
 
     def pip(*arguments: str) -> None:
@@ -69,7 +69,7 @@ def install(folder: Path, torch: str | None) -> Path:
     def has(module: str) -> bool:
         return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
 
-    print("Installing MONAI Label, which takes some minutes", flush=True)
+    print("Installing MONAI Label, which takes a few minutes", flush=True)
     if torch:
         pip(torch)
     pip("--editable", str(ROOT))
@@ -77,8 +77,8 @@ def install(folder: Path, torch: str | None) -> Path:
     wanted = subprocess.run([python, "-c", REQUIREMENTS], check=True, capture_output=True, text=True).stdout
     pip(*wanted.splitlines())
     if not has("torchvision"):
-        # One built for GPUs does not load beside a torch built for CPUs; this is the last that loads all the same,
-        # without the operators, which MONAI Label does not use.
+        # A torchvision built for GPUs does not load with a torch built for CPUs. This is the last version that loads
+        # anyway, without its operators, which MONAI Label does not use.
         pip("--no-deps", "torchvision==0.16.2")
     for file in (folder / "venv").rglob("pydicom_seg/*.py"):  # https://github.com/razorx89/pydicom-seg/issues/60
         file.write_text(file.read_text().replace("pydicom._storage_sopclass_uids", "pydicom.uid"))
@@ -87,7 +87,7 @@ def install(folder: Path, torch: str | None) -> Path:
 
 
 def lay_out(python: Path, app: Path) -> None:
-    """Copy MONAI Label's app for bundles, and the bundle into it, unless they are there."""
+    """Copy MONAI Label's app for bundles, and the bundle into it, if they do not exist."""
     model = app / "model" / NAME
     if model.is_dir():
         return
@@ -98,7 +98,7 @@ def lay_out(python: Path, app: Path) -> None:
     shutil.copytree(app.parent / "monaibundle", app)
     shutil.rmtree(app.parent / "monaibundle")
     shutil.copytree(ROOT / "bundle", model)
-    # Training from a viewer goes on from the bundle's weights, and the best ones take their place.
+    # Training from a viewer starts from the bundle's weights, and replaces them with the best ones.
     file = model / "configs" / "train.json"
     config = json.loads(file.read_text())
     config |= {"initial_weights": "$@bundle_root + '/models/model.pt'", "save_to_bundle": "best"}
@@ -109,26 +109,26 @@ def start(python: Path, app: Path, studies: Path, port: int, **options: object) 
     """Start the server."""
     command = [python, "-m", "monailabel.main", "start_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--app", app.resolve(), "--studies", studies.resolve(), "--conf", "models", NAME]
-    command += ["--conf", "zoo_source", "ngc"]  # no look into the model zoo: the bundle is here
+    command += ["--conf", "zoo_source", "ngc"]  # do not access the model zoo: the bundle is local
     path = os.pathsep.join([str(python.absolute().parent), os.environ.get("PATH", "")])
     return subprocess.Popen(command, cwd=app.parent, env={**os.environ, "PATH": path}, **options)
 
 
 def ask(url: str, data: bytes | None = None) -> bytes:
-    """The answer to a request."""
+    """Send a request and return the answer."""
     with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=600) as answer:
         return answer.read()
 
 
 def wait_for(server: subprocess.Popen, url: str, seconds: float = 180) -> dict:
-    """What the server says of itself, once it is up."""
+    """Wait until the server is up, and return its description."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:
             return json.loads(ask(f"{url}/info/"))
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.5)
-    raise SystemExit("The server did not start: see what it says above, or in server.log.")
+    raise SystemExit("The server did not start: see its output above, or server.log.")
 
 
 def serve(folder: Path, python: Path, studies: Path, port: int) -> int:
@@ -148,7 +148,7 @@ def serve(folder: Path, python: Path, studies: Path, port: int) -> int:
 
 
 def check(folder: Path, python: Path, volume: Path) -> int:
-    """Compare the masks of MONAI Label and of the bundle; returns 0 when they are equal."""
+    """Compare the masks of MONAI Label and of the bundle; returns 0 if they are equal."""
     ending = ".nii.gz" if volume.name.endswith(".nii.gz") else volume.suffix
     with tempfile.TemporaryDirectory(dir=folder) as work, socket.socket() as free:
         app, studies = Path(work, "app"), Path(work, "studies")

@@ -15,7 +15,6 @@ _PUBLIC = {
     "mri_seg.config.weights": (
         "CheckpointLoader",
         "bundle_weights",
-        "check_sum",
         "read_weights",
         "save_to_bundle",
     ),
@@ -37,7 +36,10 @@ _PUBLIC = {
     ),
     "mri_seg.inference.provenance": ("result_options",),
     "mri_seg.inference.quantization": ("quantize",),
-    "mri_seg.inference.runtimes": ("RuntimeInferer",),
+    "mri_seg.inference.runtimes": (
+        "RuntimeInferer",
+        "int8_file",
+    ),
     "mri_seg.inference.writer": ("CaseWriter",),
     "mri_seg.io.cases": (
         "CaseFinder",
@@ -111,9 +113,9 @@ _PUBLIC = {
         "init_distributed",
         "is_main_process",
         "local_device",
+        "print_on_main_process",
         "rank",
     ),
-    "mri_seg.utils.files": ("sha256",),
     "mri_seg.utils.flags": ("flag",),
 }
 """Public names by the module that defines them."""

@@ -67,7 +67,8 @@ def write_evaluation(folder: Path, cases: list[ArchivedCase] | None = None, **fa
             MetaTensor(torch.as_tensor(mask[None].astype(np.float32)), meta={"spacing_known": False})
             for mask in (case.pred, case.label)
         )
-        patients.append(patient_row(case.case, pred, label))
+        group = case.case.split("_")[1] if case.case.startswith("TCGA_") else ""
+        patients.append({**patient_row(case.case, pred, label), "group": group})
         slices += slice_rows(case.case, pred, label)
     for name, rows in (("patients.csv", patients), ("slices.csv", slices)):
         with (folder / name).open("w", newline="", encoding="utf-8") as stream:

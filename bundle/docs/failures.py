@@ -49,9 +49,9 @@ def draw(axes: Axes, case: ArchivedCase, index: int, kind: str) -> None:
     bright = case.image[:, :, index] > low + FOREGROUND * (high - low)
     head = ndimage.binary_fill_holes(ndimage.binary_closing(ndimage.binary_opening(bright, iterations=2), iterations=4))
     shapes = ((head, HEAD), (case.label[:, :, index], REFERENCE), (case.pred[:, :, index], PREDICTION))
-    for mask, colour in shapes:
+    for mask, color in shapes:
         if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.3)
+            axes.contour(mask, levels=[0.5], colors=color, linewidths=1.3)
     axes.set_aspect(case.spacing[0] / case.spacing[1])
     axes.axis("off")
 

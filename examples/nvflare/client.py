@@ -1,4 +1,4 @@
-"""A hospital of a federation under NVIDIA FLARE: MONAI's client on this bundle; started by FLARE, see job.py."""
+"""A hospital of a federation with NVIDIA FLARE: MONAI's client with this bundle. FLARE starts it; see job.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 
 def main() -> None:
-    """Train on the hospital's own cases from the weights of each round, until the federation ends."""
+    """Train on the hospital's own cases, from the weights of each round, until the federation ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("options", help="JSON file with bundle_root, output_dir and further keys of the configs")
     with open(parser.parse_args().options, encoding="utf-8") as file:

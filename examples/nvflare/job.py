@@ -1,4 +1,4 @@
-"""Federated averaging of this bundle in NVIDIA FLARE's simulator, a client for each folder of cases.
+"""Federated averaging of this bundle in NVIDIA FLARE's simulator, with one client per folder of cases.
 
     python examples/nvflare/job.py data/hospital_a data/hospital_b --rounds 3
 
@@ -22,7 +22,7 @@ BUNDLE = HERE.parents[1] / "bundle"
 
 
 def main() -> None:
-    """Write what each hospital sets, and run the federation."""
+    """Write the settings of each hospital, and run the federation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3)

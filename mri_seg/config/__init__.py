@@ -1,1 +1,1 @@
-"""Options, errors, provenance and weights of a bundle's commands."""
+"""Options, errors, provenance and weights of the bundle's commands."""

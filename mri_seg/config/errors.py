@@ -1,33 +1,30 @@
-"""Errors of a bundle's commands as a user should see them: one that says what is wrong, and no traceback."""
+"""Show errors of the bundle's commands in one line that says what is wrong, without a traceback."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any
 
+from mri_seg.config.validation import references
 from mri_seg.utils.distributed import first_to_fail
 from mri_seg.utils.messages import reason, root_of
 
 __all__ = ["check_keys", "one_line_errors"]
 
 
-_REFERENCE = re.compile(r"@(?:%?)([A-Za-z_]\w*)")
-
-
 _RUN_BY_NAME = {"imports", "initialize", "run", "finalize", "bundle_root"}
 
 
-# MONAI's federated client gives every workflow a run_name, and its experiment tracking sets the others.
+# MONAI's federated client sets run_name in every workflow, and its experiment tracking sets the others.
 _SET_BY_MONAI = {"run_name", "save_execute_config", "tracking_uri", "experiment_name", "is_not_rank0"}
 
 
 def one_line_errors() -> None:
-    """Show the error that ends this process in a few lines, without a traceback: for a command line of its own."""
+    """Show the error that ends this process in a few lines, without a traceback; for command lines."""
     sys.excepthook = _show
     for handler in logging.getLogger().handlers:
         if not any(isinstance(found, _WithoutTraceback) for found in handler.filters):
@@ -35,18 +32,18 @@ def one_line_errors() -> None:
 
 
 def check_keys(config: Mapping[str, Any], known: Collection[tuple[str, Any]] = ()) -> None:
-    """Refuse keys of a config that nothing refers to, such as misspelt options.
+    """Refuse config keys to which nothing refers, such as misspelled options.
 
-    Keys that begin with ``_`` are let through, and lists of expressions: they can be run by their name.
+    Keys that begin with ``_`` are accepted, and so are lists of expressions, which can be run by their name.
 
     Args:
         config: a config before it is resolved, with the options in it.
-        known: keys with values that may lie idle, such as those of the bundle's own files.
+        known: keys and values that may be unused, such as those of the bundle's own files.
 
     Raises:
         ValueError: with the nearest keys that are used.
     """
-    used = {name for text in _texts(config) for name in _REFERENCE.findall(text)}
+    used = set(references(config))
     for key, value in config.items():
         if key in used | _RUN_BY_NAME | _SET_BY_MONAI or key.startswith("_") or _is_runnable(value):
             continue
@@ -56,7 +53,7 @@ def check_keys(config: Mapping[str, Any], known: Collection[tuple[str, Any]] = (
         raise ValueError(
             f"--{key}: no such option. "
             + (f"Did you mean {' or '.join(f'--{name}' for name in near)}? " if near else "")
-            + "The options are described in bundle/docs/README.md."
+            + "The options are described in docs/options.md."
         )
 
 
@@ -66,18 +63,6 @@ def _is_runnable(value: Any) -> bool:
         and bool(value)
         and all(isinstance(item, str) and item.startswith("$") for item in value)
     )
-
-
-def _texts(part: Any) -> Iterator[str]:
-    """All texts in a config."""
-    if isinstance(part, str):
-        yield part
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            yield from _texts(value)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            yield from _texts(value)
 
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -94,7 +79,7 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
 
 
 class _WithoutTraceback(logging.Filter):
-    """Drop what ignite and MONAI log of an exception on its way up: it is shown once, at the end."""
+    """Drop the log records of ignite and MONAI about an exception, since it is shown once at the end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         dropped = record.exc_info is not None or "terminating due to exception" in record.getMessage()

@@ -1,34 +1,32 @@
-"""What a run was: its config as it ran, the versions and the command, written beside its results."""
+"""Provenance of a run: its resolved config, versions and command, written beside its results."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 import mri_seg
+from mri_seg.utils.compat import caller_of
 from mri_seg.utils.distributed import world_size
 from mri_seg.utils.files import write_json
 
-__all__ = ["callers", "evaluated_config", "evaluated_parser", "run_record", "versions", "write_record"]
+__all__ = ["evaluated_config", "evaluated_parser", "run_record", "versions", "write_record"]
 
 
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "tifffile", "nibabel", "itk", "tensorboard")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages it rests on."""
+    """Versions of Python, this project and the main packages it uses."""
     found = {"python": platform.python_version(), "mri_seg": mri_seg.__version__}
     for package in _PACKAGES:
         try:
@@ -39,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def run_record(**facts: Any) -> dict[str, Any]:
-    """Describe the process: time, command, versions, number of processes, machine, and whatever facts are given."""
+    """Describe the run: time, command, versions, number of processes, machine, and further facts."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
@@ -51,12 +49,12 @@ def run_record(**facts: Any) -> dict[str, Any]:
 
 
 def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
-    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with every override in place.
+    """Write ``run.json`` (see :py:func:`run_record`) and ``config.json``, the config with all overrides.
 
-    Call it from an expression of a config: the config is the one that is being evaluated.
+    It must be called from an expression of a config, whose config it then writes.
 
     Args:
-        output_dir: folder of the run, made if missing.
+        output_dir: folder of the run; created if it does not exist.
         facts: further entries of ``run.json``.
 
     Returns:
@@ -73,7 +71,7 @@ def write_record(output_dir: PathLike | str, **facts: Any) -> Path:
 
 
 def evaluated_config() -> dict:
-    """The config whose expression called us, as it was written, with overrides."""
+    """The unresolved config whose expression called this function, with overrides."""
     return {key: value for key, value in evaluated_parser().get().items() if key != "_meta_"}
 
 
@@ -83,15 +81,7 @@ def evaluated_parser() -> ConfigParser:
     Raises:
         RuntimeError: when no config is being evaluated.
     """
-    for frame in callers():
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            return parser
-    raise RuntimeError("this must be called from an expression of a config.")
-
-
-def callers() -> Iterator[FrameType]:
-    """Frames of the stack, from the function that asks outwards."""
-    frame = inspect.currentframe()
-    while frame is not None and (frame := frame.f_back) is not None:
-        yield frame
+    parser = caller_of(ConfigParser)
+    if parser is None:
+        raise RuntimeError("this must be called from an expression of a config.")
+    return parser

@@ -1,4 +1,4 @@
-"""Load weights one can trust: checked against their SHA-256, never executed, and fitting the network."""
+"""Load weights safely: check their SHA-256, execute nothing in the file, and check that they fit the network."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = [
@@ -27,34 +28,36 @@ __all__ = [
 ]
 
 SUMS = "SHA256SUMS"
-"""File beside weights with the SHA-256 of each, as ``sha256sum`` writes it."""
+"""File beside weights with the SHA-256 of each, in the format of ``sha256sum``."""
 
 
 class CheckpointLoader(monai.handlers.CheckpointLoader):
     """MONAI's ``CheckpointLoader`` with errors that name the file, what was found, and what was expected.
 
-    Its name is how MONAI's federated learning finds what it must turn off, so that the weights sent to a client stay.
+    It must keep this name: MONAI's federated learning disables handlers with it, so that a client keeps the weights
+    that the server sent.
 
     Args:
         load_path: the weights.
-        load_dict: the network, by any name.
-        map_location: device on which the weights are read.
+        load_dict: the network, under any name.
+        map_location: device to which the weights are read.
 
     Raises:
-        ValueError: when training or inference starts and the weights are damaged, other than ``SHA256SUMS`` beside
-            them says, or of another network.
-        FileNotFoundError: when there is no such file.
+        ValueError: when training or inference starts, and the weights are damaged, do not match ``SHA256SUMS`` beside
+            them, or belong to another network.
+        FileNotFoundError: when the file does not exist.
     """
 
     def __init__(self, load_path: PathLike | str, load_dict: dict, map_location: Any = "cpu") -> None:
         super().__init__(load_path=str(load_path), load_dict=load_dict, map_location=map_location)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the weights."""
+        """Load the weights, and leave their path in ``engine.state.loaded_weights``."""
         (network,) = self.load_dict.values()
         weights = read_weights(self.load_path, self.map_location)
         _check_fit(self.load_path, weights, network)
         network.load_state_dict(weights)
+        state_of(engine).loaded_weights = self.load_path
         self.logger.info("Loaded the weights %s", self.load_path)
 
 
@@ -63,14 +66,14 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
 
     Args:
         path: the file.
-        map_location: device on which the weights are read.
+        map_location: device to which the weights are read.
 
     Returns:
         tensors by name.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file is other than ``SHA256SUMS`` says, is not a file of weights, or holds objects.
+        FileNotFoundError: when the file does not exist.
+        ValueError: when the file does not match ``SHA256SUMS``, is not a file of weights, or holds other objects.
     """
     path = weights_file(path)
     check_sum(path)
@@ -87,24 +90,22 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
 
 
 def weights_file(path: PathLike | str) -> Path:
-    """The path of weights that are there.
+    """Check that a file of weights exists, and return its path.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        FileNotFoundError: when the file does not exist.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file of weights. Train first, or give --checkpoint the path of weights."
-        )
+        raise FileNotFoundError(f"{path}: no such file of weights. Give the path of weights that training wrote.")
     return path
 
 
 def check_sum(path: PathLike | str) -> None:
-    """Check a file against ``SHA256SUMS`` beside it, where that names it.
+    """Check a file against ``SHA256SUMS`` beside it, if that lists it.
 
     Raises:
-        ValueError: when they differ.
+        ValueError: when the SHA-256 differs.
     """
     path = Path(path)
     sums = path.with_name(SUMS)
@@ -114,19 +115,19 @@ def check_sum(path: PathLike | str) -> None:
         expected, _, name = line.partition("  ")
         if name.lstrip("*") == path.name and (found := sha256(path)) != expected:
             raise ValueError(
-                f"{path}: its SHA-256 is {found}, expected {expected} by {sums}. Copy the file again from its source, "
-                f"or if you put other weights there, remove its line from {SUMS}."
+                f"{path}: its SHA-256 is {found}, expected {expected} by {sums}. Copy the file again from its source. "
+                f"If you replaced the weights, remove its line from {SUMS}."
             )
 
 
 def bundle_weights(which: str | bool) -> str | None:
-    """Name the file of a run that goes to the bundle: ``model.pt``, ``model_final.pt``, or None for neither.
+    """Name of the file of a run that is copied to the bundle: ``model.pt``, ``model_final.pt``, or None.
 
     Args:
         which: ``"best"`` on the validation patients, ``"last"``, or false for neither.
 
     Raises:
-        ValueError: when it is something else.
+        ValueError: when ``which`` is something else.
     """
     names = {"best": "model.pt", "true": "model.pt", "last": "model_final.pt", "false": None}
     if (choice := str(which).lower()) not in names:
@@ -135,11 +136,11 @@ def bundle_weights(which: str | bool) -> str | None:
 
 
 def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str | bool) -> None:
-    """Put weights of a finished run into a bundle as ``model.pt``, and write the sums of all weights there.
+    """Copy the weights of a finished run to a bundle as ``model.pt``, and write the sums of all weights there.
 
     Args:
         run_dir: folder of the run.
-        folder: the bundle's ``models``.
+        folder: the folder ``models`` of the bundle.
         which: as in :py:func:`bundle_weights`.
     """
     name = bundle_weights(which)
@@ -163,13 +164,13 @@ def _check_fit(path: PathLike | str, weights: Mapping[str, torch.Tensor], networ
     names = sorted(expected.keys() ^ weights.keys())
     if names:
         raise ValueError(
-            f"{path}: is of another network: {len(names)} of its weights and the network's have no partner, such as "
-            f"{names[0]}. Give weights of the network that the config defines, or its config."
+            f"{path}: belongs to another network: {len(names)} weights are in only one of the file and the network, "
+            f"such as {names[0]}. Give weights of the network that the config defines, or use the right config."
         )
     for name, value in weights.items():
         if value.shape != expected[name].shape:
             raise ValueError(
-                f"{path}: is of another size of network: {name} has the shape {tuple(value.shape)}, expected "
-                f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (its "
+                f"{path}: belongs to a network of another size: {name} has shape {tuple(value.shape)}, expected "
+                f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (see its "
                 "num_slices and channels)."
             )

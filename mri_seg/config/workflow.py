@@ -1,8 +1,8 @@
-"""A workflow in its process: its options are checked before it begins, and the process is as it was when it has ended.
+"""Begin and end a workflow: check its options before it runs, and restore the process's state afterwards.
 
-MONAI hands no expression the config that it belongs to, and wraps every error of one in an error of its own. So the
-first expression of ``initialize`` looks the config's parser up on the stack and puts expressions and components of ours
-in the place of MONAI's, by the parser's public parts: theirs, but errors come out as they were raised.
+MONAI does not pass the config to its expressions, and wraps every error of an expression in its own errors. So the
+first expression of ``initialize`` finds the config's parser on the stack and replaces the parser's expressions and
+components by subclasses that raise the original errors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, Config
 from monai.utils import get_seed, set_determinism
 
 from mri_seg.config.errors import check_keys, one_line_errors
-from mri_seg.config.provenance import callers, evaluated_config, evaluated_parser
-from mri_seg.config.validation import RULES, check_value, check_values, check_words, explain_expression
+from mri_seg.config.options import RULES
+from mri_seg.config.provenance import evaluated_config, evaluated_parser
+from mri_seg.config.validation import (
+    check_arguments,
+    check_renamed,
+    check_value,
+    check_values,
+    explain_expression,
+)
+from mri_seg.utils.compat import become, called_from, caller_of
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
 
@@ -29,7 +37,7 @@ __all__ = ["begin_workflow", "check_options", "end_workflow"]
 
 
 class _Process(NamedTuple):
-    """What MONAI's ``set_determinism`` changes in a process."""
+    """The state of a process that MONAI's ``set_determinism`` changes."""
 
     seed: int | None
     random: dict[str, Any]
@@ -46,53 +54,54 @@ class _Process(NamedTuple):
 
 
 _before: WeakKeyDictionary[ConfigParser, _Process] = WeakKeyDictionary()
-"""The process before each workflow that has begun and not ended, in the order they began."""
+"""State of the process before each running workflow, in the order in which they began."""
 
 
 _checked: WeakSet[ConfigParser] = WeakSet()
-"""Those whose options have been checked: a host may change parts of them afterwards, so that options lie idle."""
+"""Workflows whose options have been checked; a host may change them afterwards, so that options are not used."""
 
 
 def begin_workflow(debug: bool | str = False) -> None:
-    """Begin the workflow whose config calls this; one that has begun already goes on.
+    """Begin the workflow whose config calls this; does nothing if it has already begun.
 
-    From here on its errors come out as they were raised, and the first of them ends it, as :py:func:`end_workflow`
-    does. If a command line started it, the error that ends the process is shown in one line.
+    From now on, errors are raised without MONAI's wrapping, and the first one ends the workflow like
+    :py:func:`end_workflow`. On a command line, the error that ends the process is shown in one line.
 
     Args:
-        debug: whether a command line shows the traceback.
+        debug: whether the command line shows the traceback instead.
     """
     parser = evaluated_parser()
     if parser not in _before:
         _before[parser] = _Process.now()
-    if str(debug).lower() != "true" and _from_command_line():  # what else it may not be, check_options says
+    if str(debug).lower() != "true" and _from_command_line():  # check_options checks its value
         one_line_errors()
     _restore_number_signs(parser)
     for item in parser.ref_resolver.items.values():
         for ours, theirs in ((_Expression, ConfigExpression), (_Component, ConfigComponent)):
             if type(item) is theirs:
-                item.__class__ = ours
+                become(item, ours)
 
 
 def check_options() -> None:
-    """Check the options of the workflow whose config calls this: that there are such, and that their values can work.
+    """Check the options of the workflow whose config calls this: that they exist, and that their values are valid.
 
     Raises:
-        ValueError: with the option, and what to write instead.
+        ValueError: with the name of the option, and what to write instead.
     """
     parser, config = evaluated_parser(), evaluated_config()
     if parser not in _checked:
+        check_renamed(config)
         if _from_command_line():
-            check_words(sys.argv[1:])
+            check_arguments(sys.argv[1:])
         check_keys(config, known=_shipped())
         _checked.add(parser)
     check_values(config)
 
 
 def end_workflow() -> None:
-    """End the workflow whose config calls this, and put the process back as it was before it.
+    """End the workflow whose config calls this, and restore the process's state from before it.
 
-    If others have begun since, as in a federation, that is left to the first of them to end.
+    If other workflows have begun since, as in federated learning, the next of them restores the state when it ends.
     """
     parser = evaluated_parser()
     if parser not in _before:
@@ -123,7 +132,7 @@ class _Component(ConfigComponent):
 
 @contextlib.contextmanager
 def _errors_as_raised(key: str) -> Iterator[None]:
-    """End the workflow at an error, and raise that instead of what MONAI wraps around it."""
+    """On an error, end the workflow and raise the original error without MONAI's wrapping."""
     try:
         yield
     except BaseException as error:
@@ -137,27 +146,26 @@ def _errors_as_raised(key: str) -> Iterator[None]:
 
 
 def _from_command_line() -> bool:
-    """Whether fire is below, which reads the command line of ``python -m monai.bundle``."""
-    return any(frame.f_globals.get("__name__") == "fire.core" for frame in callers())
+    """Whether fire, which reads the command line of ``python -m monai.bundle``, is on the stack."""
+    return called_from("fire.core")
 
 
 def _shipped() -> list[tuple[str, Any]]:
-    """Keys and values of all configs in the workflow's folder: they may lie idle where one config overrides another."""
-    for frame in callers():
-        workflow = frame.f_locals.get("self")
-        if isinstance(workflow, ConfigWorkflow):
-            texts = (file.read_text(encoding="utf-8") for file in workflow.config_root_path.glob("*.json"))
-            return [item for text in texts for item in json.loads(ReferenceResolver.normalize_id(text)).items()]
-    return []
+    """Keys and values of all configs in the workflow's folder; they may be unused if one config overrides another."""
+    workflow = caller_of(ConfigWorkflow)
+    if workflow is None:
+        return []
+    texts = (file.read_text(encoding="utf-8") for file in workflow.config_root_path.glob("*.json"))
+    return [item for text in texts for item in json.loads(ReferenceResolver.normalize_id(text)).items()]
 
 
 def _restore_number_signs(parser: ConfigParser) -> None:
-    """Give texts their # back: MONAI makes :: of it, in paths and descriptions too."""
+    """Restore # in texts: MONAI replaces it by ::, even in paths and descriptions."""
     config = parser.get()
     restored = {key: _restored(value) for key, value in config.items() if key != parser.meta_key}
     if any(config[key] != value for key, value in restored.items()):
         config.update(restored)
-        resolved = parser.ref_resolver.resolved_content  # imports; without any, MONAI would parse once more
+        resolved = parser.ref_resolver.resolved_content  # imports; without them, MONAI would parse again
         parser.parse(reset=True)
         parser.ref_resolver.resolved_content.update(resolved)
 
@@ -169,5 +177,5 @@ def _restored(value: Any) -> Any:
         return [_restored(part) for part in value]
     if not isinstance(value, str) or value.startswith(("$", "@", "%")) or "::" not in value or os.path.exists(value):
         return value
-    # As an expression that MONAI finds none of its signs in.
+    # As an expression that contains none of MONAI's special characters.
     return "$" + repr(value.replace("::", "#")).replace("#", r"\x23").replace("@", r"\x40")

@@ -1,4 +1,4 @@
-"""Tell copies of one DICOM image, which an export may hold twice, from images that share a name by mistake."""
+"""Find copies of DICOM images in an export, and refuse different images with the same SOPInstanceUID."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from mri_seg.dicom.headers import frame_count, functional_group, read_header, value_of
+from mri_seg.dicom.pixels import read_values
 
 __all__ = ["without_copies"]
 
 _log = logging.getLogger(__name__)
 
-# What says where an image lies, and the functional group that holds it in an enhanced image.
+# Attributes of the position of an image, with their functional group in an enhanced image.
 _PLACE = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -28,16 +29,16 @@ _TAGS = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctional
 
 
 def without_copies(members: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, Dataset]]:
-    """Leave out the files that are copies of another: of one SOPInstanceUID, place in space and values.
+    """Remove files that are copies of another: with the same SOPInstanceUID, position in space and values.
 
     Args:
-        members: files of a series, and of each a header with SOPInstanceUID. Files without one are no copies.
+        members: files of a series, each with a header that has SOPInstanceUID; files without it do not count as copies.
 
     Returns:
-        those that are not copies of one before them.
+        the files that are not copies of an earlier one.
 
     Raises:
-        ValueError: when two files share their SOPInstanceUID and differ in place or values.
+        ValueError: when two files have the same SOPInstanceUID, but differ in position or values.
     """
     first: dict[str, Path] = {}
     distinct, copies = [], []
@@ -49,15 +50,15 @@ def without_copies(members: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, 
             continue
         if difference := _difference(original, path):
             raise ValueError(
-                f"{path}: has the SOPInstanceUID of {original}, but differs from it in {difference}. Keep the right "
-                "one; or, if each is an image of its own, give each a SOPInstanceUID of its own, for instance with "
+                f"{path}: has the SOPInstanceUID of {original}, but differs from it in {difference}. Keep only the "
+                "right one. If they are different images, give each its own SOPInstanceUID, for example with "
                 "`dcmodify --gen-inst-uid FILE`."
             )
         copies.append((path, original))
     if copies:
         _log.info(
-            "%s: a copy of %s (same SOPInstanceUID, place and values). Such copies among the %d files of the series: "
-            "%d; each image counts once.",
+            "%s: is a copy of %s (same SOPInstanceUID, position and values). Copies among the %d files of the series: "
+            "%d. Each image counts once.",
             *copies[0],
             len(members),
             len(copies),
@@ -66,9 +67,7 @@ def without_copies(members: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, 
 
 
 def _difference(first: Path, second: Path) -> str:
-    """What two images differ in; empty where nothing."""
-    from mri_seg.dicom.reader import read_values  # which orders frames, and so needs this module
-
+    """Name the first difference between two images; empty if there is none."""
     if filecmp.cmp(first, second, shallow=False):
         return ""
     headers = [read_header(path, _TAGS) for path in (first, second)]
@@ -80,7 +79,7 @@ def _difference(first: Path, second: Path) -> str:
 
 
 def _place(header: Dataset, keyword: str) -> list[list[Any]]:
-    """Values of an attribute of place, a list a frame."""
+    """Values of an attribute of position, as one list per frame."""
     frames = range(frame_count(header))
     items = [functional_group(header, _PLACE[keyword], number) or header for number in frames]
     values = [value_of(item, keyword) for item in items]
@@ -88,7 +87,7 @@ def _place(header: Dataset, keyword: str) -> list[list[Any]]:
 
 
 def _comparable(value: Any) -> Any:
-    """A number, however it is written, or else text."""
+    """The value as a number, so that its notation does not matter, or else as text."""
     try:
         return float(value)
     except (TypeError, ValueError):

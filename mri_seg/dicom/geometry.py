@@ -36,8 +36,8 @@ _COSINE_TOLERANCE = 1e-3  # directions rounded to three digits; a quarter of a m
 _SPACING_TOLERANCE = 1e-3  # relative; a quarter of a pixel over 256
 _SHEAR_TOLERANCE = 0.01  # mm sideways for each mm along the normal, 0.6 degrees
 
-# What may tell apart frames at one position, in the order in which it is looked for, and the functional group that
-# holds it in an enhanced image.
+# Attributes in which frames at the same position may differ, in the order in which they are compared, with their
+# functional group in an enhanced image.
 _DIMENSIONS = {
     "EchoTime": None,
     "EffectiveEchoTime": "MREchoSequence",
@@ -58,7 +58,7 @@ _DIMENSIONS = {
     "FrameAcquisitionNumber": "FrameContentSequence",
     "ContrastBolusAgent": None,
 }
-# Siemens mosaics: creator and tags of the attribute that counts their slices, and of the header that does so in text.
+# Siemens mosaics: creator and tags of the attribute with the number of slices, and of the CSA header, which has it too.
 _SIEMENS_NUMBER = ("SIEMENS MR HEADER", 0x00190010, 0x0019100A)
 _SIEMENS_CSA = ("SIEMENS CSA HEADER", 0x00290010, 0x00291010)
 _CSA_NUMBER = b"NumberOfImagesInMosaic\0"
@@ -78,7 +78,7 @@ GEOMETRY_TAGS: tuple[str | int, ...] = (
     *_DIMENSIONS,
     *_SIEMENS_NUMBER[1:],
 )
-"""What to read of a header for :func:`arrange_frames`."""
+"""Attributes that :func:`arrange_frames` needs."""
 
 _KEPT_GRIDS = 8  # series; a few hundred frames each
 
@@ -90,7 +90,7 @@ class Frame:
     Attributes:
         path: the file.
         number: index of the frame in the file, from 0.
-        position: centre of the first pixel in LPS mm, ``(3,)``.
+        position: center of the first pixel in LPS coordinates in mm, ``(3,)``.
     """
 
     path: Path
@@ -100,15 +100,15 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FrameGrid:
-    """Frames that make a volume.
+    """Frames that form a volume.
 
     Attributes:
-        frames: the frames, along the normal of the slices: the direction of rows x the direction of columns.
-        affine: indices (row, column, slice) to RAS mm, ``(4, 4)``.
+        frames: the frames, ordered along the normal of the slices (direction along a row x direction along a column).
+        affine: matrix ``(4, 4)`` from indices (row, column, slice) to RAS coordinates in mm.
         shape: rows, columns and slices.
-        spacing_known: whether the files give the pixel spacing; where not, pixels count as 1 mm wide and high.
-        slice_spacing_known: whether the distance of slices is known, from positions, or for one slice from its header;
-            where not, it counts as 1 mm.
+        spacing_known: whether the files give the pixel spacing; otherwise, pixels count as 1 mm wide and high.
+        slice_spacing_known: whether the distance between slices is known, from positions or, for a single slice, from
+            its header; otherwise, it counts as 1 mm.
     """
 
     frames: tuple[Frame, ...]
@@ -120,7 +120,7 @@ class FrameGrid:
 
 @dataclass(frozen=True)
 class _Plane:
-    """What the header says of one frame."""
+    """The geometry of one frame, from its header."""
 
     frame: Frame
     series_uid: str
@@ -139,22 +139,22 @@ class _Plane:
 def order_frames(files: Iterable[PathLike | str], limit: SizeLimit | None = None) -> FrameGrid:
     """Order the frames of a series by their positions in space.
 
-    Names of files and instance numbers play no part. Copies of an image count once. The last few grids are kept: where
-    the files are those of one of them, and unchanged, they are not read again.
+    File names and instance numbers are ignored. Copies of an image count once. The last few grids are cached, so
+    unchanged files are not read again.
 
     Args:
         files: the files of one series, single-frame or multi-frame, in any order.
-        limit: adds up what the headers declare, and refuses too much.
+        limit: adds up the voxels that the headers declare, and refuses too many.
 
     Returns:
-        the frames in order, and the grid they make.
+        the frames in order, and the grid that they form.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when a file is not DICOM or does not say where its frames lie; when it is a mosaic of slices; when
-            the frames differ in series, orientation, size or pixel spacing; when a slice is missing or there twice;
-            when files of one SOPInstanceUID differ; and when slices are not equally far apart or not stacked along
-            their normal.
+        FileNotFoundError: when a file does not exist.
+        ValueError: when a file is not DICOM, does not give the position of its frames, or is a mosaic of slices; when
+            the frames differ in series, orientation, size or pixel spacing; when a slice is missing or is there twice;
+            when files with one SOPInstanceUID differ; or when slices are not equally spaced, or not stacked along their
+            normal.
     """
     paths = [Path(file) for file in files]
 
@@ -169,20 +169,20 @@ _grids: FileCache[FrameGrid] = FileCache(_KEPT_GRIDS)
 
 @quiet_pydicom()
 def arrange_frames(headers: Mapping[Path, Dataset], limit: SizeLimit | None = None) -> FrameGrid:
-    """Order the frames of files whose headers are read already; see :func:`order_frames`, which then has the grid.
+    """Order the frames of files whose headers have been read; the grid is cached for :func:`order_frames`.
 
     Args:
-        headers: of each file the attributes :data:`GEOMETRY_TAGS`.
-        limit: adds up what the headers declare, and refuses too much.
+        headers: the attributes :data:`GEOMETRY_TAGS` of each file.
+        limit: adds up the voxels that the headers declare, and refuses too many.
 
     Returns:
-        the frames in order, and the grid they make.
+        the frames in order, and the grid that they form.
 
     Raises:
-        ValueError: as :func:`order_frames`.
+        ValueError: as in :func:`order_frames`.
     """
     if not headers:
-        raise ValueError("No DICOM file to read: the list of files is empty.")
+        raise ValueError("There is no DICOM file to read: the list of files is empty.")
     _refuse_mosaics(headers)
     members = without_copies([*headers.items()])
     planes = [plane for path, header in members for plane in _planes(path, header, limit)]
@@ -196,7 +196,7 @@ def arrange_frames(headers: Mapping[Path, Dataset], limit: SizeLimit | None = No
     affine = np.eye(4)
     first = np.array(planes[0].frame.position)
     affine[:3] = _LPS_TO_RAS @ np.column_stack([column * row_spacing, row * column_spacing, step, first])
-    affine.flags.writeable = False  # all who ask for the grid share it
+    affine.flags.writeable = False  # the cached grid is shared
     grid = FrameGrid(
         frames=tuple(plane.frame for plane in planes),
         affine=affine,
@@ -209,31 +209,31 @@ def arrange_frames(headers: Mapping[Path, Dataset], limit: SizeLimit | None = No
 
 
 def _refuse_mosaics(headers: Mapping[Path, Dataset]) -> None:
-    """Refuse Siemens mosaics: pictures of many slices side by side, whose position is not that of any slice."""
+    """Refuse Siemens mosaics: images with many slices side by side, whose position is not that of any slice."""
     for path, header in headers.items():
         count = _private(header, *_SIEMENS_NUMBER)
         count = count if isinstance(count, int) else None
         if count is None and path == next(iter(headers)) and frame_count(header) == 1:
-            csa = read_header(path, _SIEMENS_CSA[1:])  # of the first alone: it is long, and the others are of its kind
+            csa = read_header(path, _SIEMENS_CSA[1:])  # only of the first file: it is long, and the others are alike
             count = _csa_count(_private(csa, *_SIEMENS_CSA))
         types = value_of(header, "ImageType") or ()
         if (count or 0) > 1 or "MOSAIC" in str(types).upper():
             raise ValueError(
-                f"{path}: is a Siemens mosaic, {f'{count:g}' if count else 'many'} slices side by side in one picture, "
+                f"{path}: is a Siemens mosaic, {f'{count:g}' if count else 'many'} slices side by side in one image, "
                 "expected one slice. Convert the series to NIfTI with dcm2niix and give that, or export it from the "
                 "scanner without mosaics."
             )
 
 
 def _private(header: Dataset, creator: str, creator_tag: int, tag: int) -> Any:
-    """Value of a private attribute; None where it is missing or of another creator."""
+    """Value of a private attribute; None if it is missing or has another creator."""
     if creator_tag not in header or tag not in header or str(header[creator_tag].value).strip() != creator:
         return None
     return header[tag].value
 
 
 def _csa_count(csa: Any) -> int | None:
-    """Slices of a mosaic by Siemens's CSA header, of the second kind: see nibabel.nicom.csareader for its layout."""
+    """Number of slices of a mosaic, from Siemens's CSA2 header; see nibabel.nicom.csareader for its layout."""
     place = csa.find(_CSA_NUMBER) if isinstance(csa, bytes) and csa.startswith(b"SV10") else -1
     if place < 0 or len(csa) < place + 100:
         return None
@@ -284,8 +284,8 @@ def _numbers(path: Path, data: Dataset, keyword: str, count: int) -> list[float]
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(
             f"{path}: {keyword} is {'missing' if value is None else value}, expected {count} numbers. "
-            "Without it the slice has no place in space: export the series again with its geometry, or convert it to "
-            "NIfTI."
+            "Without it, the position of the slice is unknown. Export the series again with its geometry, or convert "
+            "it to NIfTI."
         )
     return numbers
 
@@ -318,7 +318,7 @@ def _spacing(path: Path, measures: Dataset) -> tuple[float, float] | None:
 
 
 def _check_same(plane: _Plane, first: _Plane) -> None:
-    """Refuse a frame that cannot lie in one volume with the first."""
+    """Refuse a frame that cannot belong to the same volume as the first."""
     spacings = plane.spacing or (0.0, 0.0), first.spacing or (0.0, 0.0)
     for what, found, expected, same in (
         ("SeriesInstanceUID", plane.series_uid, first.series_uid, plane.series_uid == first.series_uid),
@@ -334,12 +334,12 @@ def _check_same(plane: _Plane, first: _Plane) -> None:
         if not same:
             raise ValueError(
                 f"{plane}: {what} is {found}, but {expected} in {first}. "
-                "Slices of one volume must agree: put those of each stack in a folder of their own."
+                "All slices of a volume must have the same. Put the slices of each stack in a folder of their own."
             )
 
 
 def _step(planes: Sequence[_Plane], normal: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Vector from a slice to the next in LPS mm, and whether it is known."""
+    """Vector from one slice to the next in LPS mm, and whether it is known."""
     if len(planes) == 1:
         spacing = planes[0].slice_spacing
         return normal * (spacing or 1.0), bool(spacing)
@@ -351,9 +351,9 @@ def _step(planes: Sequence[_Plane], normal: np.ndarray) -> tuple[np.ndarray, boo
     sideways = np.linalg.norm(extent - (extent @ normal) * normal)
     if sideways > max(_DISTANCE_TOLERANCE, _SHEAR_TOLERANCE * (extent @ normal)):
         raise ValueError(
-            f"{planes[-1]}: lies {sideways:.2f} mm sideways of {planes[0]}, over {extent @ normal:.2f} mm along the "
-            "normal of the slices. Expected slices stacked along their normal: resample the series to such a stack, "
-            "or convert it to NIfTI."
+            f"{planes[-1]}: is shifted sideways by {sideways:.2f} mm against {planes[0]}, over {extent @ normal:.2f} "
+            "mm along the normal of the slices. Expected slices stacked along their normal. Resample the series, or "
+            "convert it to NIfTI."
         )
     return extent / (len(planes) - 1), True
 
@@ -364,8 +364,8 @@ def _check_no_position_twice(planes: Sequence[_Plane], distances: np.ndarray) ->
         return
     first, second = planes[twice[0]], planes[twice[0] + 1]
     raise ValueError(
-        f"{second}: lies at the same place as {first}, {_text(second.frame.position)} mm; "
-        f"{len({*twice, *(twice + 1)})} of {len(planes)} frames share their place with another. "
+        f"{second}: lies at the same position as {first}, {_text(second.frame.position)} mm; "
+        f"{len({*twice, *(twice + 1)})} of {len(planes)} frames share their position with another. "
         + _why_twice(first, second)
     )
 
@@ -376,42 +376,42 @@ def _why_twice(first: _Plane, second: _Plane) -> str:
         values = [_dimension(plane, keyword, group) for plane in (first, second)]
         if values[0] != values[1]:
             return f"They differ in {keyword} ({values[0]} and {values[1]}): " + (
-                "the file holds several volumes. Export them as series of their own, or choose another series."
+                "the file holds several volumes. Export each as its own series, or choose another series."
                 if one_file
                 else f"the series holds several volumes. Put the files of one {keyword} in a folder of their own, or "
                 "choose another series."
             )
     return f"The {'file' if one_file else 'series'} may hold several volumes (echoes, time points, contrasts): " + (
-        "export them as series of their own, or choose another series."
+        "export each as its own series, or choose another series."
         if one_file
         else "put the files of one in a folder of their own, or choose another series."
     )
 
 
 def _dimension(plane: _Plane, keyword: str, group: str | None) -> Any:
-    """Value of what may tell frames apart."""
+    """Value of an attribute in which frames may differ."""
     data = plane.header if group is None else functional_group(plane.header, group, plane.frame.number)
     return None if data is None else value_of(data, keyword)
 
 
 def _check_equal(planes: Sequence[_Plane], distances: np.ndarray) -> None:
-    """Refuse slices that are not equally far apart."""
+    """Refuse slices that are not equally spaced."""
     usual = np.sort(distances)[(len(distances) - 1) // 2]  # the lower median: missing slices only widen distances
     tolerance = max(_DISTANCE_TOLERANCE, _RELATIVE_TOLERANCE * usual)
-    for k in np.flatnonzero(np.abs(distances - usual) > tolerance):
+    for k in np.flatnonzero(np.abs(distances - usual) > tolerance).tolist():
         before, after, steps = planes[k], planes[k + 1], round(distances[k] / usual)
         apart = (
-            f"{after}: lies {distances[k]:.2f} mm from {before}, its neighbour, where the usual distance is "
+            f"{after}: lies {distances[k]:.2f} mm from the adjacent slice {before}, but the usual distance is "
             f"{usual:.2f} mm. "
         )
         if steps > 1 and abs(distances[k] - steps * usual) <= steps * tolerance:
             raise ValueError(
                 f"{apart}Slices missing in between: {steps - 1}, between the positions {_text(before.frame.position)} "
-                f"and {_text(after.frame.position)} mm. Copy the whole series from its source."
+                f"and {_text(after.frame.position)} mm. Copy the complete series from its source."
             )
         raise ValueError(
-            f"{apart}Expected slices equally far apart: copy the whole series from its source, put stacks of "
-            "different spacing in folders of their own, or resample it to equal distances."
+            f"{apart}Expected equally spaced slices. Copy the complete series from its source, put stacks with "
+            "different spacing in folders of their own, or resample the series to equal distances."
         )
 
 

@@ -1,4 +1,4 @@
-"""Read the headers of DICOM files: no more of them than is asked for, and damaged values as missing ones."""
+"""Read the headers of DICOM files: only the requested parts, with damaged values treated as missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import pydicom
 from pydicom import uid
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial, read_preamble, read_sequence_item
 from pydicom.multival import MultiValue
@@ -39,12 +40,12 @@ _MARK = b"DICM"  # after a preamble of 128 bytes
 _BEGINNING = 4096  # bytes; the SOP class is among the first elements of a data set
 _LARGEST_DEFLATED = 2**30  # bytes
 _PIECE = 2**20
-_DEFERRED = 2**16  # bytes; longer values, such as pixels, stay in the file until they are asked for
+_DEFERRED = 2**16  # bytes; longer values, such as pixels, stay in the file until they are needed
 _PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 _PIXELS = 0x7FE0  # group
 _KEPT_SOURCES = 1  # series
 
-# The functional groups that a SEG or a report takes from the images it refers to.
+# The functional groups of the source images that a SEG or a report needs.
 _SOURCE_GROUPS = frozenset(
     Tag(keyword)
     for keyword in (
@@ -59,13 +60,13 @@ _T = TypeVar("_T")
 
 
 class FileCache(Generic[_T]):
-    """What was made of files, kept while they stay as they are; a few of them, the oldest goes first.
+    """Cache of values that were computed from files; valid while the files are unchanged. The oldest are dropped first.
 
-    Threads share it without a lock, so that a process that is forked meanwhile does not wait for one: each step is a
-    single operation on a dictionary, and at worst two threads make the same.
+    Threads share it without a lock, so that a process forked meanwhile cannot hang on one. Each step is a single
+    operation on a dictionary; at worst, two threads compute the same value.
 
     Args:
-        largest: how many are kept.
+        largest: maximum number of values.
     """
 
     def __init__(self, largest: int) -> None:
@@ -76,7 +77,7 @@ class FileCache(Generic[_T]):
         return len(self._kept)
 
     def get(self, files: Iterable[Path], make: Callable[[], _T]) -> _T:
-        """What was put for these files, in this order, or else what ``make`` gives."""
+        """Return the value for these files in this order; if there is none, compute it with ``make``."""
         key = self._key(files)
         found = None if key is None else self._kept.get(key)
         if found is None:
@@ -85,7 +86,7 @@ class FileCache(Generic[_T]):
         return found
 
     def put(self, files: Iterable[Path], made: _T) -> None:
-        """Keep what was made of files."""
+        """Keep a value for files."""
         self._put(self._key(files), made)
 
     def _put(self, key: Hashable | None, made: _T) -> None:
@@ -97,7 +98,7 @@ class FileCache(Generic[_T]):
 
     @staticmethod
     def _key(files: Iterable[Path]) -> Hashable | None:
-        """Names of the files and what changes with their content; None where one is not there."""
+        """Names of the files, with size, time and inode; None if a file does not exist."""
         try:
             stats = [(str(file), os.stat(file)) for file in files]
         except OSError:
@@ -110,49 +111,48 @@ def read_header(path: Path, tags: Sequence[str | int] | None = None, *, first_fr
 
     Args:
         path: the file.
-        tags: keywords or tags of the attributes to read; all by default. What is read in part holds its sequences as
-            they are in the file: :func:`value_of`, :func:`functional_group` and the others here pass over damaged
-            values in them.
-        first_frame: whether to read the functional groups of the first frame alone, as if there were no other: most of
-            the header of an enhanced image tells of its frames.
+        tags: keywords or tags of the attributes to read; by default all. If some are given, sequences stay as they are
+            in the file: :func:`value_of`, :func:`functional_group` and similar functions skip damaged values in them.
+        first_frame: whether to read only the functional groups of the first frame, since the groups of all frames make
+            up most of the header of an enhanced image.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        FileNotFoundError: when the file does not exist.
         ValueError: when the file cannot be read as DICOM.
     """
     return _read(path, tags, pixels=False, first_frame=first_frame)
 
 
 def read_dataset(path: Path, tags: Sequence[str | int]) -> Dataset:
-    """Read attributes of a DICOM file with its pixels, which stay in the file until asked for, unless it is deflated.
+    """Read attributes of a DICOM file and its pixels, which stay in the file until needed, unless it is deflated.
 
     Args:
         path: the file.
         tags: keywords or tags of the attributes to read.
 
     Returns:
-        the attributes; without pixels where the file ends within compressed ones.
+        the attributes; without pixels if the file ends within compressed pixels.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        FileNotFoundError: when the file does not exist.
         ValueError: when the file cannot be read as DICOM.
     """
     data = _read(path, tags, pixels=True, first_frame=False)
-    # pydicom gives nothing at all where a value of unknown length has no end.
+    # If a value of unknown length has no end, pydicom returns nothing at all.
     return data if len(data) else _read(path, tags, pixels=False, first_frame=False)
 
 
 def source_headers(paths: Sequence[Path]) -> list[Dataset]:
-    """Headers of images that a DICOM file to be written refers to.
+    """Read the headers of the source images of a DICOM file that is to be written.
 
-    Without private attributes, and of each frame's functional groups without those that no reference needs. Those of
-    the last series are kept for the next file that refers to it: changes to them stay.
+    Private attributes are removed, and so are functional groups of frames that references do not need. The headers of
+    the last series are cached for the next file that refers to it, so changes to them stay.
 
     Args:
         paths: the files of a series.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        FileNotFoundError: when a file does not exist.
         ValueError: when a file cannot be read as DICOM.
     """
     return _sources.get(paths, lambda: [_source_header(path) for path in paths])
@@ -199,7 +199,7 @@ def _read(
         raise ValueError(
             f"{path}: cannot be read as DICOM ({error}). Copy the file again from its source, or leave it out."
         ) from error
-    data.buffer = None  # of a deflated file, all that was unpacked
+    data.buffer = None  # for a deflated file, this is all of its inflated content
     _name_syntax(data)
     if clean:
         _leave_out_unreadable(data, sequences=tags is None)
@@ -207,15 +207,15 @@ def _read(
 
 
 def _stop(pixels: bool, first_frame: bool) -> Callable[[BaseTag, str | None, int], bool] | None:
-    """Where to stop reading: before the frames, before the pixels, or nowhere."""
+    """Condition to stop reading: before the frames, before the pixels, or None to read everything."""
     if first_frame:
         return lambda tag, vr, length: tag >= _PER_FRAME
     return None if pixels else lambda tag, vr, length: tag.group >= _PIXELS
 
 
 def _read_first_frame(file: BinaryIO, data: Dataset) -> None:
-    """Read the first item of the functional groups of frames, before which the file stands if it has any."""
-    implicit, little = data.original_encoding
+    """Read the first item of the frames' functional groups; the file is positioned before them, if it has any."""
+    implicit, little = map(bool, data.original_encoding)
     head = file.read(8 if implicit else 12)
     if len(head) < 8 or struct.unpack("<HH" if little else ">HH", head[:4]) != (_PER_FRAME.group, _PER_FRAME.element):
         return
@@ -227,10 +227,10 @@ def _read_first_frame(file: BinaryIO, data: Dataset) -> None:
 
 
 def bare_sop_class(path: Path) -> str | None:
-    """SOP class of a file that begins with its data set or file meta, without the preamble and its mark.
+    """SOP class of a file that begins with its data set or file meta information, without preamble and "DICM".
 
     Returns:
-        the UID of a storage class that the standard knows; None where the file is anything else.
+        the UID, if it is a storage class of the standard; None for all other files.
     """
     try:
         with path.open("rb") as file:
@@ -240,7 +240,7 @@ def bare_sop_class(path: Path) -> str | None:
 
 
 def _is_bare(file: BinaryIO) -> bool:
-    """Tell whether a file is DICOM without a preamble."""
+    """Whether a file is DICOM without a preamble."""
     beginning = file.read(_BEGINNING)
     file.seek(0)
     return _bare_sop_class(beginning) is not None
@@ -248,7 +248,7 @@ def _is_bare(file: BinaryIO) -> bool:
 
 @quiet_pydicom()
 def _bare_sop_class(beginning: bytes) -> str | None:
-    # Any file parses in some way, so look at the first group (of the meta information, or of identification) before.
+    # Every file can be parsed in some way, so check the first group (meta information or identification) first.
     if beginning[128:132] == _MARK or beginning[:2] not in (b"\x02\0", b"\x08\0", b"\0\x08"):
         return None
     try:
@@ -263,20 +263,23 @@ def _bare_sop_class(beginning: bytes) -> str | None:
 
 
 def _name_syntax(data: Dataset) -> None:
-    """Name the transfer syntax by which the file was read, where it names none and its pixels are not compressed."""
+    """If the file gives no transfer syntax and is not compressed, set the one with which it was read."""
     if data.file_meta.get("TransferSyntaxUID"):
         return
-    if "PixelData" in data and data.get_item("PixelData", keep_deferred=True).length == 0xFFFFFFFF:
+    # As it was read: pydicom annotates what it gives as an element made of it.
+    pixels: Any = data.get_item("PixelData", keep_deferred=True) if "PixelData" in data else None
+    if isinstance(pixels, RawDataElement) and pixels.length == 0xFFFFFFFF:
         return
+    implicit, little = map(bool, data.original_encoding)
     data.file_meta.TransferSyntaxUID = {
         (True, True): uid.ImplicitVRLittleEndian,
         (False, True): uid.ExplicitVRLittleEndian,
         (False, False): uid.ExplicitVRBigEndian,
-    }[data.original_encoding]
+    }[implicit, little]
 
 
 def _is_deflated(file: BinaryIO, bare: bool) -> bool:
-    """Tell whether a file is deflated, and refuse one that would fill the memory, where pydicom unpacks it whole."""
+    """Whether a file is deflated; refuse one that would fill the memory, since pydicom inflates it as a whole."""
     read_preamble(file, force=bare)
     meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
@@ -288,17 +291,17 @@ def _is_deflated(file: BinaryIO, bare: bool) -> bool:
         size += len(unpacker.decompress(packed, _PIECE))
         packed = unpacker.unconsumed_tail or file.read(_PIECE)
     if size > _LARGEST_DEFLATED:
-        raise ValueError(f"deflated, of more than {_LARGEST_DEFLATED // 2**20} MiB; dcmconv can unpack it")
+        raise ValueError(f"it inflates to more than {_LARGEST_DEFLATED // 2**20} MiB; dcmconv can inflate it")
     file.seek(0)
     return True
 
 
 def _leave_out_unreadable(data: Dataset, *, sequences: bool = True) -> None:
-    """Remove attributes whose values cannot be read: pydicom reads them when they are first asked for.
+    """Remove attributes whose values cannot be read; pydicom only reads a value when it is first used.
 
     Args:
-        data: a data set; its pixels stay unread.
-        sequences: whether to look into its sequences.
+        data: a data set; its pixels are not read.
+        sequences: whether to check the items of its sequences.
     """
     for tag in list(data.keys()):
         if tag.group == _PIXELS:
@@ -312,16 +315,16 @@ def _leave_out_unreadable(data: Dataset, *, sequences: bool = True) -> None:
 
 
 def value_of(data: Dataset, keyword: str) -> Any:
-    """Value of an attribute; None when it is missing or cannot be read."""
+    """Value of an attribute; None if it is missing or cannot be read."""
     tag = tag_for_keyword(keyword)
     try:
-        return data[tag].value if tag in data else None
+        return data[tag].value if tag is not None and tag in data else None
     except Exception:  # pydicom raises errors of many kinds for damaged values
         return None
 
 
 def number_of(data: Dataset, keyword: str) -> float | None:
-    """Value of an attribute that holds numbers, the first of several; None when missing, empty or not a number."""
+    """Value of a numeric attribute, or its first value; None if it is missing, empty or not a finite number."""
     try:
         value = value_of(data, keyword)
         if isinstance(value, (list, MultiValue)):
@@ -333,12 +336,12 @@ def number_of(data: Dataset, keyword: str) -> float | None:
 
 
 def frame_count(data: Dataset) -> int:
-    """Frames that a file declares."""
+    """Number of frames that a file declares."""
     return max(int(number_of(data, "NumberOfFrames") or 1), 1)
 
 
 def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset | None:
-    """Item of a functional group that holds for a frame of an enhanced image: its own, or else the shared one."""
+    """Item of a functional group for a frame of an enhanced image: the frame's own, otherwise the shared one."""
     for keyword, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         groups = sequence_of(header, keyword)
         if number < len(groups) and (items := sequence_of(groups[number], sequence)):
@@ -347,6 +350,6 @@ def functional_group(header: Dataset, sequence: str, frame: int = 0) -> Dataset 
 
 
 def sequence_of(data: Dataset, keyword: str) -> Sequence[Dataset]:
-    """Items of a sequence, none when it is missing or no sequence."""
+    """Items of a sequence; empty if it is missing or not a sequence."""
     value = value_of(data, keyword)
     return value if isinstance(value, DICOMSequence) else []

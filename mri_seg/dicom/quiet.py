@@ -1,4 +1,4 @@
-"""Read DICOM files without a word of pydicom's, and leave its settings and Python's warnings alone."""
+"""Silence pydicom's warnings without changing its settings or Python's warning filters for other threads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LOGGER = logging.getLogger("pydicom")
 
 
 class _InQuiet:
-    """Stands for the pattern of a warnings filter: it matches in the threads that asked for quiet, and nowhere else."""
+    """Replaces the pattern of a warnings filter; it matches only in threads inside ``quiet_pydicom``."""
 
     def match(self, text: str) -> bool:
         return _quiet.get()
 
 
 class _DropWarnings(logging.Filter):
-    """Drops the warnings of threads that asked for quiet: pydicom logs each as well."""
+    """Drops log records of threads inside ``quiet_pydicom``, since pydicom also logs its warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (_quiet.get() and record.levelno <= logging.WARNING)
@@ -33,11 +33,11 @@ class _DropWarnings(logging.Filter):
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Drop what pydicom warns of in this thread: values longer than allowed, unknown tags, padding of pixels.
+    """Drop pydicom's warnings in this thread: values that are too long, unknown tags, padding of pixels.
 
-    Scanners write such values into every slice, so that one series gives hundreds of warnings, none of which names its
-    file. What matters here is checked by what reads the values. Other threads, other libraries' warnings and
-    ``pydicom.config`` stay as they are; ``warnings.catch_warnings`` would change the filters of all threads.
+    Scanners write such values into every slice, so a series gives hundreds of warnings, none of which names its file.
+    The code that uses the values checks them. Other threads, warnings of other libraries and ``pydicom.config`` are not
+    affected; ``warnings.catch_warnings`` would change the filters of all threads.
 
     Example::
 
@@ -47,12 +47,12 @@ def quiet_pydicom() -> Iterator[None]:
     entry = ("ignore", _InQuiet(), UserWarning, _PYDICOM, 0)
     log_filter = _DropWarnings()
     token = _quiet.set(True)
-    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]  # a list, annotated as a sequence
     _LOGGER.addFilter(log_filter)
     try:
         yield
     finally:
         _LOGGER.removeFilter(log_filter)
-        with contextlib.suppress(ValueError):  # another thread may have put its own filters back meanwhile
-            warnings.filters.remove(entry)  # type: ignore[attr-defined]
+        with contextlib.suppress(ValueError):  # another thread may have restored its own filters meanwhile
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]  # likewise
         _quiet.reset(token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from os import PathLike
@@ -12,65 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
-from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import generate_fragments
-from pydicom.pixels import pixel_array
 
 from mri_seg.dicom.geometry import GEOMETRY_TAGS, FrameGrid, arrange_frames
-from mri_seg.dicom.headers import frame_count, functional_group, number_of, read_dataset
+from mri_seg.dicom.headers import read_dataset
+from mri_seg.dicom.pixels import PIXEL_TAGS, Image, decode_image, without_deflated_pixels
 from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.dicom.series import find_series, is_dicom
-from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codestream_size
+from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit
 
-__all__ = ["DICOMReader", "read_values"]
+__all__ = ["DICOMReader"]
 
-_BY_PYDICOM = (  # uncompressed, or simple enough for pydicom to decode by itself
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.RLELossless,
-)
-_BY_GDCM = (
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-    uid.JPEGLSNearLossless,
-    uid.JPEG2000Lossless,
-    uid.JPEG2000,
-)
-_IMAGE_PIXEL_MODULE = (
-    "SamplesPerPixel",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "NumberOfFrames",
-    "PixelData",
-)
-_TAGS = (
-    *GEOMETRY_TAGS,
-    *_IMAGE_PIXEL_MODULE,
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-
-
-class _Image(NamedTuple):
-    """The frames of a file: stored values ``(frames, H, W)``, slope and intercept of each, and whether 0 is white."""
-
-    stored: np.ndarray
-    rescale: list[tuple[float, float]]
-    inverted: bool
+_TAGS = tuple(dict.fromkeys((*GEOMETRY_TAGS, *PIXEL_TAGS)))
 
 
 class _Stack(NamedTuple):
@@ -83,14 +34,14 @@ class _Stack(NamedTuple):
 class DICOMReader(ImageReader):
     """Read a DICOM series as one volume ``(H, W, D)``: rows, columns and slices.
 
-    Takes the files of a series in any order, one file, or a folder that holds one MR series; single-frame and
-    multi-frame images, uncompressed or compressed as JPEG, JPEG-LS, JPEG 2000 or RLE. Slices are ordered by their
-    position in space, and the affine (RAS, mm) comes from the headers. Values are those after the rescale slope and
-    intercept of each image (float32), or the integers stored where no image has one; MONOCHROME1 is turned so that high
-    values are bright.
+    Input is the files of a series in any order, one file, or a folder with one MR series. Images may be single-frame or
+    multi-frame, uncompressed or compressed as JPEG, JPEG-LS, JPEG 2000 or RLE. Slices are ordered by their position in
+    space, and the affine (RAS, mm) comes from the headers. The rescale slope and intercept of each image are applied
+    (float32); if no image has them, values are the stored integers. MONOCHROME1 is inverted, so that high values are
+    bright.
 
     Args:
-        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
+        max_voxels: maximum number of voxels of a volume; files that declare more are refused before they are decoded.
 
     Example::
 
@@ -105,7 +56,7 @@ class DICOMReader(ImageReader):
         self.max_voxels = max_voxels
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
-        """Tell whether all the files are DICOM, or folders that hold some."""
+        """Whether all names are DICOM files, or folders that contain some."""
         names = [Path(name) for name in ensure_tuple(filename)]
         return all(bool(_files_in(name)) if name.is_dir() else is_dicom(name) for name in names)
 
@@ -118,22 +69,22 @@ class DICOMReader(ImageReader):
             kwargs: not used.
 
         Raises:
-            FileNotFoundError: when there is no such file or folder.
-            ValueError: when a folder holds no MR series or several; when the frames do not make a volume (see
-                :func:`mri_seg.dicom.geometry.order_frames`); when an image is in colour, damaged, or compressed in a
-                way that cannot be decoded; and when the files declare more than ``max_voxels``.
+            FileNotFoundError: when a file or folder does not exist.
+            ValueError: when a folder does not hold exactly one MR series, when the frames do not form a volume (see
+                :func:`mri_seg.dicom.geometry.order_frames`), when an image is in color, is damaged, or has a
+                compression that cannot be decoded, or when the files declare more than ``max_voxels``.
         """
         files = [file for name in ensure_tuple(data) for file in _series_files(Path(name))]
         limit = SizeLimit(self.max_voxels)
-        headers = {file: _without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
+        headers = {file: without_deflated_pixels(read_dataset(file, _TAGS)) for file in files}
         grid = arrange_frames(headers, limit)
         paths = dict.fromkeys(frame.path for frame in grid.frames)
-        with tempfile.TemporaryDirectory() as scratch:  # one for all: folders cost more than small images
-            images = {path: _image(path, headers.pop(path), Path(scratch), limit.largest) for path in paths}
+        with tempfile.TemporaryDirectory() as scratch:  # one for all, since making a folder takes longer than an image
+            images = {path: decode_image(path, headers.pop(path), Path(scratch), limit.largest) for path in paths}
         return _Stack(_volume(grid, images), grid)
 
     def get_data(self, img: _Stack) -> tuple[np.ndarray, dict]:
-        """Give the volume and where it lies.
+        """Return the volume and its geometry.
 
         Returns:
             array ``(H, W, D)``, and metadata with ``affine`` (mm), ``original_affine``, ``spatial_shape``, ``space``,
@@ -151,23 +102,12 @@ class DICOMReader(ImageReader):
         }
 
 
-def _without_deflated_pixels(data: Dataset) -> Dataset:
-    """Let go of pixels that had to be read with the header, so that those of a whole series are not held at once."""
-    if _is_deflated(data):
-        data.pop("PixelData", None)
-    return data
-
-
-def _is_deflated(data: Dataset) -> bool:
-    return data.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
-
-
 def _files_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if not file.name.startswith(".") and is_dicom(file))
 
 
 def _series_files(path: Path) -> Sequence[Path]:
-    """The file itself, or the files of the one series in a folder."""
+    """The file itself, or the files of the only series in a folder."""
     if not path.is_dir():
         return [path]
     series = find_series(_files_in(path))
@@ -177,14 +117,14 @@ def _series_files(path: Path) -> Sequence[Path]:
     return series[0].files
 
 
-def _volume(grid: FrameGrid, images: dict[Path, _Image]) -> np.ndarray:
+def _volume(grid: FrameGrid, images: dict[Path, Image]) -> np.ndarray:
     """Stack frames into a volume ``(H, W, D)`` of modality values."""
     first = next(iter(images))
     for path, image in images.items():
         if image.inverted != images[first].inverted:
             raise ValueError(
                 f"{path}: differs from {first} in PhotometricInterpretation (MONOCHROME1 and MONOCHROME2). "
-                "Slices of one volume must agree: export the series again."
+                "All slices of a volume must have the same. Export the series again."
             )
     volume = np.stack([images[frame.path].stored[frame.number] for frame in grid.frames], axis=-1)
     rescale = [images[frame.path].rescale[frame.number] for frame in grid.frames]
@@ -192,108 +132,6 @@ def _volume(grid: FrameGrid, images: dict[Path, _Image]) -> np.ndarray:
         slope, intercept = np.array(rescale).T
         volume = (volume * slope + intercept).astype(np.float32)
     if images[first].inverted:
-        # One constant for all slices, and the range stays; integers that overflow in between come back.
+        # The same constant for all slices; the range stays, so an integer overflow in between cancels out.
         volume = volume.min() + (volume.max() - volume)
     return volume
-
-
-def read_values(path: Path) -> np.ndarray:
-    """Read the values of an image after rescaling, ``(frames, H, W)``, as its file has them.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it cannot be read or decoded, or declares more than MAX_VOXELS.
-    """
-    data = read_dataset(path, _TAGS)
-    size = [int(number_of(data, keyword) or 0) for keyword in ("Rows", "Columns")]
-    SizeLimit().add(path, (frame_count(data), *size))
-    with tempfile.TemporaryDirectory() as scratch:
-        image = _image(path, data, Path(scratch), MAX_VOXELS)
-    slope, intercept = np.array(image.rescale).T[..., None, None]
-    return image.stored * slope + intercept
-
-
-def _image(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> _Image:
-    if _is_deflated(data):
-        data = read_dataset(path, _TAGS)
-    if "PixelData" not in data:
-        raise ValueError(f"{path}: holds no pixels; perhaps it was cut short. Copy it again from its source.")
-    count = frame_count(data)
-    photometric = data.get("PhotometricInterpretation", "MONOCHROME2")
-    if data.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ValueError(
-            f"{path}: is a colour image ({photometric}), expected grey values. Give the original MR series, not a "
-            "screenshot or a colour map."
-        )
-    return _Image(
-        _decode(path, data, scratch, max_voxels),
-        [_rescale(data, number) for number in range(count)],
-        photometric == "MONOCHROME1",
-    )
-
-
-def _rescale(data: Dataset, number: int) -> tuple[float, float]:
-    """Slope and intercept of a frame."""
-    item = functional_group(data, "PixelValueTransformationSequence", number) or data
-    return number_of(item, "RescaleSlope") or 1.0, number_of(item, "RescaleIntercept") or 0.0
-
-
-def _decode(path: Path, data: Dataset, scratch: Path, max_voxels: int) -> np.ndarray:
-    """Stored values of all frames."""
-    syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
-    if syntax not in _BY_PYDICOM + _BY_GDCM:
-        raise ValueError(
-            f"{path}: pixels are stored as {syntax.name if syntax else 'unknown'} (TransferSyntaxUID {syntax}), which "
-            "cannot be decoded. Convert the file to Explicit VR Little Endian, for instance with `gdcmconv --raw` or "
-            "in the archive it comes from."
-        )
-    try:
-        if syntax in _BY_PYDICOM:
-            return _frames(pixel_array(data, raw=True), data)
-        for frame in generate_fragments(data.PixelData):
-            if own_size := codestream_size(frame):
-                SizeLimit(max_voxels).add(path, own_size[:2], own_size[2])
-        return _frames(_decompress(data, scratch), data)
-    except TooLargeError:
-        raise
-    except Exception as error:  # decoders raise errors of many kinds
-        raise ValueError(
-            f"{path}: pixels cannot be decoded ({_reason(error)}; {syntax.name}). The file is damaged or cut short: "
-            "copy it again from its source, or leave it out."
-        ) from error
-
-
-def _frames(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Stored values as frames ``(frames, H, W)``, without what is not a value."""
-    return _clear_unused_bits(stored.reshape(frame_count(data), data.Rows, data.Columns), data)
-
-
-def _decompress(data: Dataset, scratch: Path) -> np.ndarray:
-    """Decode with GDCM. It gets the pixels alone, because it would apply some rescales and inversions by itself."""
-    import itk  # takes seconds to load
-
-    bare = Dataset()
-    for keyword in _IMAGE_PIXEL_MODULE:
-        if keyword in data:
-            bare[keyword] = data[keyword]
-    bare.PhotometricInterpretation = "MONOCHROME2"
-    bare.SOPClassUID = uid.SecondaryCaptureImageStorage
-    bare.SOPInstanceUID = uid.generate_uid()
-    bare.file_meta = FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
-    file = scratch / "image.dcm"
-    bare.save_as(file, enforce_file_format=True)
-    return itk.array_from_image(itk.imread(str(file), imageio=itk.GDCMImageIO.New()))
-
-
-def _clear_unused_bits(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Fill the bits above BitsStored with the sign, or with 0: old files keep overlays there."""
-    unused = stored.dtype.itemsize * 8 - int(data.get("BitsStored", stored.dtype.itemsize * 8))
-    if unused <= 0 or data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
-        return stored
-    return (stored << unused) >> unused
-
-
-def _reason(error: Exception) -> str:
-    """Last line of an error; ITK puts the place in its source before it, and the address of an object."""
-    return re.sub(r"^ITK ERROR: \w+\(\w+\): ", "", str(error).strip().rpartition("\n")[2])

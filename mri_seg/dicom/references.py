@@ -1,4 +1,4 @@
-"""What the DICOM files written here have in common: highdicom, and the source images that they refer to."""
+"""Prepare the headers of the source images to which written DICOM files (SEG, SR) refer."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mri_seg.dicom.quiet import quiet_pydicom
 
 __all__ = ["import_highdicom", "is_multiframe", "parameter_texts", "reraise_with_path", "source_images"]
 
-# Of patient and study only these are taken over: highdicom would copy all that their modules may hold, valid or not.
-_IDENTIFIERS = (  # as they are, valid or not, because archives find patient and study by them
+# Only these attributes of patient and study are copied; highdicom would copy all of their modules, valid or not.
+_IDENTIFIERS = (  # copied unchanged, valid or not, because archives find patient and study by them
     "PatientID",
     "PatientName",
     "AccessionNumber",
     "StudyInstanceUID",
 )
-_DESCRIPTIONS = (  # if they are valid
+_DESCRIPTIONS = (  # copied if they are valid
     "PatientBirthDate",
     "PatientSex",
     "PatientAge",
@@ -49,7 +49,7 @@ _DESCRIPTIONS = (  # if they are valid
     "ReferringPhysicianName",
     "ProcedureCodeSequence",
 )
-_TRIAL = (  # if they are valid, and all of the first three are there
+_TRIAL = (  # copied if they are valid and the first three are all present
     "ClinicalTrialSponsorName",
     "ClinicalTrialProtocolID",
     "ClinicalTrialSubjectID",
@@ -57,7 +57,7 @@ _TRIAL = (  # if they are valid, and all of the first three are there
     "ClinicalTrialSiteID",
     "ClinicalTrialSiteName",
 )
-_OF_PATIENT_AND_STUDY = {0x0010, 0x0012, 0x0032, 0x0038, 0x0040}  # groups that hold nothing else that is needed
+_OF_PATIENT_AND_STUDY = {0x0010, 0x0012, 0x0032, 0x0038, 0x0040}  # groups without other attributes that are needed
 _OTHERS = (
     "ConsultingPhysicianName",
     "PhysiciansOfRecord",
@@ -66,7 +66,7 @@ _OTHERS = (
 )
 _ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-_TYPE_2 = (  # attributes that the standard lets be empty but not missing, and that anonymised files lack all the same
+_TYPE_2 = (  # attributes that may be empty but not missing by the standard; anonymized files often lack them
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -99,27 +99,27 @@ def import_highdicom() -> ModuleType:
 def source_images(frames: Sequence[Frame]) -> list[Dataset]:
     """Read the headers of the images that hold the frames, ready to be referenced.
 
-    Only the copies in memory are changed: what they say of patient and study is cut to what identifies and describes
-    them and is valid, with empty attributes for missing ones; orientation and
-    pixel spacing of all frames are said once; the distance of slices comes from the frames' positions, because scanners
-    disagree on what SpacingBetweenSlices says, and stands for a missing thickness.
+    Only the copies in memory are changed. Of patient and study, only valid attributes that identify or describe them
+    are kept, and missing ones are added empty. Orientation and pixel spacing are given once for all frames. The
+    distance between slices comes from the positions of the frames, because scanners use SpacingBetweenSlices in
+    different ways. It also replaces a missing slice thickness.
 
     Args:
         frames: the frames of one series, in slice order.
 
     Returns:
-        one header a frame, in slice order, or the header of the one multi-frame file.
+        one header per frame, in slice order, or the header of the single multi-frame file.
 
     Raises:
-        ValueError: when the frames lie in several multi-frame files, do not fill the one they lie in, or lack what a
-            DICOM file that refers to them needs: PixelSpacing and FrameOfReferenceUID.
+        ValueError: when the frames are in several multi-frame files, are only a part of their multi-frame file, or lack
+            PixelSpacing or FrameOfReferenceUID, which a DICOM file that refers to them needs.
     """
     paths = list(dict.fromkeys(frame.path for frame in frames))
     images = source_headers(paths)
     several = [path for path, image in zip(paths, images) if is_multiframe(image)]
     if several and len(paths) > 1:
         raise ValueError(
-            f"{several[0]}: a multi-frame file among {len(paths)} files, expected it alone. "
+            f"{several[0]}: is a multi-frame file among {len(paths)} files, expected it alone. "
             "Give single-frame files, or one multi-frame file."
         )
     if several and images[0].NumberOfFrames != len(frames):
@@ -128,46 +128,46 @@ def source_images(frames: Sequence[Frame]) -> list[Dataset]:
             "Give a file that holds one volume."
         )
     for path, image in zip(paths, images):
-        _cut(image)
-        _complete(image)
+        _remove_invalid(image)
+        _add_missing(image)
         _share_geometry(image, images[0])
         _require(path, image)
-    _give_thickness(images[0], frames)
+    _set_thickness(images[0], frames)
     return images
 
 
 def parameter_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters of an algorithm as text without the signs that DICOM files, as highdicom writes them, have between."""
+    """Parameters of an algorithm as text, without the separators that highdicom uses between parameters."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
     return {name: re.sub(r"[,=\\]\s*", " ", text).strip() for name, text in texts.items()}
 
 
 def is_multiframe(image: Dataset) -> bool:
-    """Tell whether an image says the position of each of its frames, as Enhanced MR does."""
+    """Whether an image has functional groups for each frame, like Enhanced MR."""
     return "PerFrameFunctionalGroupsSequence" in image
 
 
 @contextmanager
 def reraise_with_path(path: PathLike | str, what: str) -> Iterator[None]:
-    """Turn what highdicom raises for unfit headers into an error that names a file.
+    """Reraise highdicom's errors for unsuitable headers as an error that names the file.
 
     Args:
-        path: the file whose header is at fault.
-        what: what was to be written.
+        path: the file whose header causes the error.
+        what: what is being written.
     """
     try:
         with quiet_pydicom(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values of the source that are copied as they are
+            warnings.simplefilter("ignore")  # for values of the source that are copied unchanged
             yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: no {what} can refer to this file ({type(error).__name__}: {error}). "
-            "Check its header, for instance with dciodvfy, and repair it or export the series again."
+            "Check its header, for example with dciodvfy, and repair it or export the series again."
         ) from error
 
 
-def _cut(image: Dataset) -> None:
-    """Remove what is invalid of patient and study, or would be invalid in another kind of file."""
+def _remove_invalid(image: Dataset) -> None:
+    """Remove attributes of patient and study that are invalid, or would be in another kind of file."""
     for element in list(image):
         keyword = element.keyword
         if keyword in _IDENTIFIERS:
@@ -193,7 +193,7 @@ def _cut(image: Dataset) -> None:
 
 
 def _is_valid(element: DataElement) -> bool:
-    """Whether an attribute has one value that its kind allows; a sequence of codes, only codes that are complete."""
+    """Whether an attribute has one valid value or, for a sequence of codes, only complete codes."""
     if element.VR == "SQ":
         return bool(element.value) and all(map(_is_code, element.value))
     text = str(element.value if element.value is not None else "")
@@ -211,13 +211,13 @@ def _is_valid(element: DataElement) -> bool:
 
 
 def _is_code(item: Dataset) -> bool:
-    """Whether an item has a code, says whose it is, and what it means."""
+    """Whether an item has a code, its scheme and its meaning."""
     needed = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
     return all(keyword in item and _is_valid(item[keyword]) for keyword in needed)
 
 
-def _complete(image: Dataset) -> None:
-    """Let empty attributes stand for missing ones; take away those that would pass a single frame for several."""
+def _add_missing(image: Dataset) -> None:
+    """Add missing attributes as empty ones; remove NumberOfFrames from a single-frame image."""
     for keyword in _TYPE_2:
         if keyword not in image:
             setattr(image, keyword, "")
@@ -226,7 +226,7 @@ def _complete(image: Dataset) -> None:
 
 
 def _share_geometry(image: Dataset, first: Dataset) -> None:
-    """Give frames that differ by rounding alone one orientation, where highdicom looks for it."""
+    """Give all frames, which may differ by rounding, the same orientation in the place where highdicom reads it."""
     if not is_multiframe(image):
         image.ImageOrientationPatient = first.ImageOrientationPatient
         image.pop("SpacingBetweenSlices", None)
@@ -244,14 +244,14 @@ def _share_geometry(image: Dataset, first: Dataset) -> None:
 
 
 def _shared(image: Dataset) -> Dataset:
-    """What all frames of a multi-frame image share; made where missing."""
+    """Shared functional groups of a multi-frame image; added if missing."""
     if not image.get("SharedFunctionalGroupsSequence"):
         image.SharedFunctionalGroupsSequence = [Dataset()]
     return image.SharedFunctionalGroupsSequence[0]
 
 
 def _measures(image: Dataset) -> Dataset:
-    """Where an image says its pixel spacing and its thickness."""
+    """The part of an image's header that holds pixel spacing and slice thickness."""
     if not is_multiframe(image):
         return image
     return next(iter(_shared(image).get("PixelMeasuresSequence", [])), Dataset())
@@ -265,12 +265,12 @@ def _require(path: Path, image: Dataset) -> None:
         if not value:
             raise ValueError(
                 f"{path}: has no {name}, which a DICOM segmentation (SEG) or report (SR) needs. "
-                "Use the NIfTI mask, or export the series again from where it came from."
+                "Use the NIfTI mask, or export the series again from its source."
             )
 
 
-def _give_thickness(image: Dataset, frames: Sequence[Frame]) -> None:
-    """Let the distance of slices stand for a missing thickness, which a SEG has to state; None for one slice."""
+def _set_thickness(image: Dataset, frames: Sequence[Frame]) -> None:
+    """Replace a missing slice thickness, which a SEG must have, by the slice distance; leave it empty for one slice."""
     measures = _measures(image)
     if measures.get("SliceThickness") is None:
         extent = np.linalg.norm(np.subtract(frames[-1].position, frames[0].position))

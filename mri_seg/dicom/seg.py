@@ -1,4 +1,4 @@
-"""Write a mask as a DICOM Segmentation that refers to the series it was found in, and read it back."""
+"""Write a mask as a DICOM Segmentation that refers to its source series, and read it back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from mri_seg.dicom.geometry import Frame, order_frames
+from mri_seg.dicom.headers import number_of
 from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
-from mri_seg.dicom.series import number_of
+from mri_seg.utils.colors import PREDICTION
 from mri_seg.utils.files import atomic_write
-from mri_seg.visualize.overlays import PREDICTION
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["read_segmentation", "write_segmentation"]
 
 _LONGEST_SHORT_TEXT = 1024  # characters of VR ST
-_SERIES_AFTER_SOURCE = 1000  # the series number of a segmentation follows its source's by this much
+_SERIES_AFTER_SOURCE = 1000  # added to the series number of the source
 
 
 def write_segmentation(
@@ -36,27 +36,27 @@ def write_segmentation(
     remarks: Sequence[str] = (),
     series_description: str = "Tumour segmentation (mri_seg)",
 ) -> None:
-    """Write a mask as a DICOM Segmentation (SEG) of the series it was found in.
+    """Write a mask as a DICOM Segmentation (SEG) of its source series.
 
     The SEG is binary with one segment, "Tumour", coded in SNOMED CT as a neoplasm of the brain (DICOM PS3.16, CID 7150,
-    7159 and 4031). Its frames are the slices with tumour, each with a reference to the source image (or frame) it
-    covers; all slices where there is no tumour at all, because a SEG cannot be without frames. Patient, study and
-    frame of reference are the source's; series and instance are new. The file is written whole or not at all.
+    7159 and 4031). Its frames are the slices with tumour, each with a reference to its source image or frame. If there
+    is no tumour, its frames are all slices, because a SEG must have frames. Patient, study and frame of reference are
+    those of the source; series and instance are new. A partly written file is never left.
 
     Args:
         path: the file to write.
-        mask: ``(H, W, D)``, rows x columns x slices in the grid of ``order_frames(files)``; False or 0 where there is
-            no tumour, True or 1 where there is.
+        mask: ``(H, W, D)``, rows x columns x slices in the grid of ``order_frames(files)``; 1 or True is tumour, 0 or
+            False is not.
         files: files of the series in any order: single-frame images, or one multi-frame image.
-        algorithm_version: version of the program, of 64 characters at most.
+        algorithm_version: version of the program, at most 64 characters.
         algorithm_parameters: weights and options of the program, by name (AlgorithmParameters).
-        remarks: what to know of the result, such as "This is not FLAIR." (SegmentDescription).
-        series_description: what viewers call the new series, of 64 characters at most.
+        remarks: notes on the result, such as "This is not FLAIR." (SegmentDescription).
+        series_description: description of the new series, at most 64 characters.
 
     Raises:
         ModuleNotFoundError: when highdicom is not installed.
-        ValueError: when the mask does not fit the series or is not binary, or when the source lacks what a SEG
-            needs, such as PixelSpacing.
+        ValueError: when the mask does not fit the series or is not binary, or when the source lacks an attribute that a
+            SEG needs, such as PixelSpacing.
 
     Example::
 
@@ -68,13 +68,13 @@ def write_segmentation(
     frames = order_frames(files).frames
     sources = source_images(frames)
     mask = _checked(mask, frames, sources)
-    tumour = _tumour(algorithm_version, algorithm_parameters or {}, remarks)
+    tumor = _tumor_segment(algorithm_version, algorithm_parameters or {}, remarks)
     with reraise_with_path(frames[0].path, "DICOM segmentation"):
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=mask[..., _stored_order(frames, sources)].transpose(2, 0, 1),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[tumour],
+            segment_descriptions=[tumor],
             series_instance_uid=highdicom.UID(),
             series_number=max(int(number_of(sources[0], "SeriesNumber") or 0), 0) + _SERIES_AFTER_SOURCE,
             sop_instance_uid=highdicom.UID(),
@@ -96,7 +96,7 @@ def write_segmentation(
 def read_segmentation(path: PathLike | str, files: Sequence[PathLike | str]) -> np.ndarray:
     """Read a DICOM Segmentation back into the grid of the series that it refers to.
 
-    Slices without a frame in the SEG are empty; several segments become one.
+    Slices without a frame in the SEG are empty; several segments are merged.
 
     Args:
         path: the SEG file.
@@ -107,7 +107,7 @@ def read_segmentation(path: PathLike | str, files: Sequence[PathLike | str]) -> 
 
     Raises:
         ModuleNotFoundError: when highdicom is not installed.
-        ValueError: when the file is not a SEG, or refers to other images than these.
+        ValueError: when the file is not a SEG, or refers to other images.
     """
     import_highdicom()
     frames = order_frames(files).frames
@@ -138,21 +138,21 @@ def _checked(mask: np.ndarray, frames: Sequence[Frame], sources: Sequence[Datase
     if not np.isin(mask, (0, 1)).all():
         raise ValueError(
             f"{frames[0].path}: the mask of its series holds values from {mask.min()} to {mask.max()}, "
-            "expected 0 and 1 alone. Threshold it first."
+            "expected only 0 and 1. Threshold it first."
         )
     return mask.astype(bool)
 
 
 def _stored_order(frames: Sequence[Frame], sources: Sequence[Dataset]) -> np.ndarray:
-    """The slice that each source shows: ``(D,)``, in the order of source images, or of the one image's frames."""
+    """Index of the slice in each source image, or in each frame of the multi-frame image: ``(D,)``."""
     if is_multiframe(sources[0]):
         return np.argsort([frame.number for frame in frames])
     return np.arange(len(frames))
 
 
-def _tumour(version: str, parameters: Mapping[str, Any], remarks: Sequence[str]) -> SegmentDescription:
+def _tumor_segment(version: str, parameters: Mapping[str, Any], remarks: Sequence[str]) -> SegmentDescription:
     highdicom = import_highdicom()
-    tumour = highdicom.seg.SegmentDescription(
+    segment = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="Tumour",
         segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
@@ -170,8 +170,8 @@ def _tumour(version: str, parameters: Mapping[str, Any], remarks: Sequence[str])
         display_color=highdicom.color.CIELabColor.from_rgb(*PREDICTION),
     )
     if remarks:
-        tumour.SegmentDescription = " ".join(remarks)[:_LONGEST_SHORT_TEXT]
-    return tumour
+        segment.SegmentDescription = " ".join(remarks)[:_LONGEST_SHORT_TEXT]
+    return segment
 
 
 def _read(path: PathLike | str) -> Segmentation:
@@ -187,7 +187,7 @@ def _read(path: PathLike | str) -> Segmentation:
 
 
 def _check_reference(path: PathLike | str, segmentation: Segmentation, sources: Sequence[Dataset]) -> None:
-    """Refuse a SEG of other images, which would read as an empty mask."""
+    """Refuse a SEG of other images; otherwise it would be read as an empty mask."""
     known = {source.SOPInstanceUID for source in sources}
     referenced = {instance for _, _, instance in segmentation.get_source_image_uids()}
     if not referenced or not referenced <= known:

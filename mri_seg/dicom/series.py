@@ -47,11 +47,11 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]
 
-# PS3.3 C.8.3.1.1.1 and C.8.13.3.1.1: value 3 or 4 of ImageType that says the values are no longer FLAIR intensities.
+# PS3.3 C.8.3.1.1.1 and C.8.13.3.1.1: value 3 or 4 of ImageType of images whose values are not FLAIR intensities.
 _NOT_FLAIR_TYPES = {"ADC", "DIFFUSION", "DIFFUSION_ANISO", "TENSOR", "FA", "TRACEW", "PERFUSION", "SUBTRACTION"}
 _FLAIR_INVERSION_TIME = (1500.0, 3000.0)  # ms; 1.5 and 3 T with long and short repetition times
 _FLAIR_ECHO_TIME = 70.0  # ms
-_T1_ECHO_TIME = 50.0  # ms; T1-weighted FLAIR has 5 to 30 ms, and some vendors name it FLAIR alone
+_T1_ECHO_TIME = 50.0  # ms; T1-weighted FLAIR has 5 to 30 ms, and some vendors call it just FLAIR
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class Series:
     Attributes:
         study_uid: StudyInstanceUID.
         uid: SeriesInstanceUID.
-        patient_id: PatientID, empty when unknown.
-        study_date: StudyDate as ``YYYYMMDD``, empty when unknown.
+        patient_id: PatientID, empty if unknown.
+        study_date: StudyDate as ``YYYYMMDD``, empty if unknown.
         number: SeriesNumber.
-        description: SeriesDescription, or else ProtocolName or the name of the sequence.
+        description: SeriesDescription; if it is empty, ProtocolName or the name of the sequence.
         modality: Modality, ``MR``.
         echo_time: echo time in ms.
-        inversion_time: inversion time in ms; None when not known or not inversion recovery.
-        image_count: number of images, counting the frames of multi-frame files.
-        files: the files, in the order found.
+        inversion_time: inversion time in ms; None if unknown or not inversion recovery.
+        image_count: number of images; for multi-frame files, of frames.
+        files: the files, in the order in which they were found.
         image_type: ImageType of the first file.
     """
 
@@ -88,11 +88,11 @@ class Series:
 
     @property
     def looks_like_flair(self) -> bool:
-        """Whether the description or the timing is that of T2-weighted FLAIR.
+        """Whether description or timing are those of T2-weighted FLAIR.
 
-        The description names it, or it is inversion recovery with an inversion time of 1500 to 3000 ms and an echo time
-        over 70 ms. T1-weighted FLAIR, double inversion recovery and maps such as ADC are not taken for FLAIR. TIRM does
-        not name it, because Siemens uses that word for STIR as well: there the timing decides.
+        Either the description says FLAIR, or it is inversion recovery with an inversion time of 1500 to 3000 ms and an
+        echo time above 70 ms. T1-weighted FLAIR, double inversion recovery and maps such as ADC do not count as FLAIR.
+        TIRM is not enough, because Siemens also uses it for STIR; then the timing decides.
         """
         named = contrast_of(self.description)
         if named in (Contrast.T1, Contrast.OTHER) or _NOT_FLAIR_TYPES.intersection(self.image_type):
@@ -110,7 +110,7 @@ class Series:
 
     @property
     def doubts(self) -> list[tuple[str, str]]:
-        """Why it may not be FLAIR: for each reason the name of a flag and a sentence."""
+        """Reasons why it may not be FLAIR: name of the flag and sentence of each."""
         doubts = []
         named = contrast_of(self.description)
         if named.is_other and not self.looks_like_flair:  # T2-weighted by name, FLAIR by its timing: no contradiction
@@ -119,19 +119,19 @@ class Series:
             doubts.append(("perhaps_a_map", f"its description may name a map or a subtraction of FLAIR: {self}."))
         if types := _NOT_FLAIR_TYPES.intersection(self.image_type):
             doubts.append(
-                ("not_flair_values", f"its values are not those of FLAIR, but {', '.join(sorted(types))}: {self}.")
+                ("not_flair_values", f"its values are {', '.join(sorted(types))}, not FLAIR intensities: {self}.")
             )
         elif self.echo_time is None:
             doubts.append(
-                ("no_echo_time", f"EchoTime is missing, so that its timing does not say whether it is FLAIR: {self}.")
+                ("no_echo_time", f"EchoTime is missing, so its timing cannot show whether it is FLAIR: {self}.")
             )
         elif not (self.looks_like_flair or self._timed_as_flair):
-            doubts.append(("timing_not_flair", f"by its timing this is not FLAIR: {self}."))
+            doubts.append(("timing_not_flair", f"its timing is not that of FLAIR: {self}."))
         return doubts
 
     @property
     def name(self) -> str:
-        """A name for files: patient, study date and series number; ``series`` stands for a patient without a name."""
+        """Name for files: patient, study date and series number; ``series`` if there is no PatientID."""
         parts = (self.patient_id, self.study_date, "" if self.number is None else str(self.number))
         patient, *others = (re.sub(r"[^\w.-]+", "_", part).strip("._-") for part in parts)
         return safe_name("_".join(part for part in (patient or "series", *others) if part))
@@ -145,10 +145,10 @@ class Series:
 
 
 def is_dicom(path: PathLike | str) -> bool:
-    """Tell whether a file is DICOM, by its name (``.dcm``, ``.dicom``, ``.ima``) or by the mark "DICM" at byte 128.
+    """Whether a file is DICOM, by its suffix (``.dcm``, ``.dicom``, ``.ima``) or by "DICM" at byte 128.
 
-    A file without that mark is DICOM where it begins with a data set of a storage class that the standard knows. A
-    DICOMDIR, which lists the files of a disc, is not an image.
+    A file without "DICM" counts as DICOM if it begins with a data set of a storage class of the standard. A DICOMDIR,
+    which lists the files of a disc, does not count.
     """
     path = Path(path)
     if path.name.upper() == "DICOMDIR":
@@ -164,10 +164,10 @@ def is_dicom(path: PathLike | str) -> bool:
 
 @quiet_pydicom()
 def find_series(files: Iterable[PathLike | str]) -> list[Series]:
-    """Gather DICOM files into MR series.
+    """Group DICOM files into MR series.
 
     Files that are not DICOM, and DICOM files that are not MR images (segmentations, reports, presentation states,
-    screenshots), are passed over. Copies of an image count once.
+    screenshots), are skipped. Copies of an image count once.
 
     Args:
         files: any files, in any order.
@@ -176,8 +176,8 @@ def find_series(files: Iterable[PathLike | str]) -> list[Series]:
         the series, sorted by study, number and UID.
 
     Raises:
-        ValueError: when a file that should be DICOM cannot be read, has no SeriesInstanceUID, or when the files of one
-            series belong to several patients or studies, or share a SOPInstanceUID and differ.
+        ValueError: when a DICOM file cannot be read or has no SeriesInstanceUID, when the files of one series belong to
+            several patients or studies, or when two files with one SOPInstanceUID differ.
     """
     found: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for path in map(Path, files):
@@ -197,15 +197,16 @@ def choose_flair(
 
     Args:
         series: the series of one study.
-        series_uid: take the series of this SeriesInstanceUID.
-        series_description: take the series whose description is this text or, if there is none, holds it, in any case.
+        series_uid: take the series with this SeriesInstanceUID.
+        series_description: take the series with this description or, if there is none, the one whose description
+            contains this text; upper and lower case count as the same.
 
     Returns:
-        the one series asked for; without a wish, the only series, or the only one that looks like FLAIR; one whose
-        description may also name a map of FLAIR, only if there is no other. Its ``doubts`` say why it may not be FLAIR.
+        the requested series. Without a request: the only series, or the only one that looks like FLAIR. A series whose
+        description may mean a map of FLAIR is taken only if there is no other. ``doubts`` says why it may not be FLAIR.
 
     Raises:
-        ValueError: when no series or several fit; the message lists all of them.
+        ValueError: when no series fits, or several do; the message lists all series.
     """
     if series_uid or series_description:
         wanted = str(series_description or "").strip().casefold()
@@ -213,7 +214,7 @@ def choose_flair(
             one for one in series if (not series_uid or one.uid == series_uid) and wanted in one.description.casefold()
         ]
         fitting = [one for one in fitting if one.description.strip().casefold() == wanted] or fitting
-        wish = " and ".join(
+        request = " and ".join(
             f'{what} "{value}"'
             for what, value in (("series_uid", series_uid), ("series_description", series_description))
             if value
@@ -221,9 +222,9 @@ def choose_flair(
     else:
         fitting = list(series) if len(series) == 1 else [one for one in series if one.looks_like_flair]
         fitting = [one for one in fitting if contrast_of(one.description) is not Contrast.FLAIR_OR_MAP] or fitting
-        wish = "FLAIR"
+        request = "FLAIR"
     if len(fitting) != 1:
-        raise ValueError(_choice_error(series, fitting, wish))
+        raise ValueError(_choice_error(series, fitting, request))
     return fitting[0]
 
 
@@ -234,8 +235,8 @@ def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
             found, expected = other.get(keyword), header.get(keyword)
             if found != expected:
                 raise ValueError(
-                    f'{other_path}: {keyword} is "{found}", but "{expected}" in {path}, of the same series {uid}. '
-                    "A series is of one patient and study: put the files of each in a folder of their own."
+                    f'{other_path}: {keyword} is "{found}", but "{expected}" in {path} of the same series {uid}. '
+                    "Expected a series of one patient and study. Put the files of each in a folder of their own."
                 )
     members = without_copies(members)
     number = number_of(header, "SeriesNumber")
@@ -257,7 +258,7 @@ def _series(uid: str, members: list[tuple[Path, Dataset]]) -> Series:
 
 
 def _time(header: Dataset, keyword: str, group: str, group_keyword: str) -> float | None:
-    """A time in ms; scanners write 0 for an inversion that was not made."""
+    """A time in ms; None for 0, which scanners write if there was no inversion."""
     item = functional_group(header, group)
     value = number_of(header, keyword) or (number_of(item, group_keyword) if item is not None else None)
     return value or None
@@ -281,12 +282,12 @@ def _values(value: Any) -> list:
     return list(value)
 
 
-def _choice_error(series: Sequence[Series], fitting: Sequence[Series], wish: str) -> str:
+def _choice_error(series: Sequence[Series], fitting: Sequence[Series], request: str) -> str:
     if not series:
-        return "No MR series to choose from: the files hold no MR image."
+        return "There is no MR series to choose from: the files hold no MR image."
     found = f"{len(fitting)} of {len(series)} series fit" if fitting else "none fits"
     listed = "\n".join(f"  {one}" for one in series)
     return (
-        f"{series[0].files[0].parent}: expected one series for {wish}, {found}. "
+        f"{series[0].files[0].parent}: expected one series for {request}, {found}. "
         "Choose one with series_uid, or with series_description, a part of its description:\n" + listed
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
-_SERIES_AFTER_SEGMENTATION = 1000  # the series number of a report follows its segmentation's by this much
+_SERIES_AFTER_SEGMENTATION = 1000  # added to the series number of the segmentation
 
 
 def write_report(
@@ -43,33 +43,33 @@ def write_report(
     remarks: Sequence[str] = (),
     series_description: str = "Tumour measurements (mri_seg)",
 ) -> None:
-    """Write measurements as a DICOM Structured Report (SR) by the template Measurement Report (PS3.16, TID 1500).
+    """Write measurements as a DICOM Structured Report (SR) with the template Measurement Report (PS3.16, TID 1500).
 
     The report holds measurement groups of regions in space (TID 1411), which refer to the segment of the SEG file:
 
-    - one of the whole tumour: number of lesions, and total volume (cm3, which is mL);
-    - one a lesion, from the largest: volume (cm3), largest axial area (mm2), long axis and short axis, which is the
-      longest across it (mm). The SEG has one segment for all lesions; the source images that a group refers to say
-      which slices its lesion lies in, where the series is axial.
+    - one for the whole tumour: number of lesions, and total volume (cm3, which is mL);
+    - one per lesion, the largest first: volume (cm3), largest axial area (mm2), long axis (mm) and short axis, the
+      longest segment perpendicular to it (mm). The SEG has one segment for all lesions. If the series is axial, the
+      source images to which a group refers show in which slices its lesion lies.
 
     Names of measurements and units are those of PS3.16, CID 7470 to 7472 and 7460 to 7462. The product of the two axes
     has no standard code and is left out. A report without lesions gives the number 0 and the volume 0, and no finding.
-    It is marked as complete, preliminary and not verified by a person, and written whole or not at all.
+    It is marked as complete, preliminary and not verified by a person. A partly written file is never left.
 
     Args:
         path: the file to write.
-        measurements: what :py:func:`mri_seg.measurements.lesions.measure` found in the mask.
+        measurements: result of :py:func:`mri_seg.measurements.lesions.measure` for the mask.
         segmentation: the SEG file of the mask, from ``write_segmentation``.
         files: files of the series in any order.
-        algorithm_version: version of the program, of 64 characters at most.
+        algorithm_version: version of the program, at most 64 characters.
         algorithm_parameters: weights and options of the program, by name.
-        remarks: what to know of the result, such as "This is not FLAIR.": comments on the whole tumour.
-        series_description: what viewers call the new series, of 64 characters at most.
+        remarks: notes on the result, such as "This is not FLAIR."; they become comments on the whole tumour.
+        series_description: description of the new series, at most 64 characters.
 
     Raises:
         ModuleNotFoundError: when highdicom is not installed.
         ValueError: when measurements are in voxels because the spacing is unknown, when the SEG is not of this series
-            or does not hold the slices of a lesion, or when the source lacks what an SR needs.
+            or does not contain the slices of a lesion, or when the source lacks an attribute that an SR needs.
 
     Example::
 
@@ -105,12 +105,12 @@ def write_report(
 
 
 class _Segment:
-    """The segment of a SEG file, and the images it was found in, as a report refers to them.
+    """References of a report to the segment of a SEG file and to its source images.
 
     Args:
         path: the SEG file.
         grid: frames of the series, in order.
-        sources: headers of its images: one a frame, or one multi-frame image.
+        sources: headers of its images: one per frame, or that of a multi-frame image.
     """
 
     def __init__(self, path: PathLike | str, grid: FrameGrid, sources: Sequence[Dataset]) -> None:
@@ -121,18 +121,18 @@ class _Segment:
         self._covered = set(map(_source_of, self.dataset.PerFrameFunctionalGroupsSequence))
 
     def whole(self) -> ReferencedSegment:
-        """Refer to the segment and to the whole series."""
+        """Reference to the segment and the whole series."""
         sr = import_highdicom().sr
         return self._reference(source_series=sr.SourceSeriesForSegmentation(self._sources[0].SeriesInstanceUID))
 
     def slices(self, first: int, last: int) -> ReferencedSegment:
-        """Refer to the segment and to the images of axial slices, or to the whole series where it is not axial.
+        """Reference to the segment and the images of axial slices, or the whole series if it is not axial.
 
-        The segment cannot be narrowed to frames of the SEG: the standard lets a reference name segments or frames, not
-        both (PS3.3, table 10-3).
+        The reference cannot also name frames of the SEG: the standard allows either segments or frames (PS3.3, table
+        10-3).
 
         Args:
-            first: the lowest slice, counted from 1, the lowest of the series.
+            first: the lowest slice; the lowest of the series is 1.
             last: the highest slice.
 
         Raises:
@@ -148,7 +148,9 @@ class _Segment:
             )
         image, sop_class = import_highdicom().sr.SourceImageForSegmentation, self._sources[0].SOPClassUID
         if is_multiframe(self._sources[0]):
-            images = [image(sop_class, shown[0].image, sorted(source.frame for source in shown))]
+            images = [
+                image(sop_class, shown[0].image, sorted(source.frame for source in shown if source.frame is not None))
+            ]
         else:
             images = [image(sop_class, source.image) for source in shown]
         return self._reference(source_images=images)
@@ -159,14 +161,14 @@ class _Segment:
 
 
 class _Source(NamedTuple):
-    """An image by its SOPInstanceUID, and the frame of it counted from 1, None for a single-frame image."""
+    """SOPInstanceUID of an image, and the number of the frame from 1; None for a single-frame image."""
 
     image: str
     frame: int | None
 
 
 def _axial_slices(grid: FrameGrid, sources: Sequence[Dataset]) -> list[_Source] | None:
-    """What shows each axial slice, from the lowest; None where the frames are not closest to axial."""
+    """Image or frame of each axial slice, from the lowest; None if the frames are not closest to axial."""
     axis, direction = io_orientation(grid.affine)[2]
     if axis != 2:
         return None
@@ -178,7 +180,7 @@ def _axial_slices(grid: FrameGrid, sources: Sequence[Dataset]) -> list[_Source] 
 
 
 def _source_of(groups: Dataset) -> _Source:
-    """What a frame of a SEG covers."""
+    """The image or frame to which a frame of a SEG refers."""
     source = groups.DerivationImageSequence[0].SourceImageSequence[0]
     number = source.get("ReferencedFrameNumber")
     return _Source(source.ReferencedSOPInstanceUID, None if number is None else int(number))
@@ -200,19 +202,19 @@ def _read_segmentation(path: PathLike | str, source: Dataset) -> Dataset:
 def _require_spacing(measurements: Mapping[str, Any], files: Sequence[PathLike | str]) -> None:
     if "volume_ml" not in measurements:
         raise ValueError(
-            f"{files[0]}: its series was measured in pixels and voxels, because its spacing is unknown; a DICOM "
+            f"{files[0]}: its series was measured in pixels and voxels, because its spacing is unknown. A DICOM "
             "report (SR) needs millimetres. Use the table of measurements, or export the series with its spacing."
         )
 
 
 class _Algorithm(NamedTuple):
-    """What measured: the version of the program, and its parameters."""
+    """The program that measured: its version and parameters."""
 
     version: str
     parameters: Mapping[str, str]
 
     def identification(self) -> AlgorithmIdentification:
-        """The algorithm as a report names it (TID 4019)."""
+        """The algorithm as it is identified in a report (TID 4019)."""
         parameters = [f"{name}={text}" for name, text in self.parameters.items()]
         sr = import_highdicom().sr
         return sr.AlgorithmIdentification(name="mri_seg", version=self.version, parameters=parameters or None)
@@ -294,10 +296,10 @@ def _lesion(
     )
 
 
-def _volume(millilitres: float, **modifiers: Any) -> Measurement:
+def _volume(milliliters: float, **modifiers: Any) -> Measurement:
     return import_highdicom().sr.Measurement(
         codes.cid7472.Volume,
-        millilitres,
+        milliliters,
         codes.cid7462.CubicCentimeter,
         method=codes.cid7474.SumOfSegmentedVoxelMethodForVolume,
         **modifiers,

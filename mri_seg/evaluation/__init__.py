@@ -1,1 +1,1 @@
-"""Score predictions by both protocols."""
+"""Score predictions by the slice protocol and by the patient protocol."""

@@ -1,4 +1,4 @@
-"""The two protocols by which segmentations are scored: by slice and by patient."""
+"""The slice protocol: Dice, precision and recall averaged over slices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SLICE_SCORES = ("dice", "precision", "recall")
 """Scores of the slice protocol, in the order of the columns of :py:func:`slice_scores`."""
 
 SMOOTHING = 1e-6
-"""Added to numerator and denominator of the slice protocol's scores, in pixels."""
+"""Added to the numerator and denominator of the slice protocol's scores, in pixels."""
 
 
 def slice_scores(y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Dice, precision and recall of every slice, smoothed as the published baseline's.
+    """Compute Dice, precision and recall of every slice, smoothed as in the published baseline.
 
-    With TP, P and L the pixels of the intersection, the prediction and the label, and s = 1e-6: Dice is
-    (2 TP + s) / (P + L + s), precision (TP + s) / (P + s), recall (TP + s) / (L + s). So a slice without tumour has
-    Dice 1 when nothing is predicted and 0 otherwise, its recall is always 1, and a slice on which nothing is predicted
-    has precision 1.
+    Let TP, P and L be the number of pixels in the intersection, the prediction and the label, and s = 1e-6. Then Dice
+    is (2 TP + s) / (P + L + s), precision is (TP + s) / (P + s) and recall is (TP + s) / (L + s). So a slice without
+    tumour has Dice 1 if nothing is predicted and 0 otherwise, and its recall is always 1. If nothing is
+    predicted on a slice, its precision is 1, even if the slice has tumour.
 
     Args:
         y_pred: binary prediction ``(B, 1, H, W, D)``.
@@ -32,19 +32,19 @@ def slice_scores(y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         scores ``(B * D, 3)`` in the order of ``SLICE_SCORES``, in double precision.
 
     Raises:
-        ValueError: when the shapes differ or are not those of a batch of volumes with one channel.
+        ValueError: when the shapes differ, or are not those of a batch of volumes with one channel.
     """
     if y_pred.shape != y.shape or y.ndim != 5 or y.shape[1] != 1:
         raise ValueError(
             f"prediction and label must be binary volumes (B, 1, H, W, D), got {[*y_pred.shape]} and {[*y.shape]}."
         )
     pred, label = (torch.as_tensor(v).movedim(-1, 1).flatten(0, 1).flatten(1) > 0 for v in (y_pred, y))
-    overlap, predicted, labelled = (v.sum(dim=1, dtype=torch.float64) for v in (pred & label, pred, label))
+    overlap, predicted, labeled = (v.sum(dim=1, dtype=torch.float64) for v in (pred & label, pred, label))
     return torch.stack(
         [
-            (2 * overlap + SMOOTHING) / (predicted + labelled + SMOOTHING),
+            (2 * overlap + SMOOTHING) / (predicted + labeled + SMOOTHING),
             (overlap + SMOOTHING) / (predicted + SMOOTHING),
-            (overlap + SMOOTHING) / (labelled + SMOOTHING),
+            (overlap + SMOOTHING) / (labeled + SMOOTHING),
         ],
         dim=1,
     )
@@ -57,7 +57,7 @@ class SliceProtocolMetric(CumulativeIterationMetric):
         score: ``dice``, ``precision`` or ``recall``.
 
     Raises:
-        ValueError: when the score is none of these.
+        ValueError: when the score is not one of these.
     """
 
     def __init__(self, score: str = "dice") -> None:
@@ -68,7 +68,7 @@ class SliceProtocolMetric(CumulativeIterationMetric):
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if y is None:
-            raise ValueError("the slice protocol needs a label.")
+            raise ValueError("the slice protocol needs a label, got None. Evaluate cases that have one.")
         column = SLICE_SCORES.index(self.score)
         return slice_scores(y_pred, y)[:, column, None].float()
 
@@ -76,9 +76,9 @@ class SliceProtocolMetric(CumulativeIterationMetric):
         """Average over the slices seen since the last reset.
 
         Raises:
-            ValueError: when there were none.
+            ValueError: when there were no slices.
         """
         scores = self.get_buffer()
         if not isinstance(scores, torch.Tensor):
-            raise ValueError("the slice protocol has no slice to average over.")
+            raise ValueError("the slice protocol has no slice to average over. Score a case first.")
         return scores.mean()

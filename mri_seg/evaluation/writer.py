@@ -1,10 +1,10 @@
-"""Evaluate predictions by both protocols and write tables of slices and patients."""
+"""Evaluate predictions by the slice and the patient protocol, and write tables of slices and patients."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,18 @@ from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
+from scipy import stats
 
 from mri_seg.config.provenance import run_record
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
+from mri_seg.measurements.lesions import bounding_box
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
-from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
-_HAUSDORFF_SHARE = 0.95  # of a surface that lies within the distance
+_HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -33,14 +36,16 @@ class EvaluationWriter:
     """Handler that writes ``metrics.json``, ``patients.csv`` and ``slices.csv`` when an evaluation is complete.
 
     Attach it to an evaluator whose output holds ``pred`` and ``label``: binary volumes ``(1, H, W, D)`` in the
-    geometry of the input, ``pred`` with the metadata ``case``. Of several processes the first writes the rows of all.
+    geometry of the input, ``pred`` with the metadata ``case``. A case may have a ``group``, such as the institution
+    that imaged it, which becomes a column of ``patients.csv``. Of several processes the first writes the rows of all.
 
     Args:
         output_dir: folder of the files.
         surface_tolerance: distance within which surfaces agree, in the unit of the patient's distances.
-        resamples: bootstrap resamples of the patients.
+        resamples: number of bootstrap resamples of the patients.
         seed: seed of the bootstrap.
-        facts: what was evaluated (section, split, checkpoint); goes into ``metrics.json``.
+        facts: what was evaluated (section, split); goes into ``metrics.json``, with the weights that
+            :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own.
     """
 
     def __init__(
@@ -69,20 +74,23 @@ class EvaluationWriter:
 
     def _start(self, engine: Engine) -> None:
         self.patients, self.slices = [], []
-        self._record = run_record(**self.facts)
+        weights = getattr(engine.state, "loaded_weights", None)
+        loaded = {"checkpoint": weights, "checkpoint_sha256": weights and sha256(weights)}
+        self._record = run_record(**{**loaded, **self.facts})
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
-            pred, label = item["pred"], item["label"]
-            case = str(pred.meta["case"])
+        for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
+            pred, label = output["pred"], output["label"]
+            case, group = str(pred.meta["case"]), str(batch.get("group") or "")
             self.slices += slice_rows(case, pred, label)
-            self.patients.append(patient_row(case, pred, label, surface_tolerance=self.surface_tolerance))
+            row = patient_row(case, pred, label, surface_tolerance=self.surface_tolerance)
+            self.patients.append({**row, "group": group})
 
     def _write(self, engine: Engine) -> None:
-        shares = all_gather_object((self.patients, self.slices))
+        gathered = all_gather_object((self.patients, self.slices))
         if not is_main_process():
             return
-        self.patients, self.slices = ([row for share in shares for row in share[n]] for n in (0, 1))
+        self.patients, self.slices = ([row for part in gathered for row in part[n]] for n in (0, 1))
         summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
@@ -101,7 +109,7 @@ def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]
         label: binary label of the same shape.
 
     Returns:
-        a row a slice, numbered from 1: scores, and pixels of label, prediction and their intersection.
+        one row per slice, numbered from 1: its scores, and the pixels of label, prediction and their intersection.
     """
     scores = slice_scores(pred[None], label[None]).tolist()
     pred, label = (torch.as_tensor(v)[0] > 0 for v in (pred, label))
@@ -119,9 +127,9 @@ def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]
 def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_tolerance: float = 2.0) -> dict:
     """Score a case by the patient protocol.
 
-    Distances are in mm if the spacing of rows, columns and slices is known. If any of the three is not, they are in
-    pixels: neighbouring pixels are 1 apart, and so are neighbouring slices. If exactly one mask is empty, HD95 is the
-    diagonal of the volume and surface Dice 0; if both are, these two are NaN and Dice is 1.
+    Distances are in mm if the spacing of rows, columns and slices is known. If any of the three is unknown, they are
+    in pixels, and adjacent pixels and adjacent slices both count as 1 apart. If exactly one mask is empty, HD95 is the
+    diagonal of the volume and surface Dice is 0. If both are empty, HD95 and surface Dice are NaN and Dice is 1.
 
     Args:
         case: name of the case.
@@ -130,14 +138,15 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
         surface_tolerance: distance within which surfaces agree.
 
     Returns:
-        the case's name, Dice, 95th percentile of the Hausdorff distance and surface Dice (:py:func:`surface_scores`; of
-        a volume of one slice those of its plane), the unit of distances, and voxels of label and prediction.
+        the name of the case, Dice, HD95 and surface Dice (:py:func:`surface_scores`; computed in the plane if the
+        volume has only one slice), the unit of distances, the voxels of label and prediction, and the number of slices.
     """
     spacing, unit = _spacing(pred)
     pred, label = (convert_to_tensor(v, track_meta=False)[0] > 0 for v in (pred, label))
     diagonal = math.hypot(*(size * step for size, step in zip(label.shape, spacing)))
     slices = int(label.shape[-1])
-    box = _bounding_box(pred | label)
+    # MONAI crops before it finds surfaces, too, but converts whole volumes first: that takes 30 times as long.
+    box = bounding_box((pred | label).cpu().numpy())
     pred, label = pred[box], label[box]
     label_voxels, pred_voxels = int(label.sum()), int(pred.sum())
     dice = float(compute_dice(pred[None, None], label[None, None], ignore_empty=False))
@@ -162,21 +171,22 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
 def surface_scores(
     pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], *, tolerance: float
 ) -> tuple[float, float]:
-    """95th percentile of the Hausdorff distance, and surface Dice, of the same sub-voxel surfaces.
+    """Compute HD95 (95th percentile of the Hausdorff distance) and surface Dice from the same sub-voxel surfaces.
 
-    By the definition of the reference implementation (github.com/google-deepmind/surface-distance; Nikolov et al. 2021,
-    doi.org/10.2196/26151): a surface runs between voxels, each of its elements counts by its area (in a plane: length),
-    and its distance is that to the nearest element of the other surface. HD95 is the larger of the two directions.
-    MONAI's ``compute_hausdorff_distance`` and the default of ``compute_surface_dice`` count edge voxels instead.
+    The definition is that of the reference implementation (github.com/google-deepmind/surface-distance; Nikolov et al.
+    2021, doi.org/10.2196/26151). A surface runs between voxels. Each of its elements is weighted by its area (in a
+    plane: its length), and the distance of an element is that to the nearest element of the other surface. HD95 is the
+    larger value of the two directions. MONAI's ``compute_hausdorff_distance``, and ``compute_surface_dice`` by default,
+    count edge voxels instead.
 
     Args:
         pred: binary prediction ``(H, W, D)`` or ``(H, W)``, bool, not empty.
         label: binary label of the same shape, not empty.
-        spacing: distance of rows, columns and slices.
+        spacing: distance between rows, columns and slices.
         tolerance: distance within which surfaces agree, in the unit of the spacing.
 
     Returns:
-        HD95, in the unit of the spacing, and surface Dice.
+        HD95 in the unit of the spacing, and surface Dice.
     """
     pred, label = (torch.nn.functional.pad(mask, (1, 1) * mask.ndim) for mask in (pred, label))
     pred_surface, label_surface, pred_areas, label_areas = get_mask_edges(pred, label, crop=False, spacing=spacing)
@@ -185,10 +195,10 @@ def surface_scores(
         (pred_surface, label_surface, pred_areas),
         (label_surface, pred_surface, label_areas),
     ):
-        distances, order = get_surface_distance(surface, other, spacing=spacing).sort()
+        distances, order = torch.as_tensor(get_surface_distance(surface, other, spacing=spacing)).sort()
         areas = areas[surface][order].double()
-        shares = areas.cumsum(0) / areas.sum()
-        hd95 = max(hd95, float(distances[(shares < _HAUSDORFF_SHARE).sum().clamp(max=len(distances) - 1)]))
+        fractions = areas.cumsum(0) / areas.sum()
+        hd95 = max(hd95, float(distances[(fractions < _HAUSDORFF_FRACTION).sum().clamp(max=len(distances) - 1)]))
         agreeing += float(areas[distances <= tolerance].sum())
         area += float(areas.sum())
     return hd95, agreeing / area
@@ -202,19 +212,19 @@ def summarize(
     Args:
         patients: rows of :py:func:`patient_row`.
         slices: rows of :py:func:`slice_rows`.
-        resamples: bootstrap resamples.
+        resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        counts, ``slice_protocol`` and ``patient_protocol``; an interval is null where fewer than two patients have a
-        value. Surface distances tell apart in how many patients exactly one mask is empty (``one_mask_empty``, part of
-        the means) and in how many both are (``both_masks_empty``, left out of them).
+        counts, ``slice_protocol`` and ``patient_protocol``. An interval is null if fewer than two patients have a
+        value. HD95 and surface Dice come with the number of patients in whom exactly one mask is empty
+        (``one_mask_empty``, included in the means) and in whom both are empty (``both_masks_empty``, not included).
 
     Raises:
-        ValueError: when there is no patient.
+        ValueError: when there are no patients.
     """
     if not patients:
-        raise ValueError("there is no patient to summarize.")
+        raise ValueError("there are no patients to summarize. Evaluate at least one.")
     draw = {"resamples": resamples, "seed": seed}
     cases = [row["case"] for row in patients]
 
@@ -226,21 +236,21 @@ def summarize(
         if not kept:
             return {"mean": None, "interval": None}
         sums, counts = (np.array([f(v) for v in kept], dtype=float) for f in (sum, len))
-        interval = bootstrap_interval(len(kept), lambda n: sums[n].sum(-1) / counts[n].sum(-1), **draw)
+        interval = bootstrap_interval((sums, counts), lambda s, n, axis: s.sum(axis) / n.sum(axis), **draw)
         return {"mean": float(sums.sum() / counts.sum()), "interval": interval}
 
     def over_patients(values: Sequence[float]) -> dict:
         kept = np.array([v for v in values if not math.isnan(v)])
-        summary = {"patients": len(kept)}
+        summary: dict[str, Any] = {"patients": len(kept)}
         for name, statistic in (("mean", np.mean), ("median", np.median)):
             summary[name] = float(statistic(kept)) if len(kept) else None
-            summary[f"{name}_interval"] = bootstrap_interval(len(kept), lambda n: statistic(kept[n], axis=-1), **draw)  # noqa: B023
+            summary[f"{name}_interval"] = bootstrap_interval((kept,), statistic, **draw)
         return summary
 
-    tumour = [row for row in slices if row["label_pixels"]]
+    tumor = [row for row in slices if row["label_pixels"]]
     healthy = [row for row in slices if not row["label_pixels"]]
     slice_protocol = {score: over_slices([row[score] for row in slices], slices) for score in SLICE_SCORES}
-    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumour], tumour)
+    slice_protocol["dice_of_tumour_slices"] = over_slices([row["dice"] for row in tumor], tumor)
     slice_protocol["healthy_slices_with_false_tumour"] = over_slices(
         [float(row["pred_pixels"] > 0) for row in healthy], healthy
     )
@@ -255,32 +265,42 @@ def summarize(
     return {
         "patients": len(patients),
         "slices": len(slices),
-        "tumour_slices": len(tumour),
+        "tumour_slices": len(tumor),
         "slice_protocol": slice_protocol,
         "patient_protocol": patient_protocol,
     }
 
 
-def bootstrap_interval(number: int, statistic: Any, *, resamples: int = 2000, seed: int = 0) -> list[float] | None:
-    """95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
+def bootstrap_interval(
+    values: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], *, resamples: int = 2000, seed: int = 0
+) -> list[float] | None:
+    """Compute the 95 % percentile interval of a statistic over resampled patients (Efron and Tibshirani 1993).
 
     Args:
-        number: number of patients.
-        statistic: takes places of patients ``(resamples, number)``, gives a value for each resample.
-        resamples: how often to resample.
+        values: one or more arrays ``(patients,)``; a resample draws the same patients from each.
+        statistic: takes these arrays, resampled, and the keyword ``axis`` along which patients lie, like ``np.mean``.
+        resamples: number of resamples.
         seed: seed of the resampling.
 
     Returns:
-        lower and upper end, or None for fewer than two patients.
+        lower and upper end, or None if there are fewer than two patients.
     """
-    if number < 2:
+    if len(values[0]) < 2:
         return None
-    places = np.random.default_rng(seed).integers(number, size=(resamples, number))
-    return [float(v) for v in np.percentile(statistic(places), (2.5, 97.5))]
+    interval = stats.bootstrap(
+        values,
+        statistic,
+        n_resamples=resamples,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """Both protocols in a few lines of text, for a log."""
+    """Summarize both protocols in a few lines of text for the log."""
 
     def value(entry: Mapping, name: str = "mean", interval: str = "interval") -> str:
         if entry[name] is None:
@@ -304,30 +324,19 @@ def describe(summary: Mapping[str, Any]) -> str:
             hd95, surface_dice = (by_patient[f"{name}_{unit}"] for name in ("hd95", "surface_dice"))
             lines.append(
                 f"  HD95 in {words}: mean {value(hd95, 'mean', 'mean_interval')}; surface Dice: mean "
-                f"{value(surface_dice, 'mean', 'mean_interval')}; of {hd95['patients']} patients, "
-                f"{hd95['one_mask_empty']} of them with one mask empty (HD95 the volume's diagonal, surface Dice 0); "
-                f"{hd95['both_masks_empty']} more with both empty left out"
+                f"{value(surface_dice, 'mean', 'mean_interval')}; {hd95['patients']} patients, "
+                f"{hd95['one_mask_empty']} of them with one mask empty (HD95: the volume's diagonal, surface Dice: 0); "
+                f"{hd95['both_masks_empty']} with both masks empty left out"
             )
     return "\n".join(lines)
 
 
 def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
-    """Distance of rows, columns and slices with its unit: mm if all three are known."""
-    known = isinstance(volume, MetaTensor) and all(
-        bool(volume.meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")
-    )
-    return (affine_to_spacing(volume.affine).tolist(), "mm") if known else ([1.0] * 3, "pixel")
-
-
-def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    """Smallest box around a mask ``(H, W, D)``, all of it if it is empty.
-
-    MONAI crops before it computes distances, too, but converts whole volumes first, which takes three times as long.
-    """
-    voxels = mask.cpu().numpy()
-    plane = voxels.any(axis=2)
-    places = [np.flatnonzero(axis) for axis in (plane.any(axis=1), plane.any(axis=0), voxels.any(axis=(0, 1)))]
-    return tuple(slice(int(place[0]), int(place[-1]) + 1) if place.size else slice(None) for place in places)
+    """Distance between rows, columns and slices, with its unit: mm if all three are known, otherwise pixels."""
+    known = ("spacing_known", "slice_spacing_known")
+    if isinstance(volume, MetaTensor) and all(bool(volume.meta.get(key, True)) for key in known):
+        return affine_to_spacing(volume.affine).tolist(), "mm"
+    return [1.0] * 3, "pixel"
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:

@@ -1,4 +1,4 @@
-"""Make a folder of the bundle to give away."""
+"""Export the bundle to a folder for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a folder of the bundle to give away: ``python -m mri_seg.export DIR``."""
+"""Export the bundle to a folder for others: ``python -m mri_seg.export DIR``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mri_seg.export",
-        description="Write a folder to give away: weights, TorchScript or ONNX, model card, metadata, configs, licence "
-        "and SHA256SUMS of all weights. The exported networks are compared with the original.",
+        description="Export the bundle to a folder for others: weights, TorchScript or ONNX, model card, metadata, "
+        "configs, license and SHA256SUMS of all weights. The exported networks are compared with the original.",
     )
     parser.add_argument("output_dir", metavar="DIR", help="the folder to write, new or empty")
     parser.add_argument("--bundle_root", metavar="DIR", default="bundle", help="the bundle (default: %(default)s)")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights (default: models/model.pt of the bundle)")
     parser.add_argument(
-        "--formats", default="ts", help=f"some of {', '.join(FORMATS)}, with commas between (default: %(default)s)"
+        "--formats", default="ts", help=f"one or more of {', '.join(FORMATS)}, comma-separated (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     formats = [name.strip() for name in options.formats.split(",") if name.strip()]
-    logging.getLogger("monai.bundle.scripts").setLevel(logging.WARNING)  # it tells the arguments of each export
+    logging.getLogger("monai.bundle.scripts").setLevel(logging.WARNING)  # it logs the arguments of each export
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that PyTorch has newer exporters

@@ -1,1 +1,1 @@
-"""Run the network on cases and write what it finds."""
+"""Run the network on cases and write the results."""

@@ -1,4 +1,4 @@
-"""The cases that inference still has to segment."""
+"""Data set of the cases that inference still has to segment."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ __all__ = ["CaseDataset"]
 
 
 class CaseDataset(IterableDataset):
-    """The cases that still have to be segmented, read one after the other; one that cannot be read is passed over.
+    """Cases that still have to be segmented, read one by one; cases that cannot be read are skipped.
 
-    Which these are is looked up when it is made, and anew when the evaluator runs again. Several processes take every
-    so many of them.
+    The list of cases is made at construction, and again whenever the evaluator runs again. With N processes, each takes
+    every N-th case.
 
     Args:
-        data: cases of :py:func:`mri_seg.io.cases.find_cases`; a :py:class:`mri_seg.io.cases.CaseFinder` finds them
-            anew.
-        transform: reads and prepares a case.
-        writer: says which cases are to be done, and hears of those that cannot be read and of runs.
+        data: cases of :py:func:`mri_seg.io.cases.find_cases`; a :py:class:`mri_seg.io.cases.CaseFinder` searches again
+            for every run.
+        transform: reads and preprocesses a case.
+        writer: decides which cases remain; it gets the errors of cases that cannot be read.
     """
 
     def __init__(self, data: Iterable[Mapping[str, Any]], transform: Callable, writer: CaseWriter) -> None:
         super().__init__(data=[], transform=transform)
+        self.transform: Callable = transform
+        self._used = False
         self.cases = data
         self.writer = writer
         writer.before_run = self._start
@@ -46,16 +48,16 @@ class CaseDataset(IterableDataset):
     def _look_up(self) -> None:
         cases = list(self.cases)
         self.writer.begin()
-        remaining = self.writer.agreed_to_do(cases)
+        remaining = self.writer.remaining_on_all_ranks(cases)
         self.writer.sources |= {case["case"]: case for case in remaining}
         self.data = remaining[rank() :: world_size()]
         self._used = False
 
     def __iter__(self) -> Iterator[Any]:
-        """Prepared cases."""
+        """Preprocessed cases."""
         for case in self.data:
-            with contextlib.suppress(OSError):  # reading it says more
-                self.writer.inputs[case["case"]] = describe_input(case)  # now, for it may be gone when it is written
+            with contextlib.suppress(OSError):  # reading the case raises a better error
+                self.writer.inputs[case["case"]] = describe_input(case)  # now, since the file may be gone later
             try:
                 yield apply_transform(self.transform, case, unpack_items=False)
             except Exception as error:  # one case must not keep the others from being segmented

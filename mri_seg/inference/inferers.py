@@ -1,4 +1,4 @@
-"""Run a network in reduced precision, averaged, and on no more air than it needs."""
+"""Inferers: reduced precision, averaging over mirrored inputs and checkpoints, and cropping to the head."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import avg_pool2d
 
+from mri_seg.utils.compat import cpu_has_bfloat16
 from mri_seg.utils.flags import flag
 
-__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "bfloat16_is_fast"]
+__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "as_module", "bfloat16_is_fast"]
 
-_BLOCK = 4  # side of the blocks of pixels by which the head is found, so that single bright pixels in air do not count
-_COLUMNS = 3  # axis of columns, of slices and of volumes
-_NO_HEAD = -16.0  # logit of tumour where there is no head
+_BLOCK = 4  # side of the blocks of pixels with which the head is found; single bright pixels in air do not count
+_COLUMNS = 3  # axis of columns in slices and volumes
+_NO_HEAD = -16.0  # logit of tumour outside the head
 
 
 class AutocastInferer(Inferer):
     """Call another inferer under bfloat16 autocast, on any device; the result is float32.
 
-    MONAI's engines have autocast for CUDA alone. bfloat16 has the range of float32, so no gradient scaling is needed.
+    MONAI's engines support autocast only on CUDA. bfloat16 has the range of float32, so no gradient scaling is needed.
 
     Args:
         inferer: the inferer to call.
-        enabled: whether to autocast; without it the inferer is called as it is.
+        enabled: whether to use autocast; if false, the inferer is called without it.
     """
 
     def __init__(self, inferer: Inferer, enabled: bool | str = True) -> None:
@@ -46,15 +47,16 @@ class AutocastInferer(Inferer):
 
 
 class EnsembleInferer(Inferer):
-    """Average the probabilities of mirrored inputs and of several checkpoints; with neither, call an inferer as it is.
+    """Average the probabilities of mirrored inputs and of several checkpoints.
 
-    The result is the logit of the mean probability, so that what follows is the same with and without.
+    The result is the logit of the mean probability, so that the following steps are the same with and without
+    averaging.
 
     Args:
         inferer: the inferer to call.
-        flip: whether to infer on the input mirrored left to right as well.
-        checkpoints: weights of further networks of the same make, averaged with the one that is given; read when
-            the inferer is first called.
+        flip: whether to also infer on the input mirrored left to right.
+        checkpoints: weights of further networks with the same architecture, which are averaged with the given network;
+            read when the inferer is first called.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class EnsembleInferer(Inferer):
     ) -> None:
         super().__init__()
         self.inferer = inferer
-        self.flip = flag(flip, "flip")
+        self.flip = flag(flip, "tta_flip")
         self.checkpoints = [checkpoints] if isinstance(checkpoints, (str, PathLike)) else list(checkpoints)
         self._others: list[torch.nn.Module] | None = None
 
@@ -72,8 +74,10 @@ class EnsembleInferer(Inferer):
         """Return logits for slices ``(B, C, H, W)`` or volumes ``(B, C, H, W, D)``."""
         if not self.flip and not self.checkpoints:
             return self.inferer(inputs, network, *args, **kwargs)
-        total, count = 0, 0
-        for member in [network, *self._load_others(network)]:
+        total: Any = 0  # then a tensor
+        count = 0
+        members: list[Callable[..., torch.Tensor]] = [network, *self._load_others(network)]
+        for member in members:
             for columns in [(), (_COLUMNS,)][: 2 if self.flip else 1]:
                 logits = self.inferer(inputs.flip(columns) if columns else inputs, member, *args, **kwargs)
                 total, count = total + (logits.flip(columns) if columns else logits).sigmoid(), count + 1
@@ -83,7 +87,7 @@ class EnsembleInferer(Inferer):
         if self._others is None:
             self._others = []
             for checkpoint in self.checkpoints:
-                other = copy.deepcopy(network)
+                other = copy.deepcopy(as_module(network))
                 device = next(other.parameters()).device
                 other.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
                 self._others.append(other)
@@ -91,22 +95,22 @@ class EnsembleInferer(Inferer):
 
 
 class ForegroundSliceInferer(Inferer):
-    """Infer slice by slice on the head alone: air around it is cropped, slices without head are left out.
+    """Infer slice by slice, only on the head: air around it is cropped, and slices without head are skipped.
 
-    The head is where the mean of a block of 4 x 4 pixels lies over ``threshold`` of the way from the volume's darkest
-    to its brightest blocks, as in :py:class:`mri_seg.transforms.volume.NormalizeForeground`. Each slice is cropped to
-    the box around its head; slices of like boxes go through the network together. What is left out has a logit of -16.
-    Volumes of one value are not cropped.
+    A block of 4 x 4 pixels belongs to the head if its mean is above ``threshold``, which is relative to the darkest (0)
+    and the brightest (1) blocks of the volume, as in :py:class:`mri_seg.transforms.volume.NormalizeForeground`. Each
+    slice is cropped to the box around its head, and slices with similar boxes go through the network together. The
+    logit outside the boxes is -16. Volumes with a single value are not cropped.
 
     Args:
-        inferer: the inferer to call, on slices ``(B, C, h, w)``.
-        enabled: whether to crop; without it whole slices go through the network.
-        slices_per_batch: largest number of slices in a call.
-        margin: pixels kept around the head.
-        multiple: sides and places of the boxes are multiples of this, as the network wants its sides.
+        inferer: the inferer to call on slices ``(B, C, h, w)``.
+        enabled: whether to crop; if false, whole slices go through the network.
+        slices_per_batch: maximum number of slices per call.
+        margin: number of pixels kept around the head.
+        multiple: sides and positions of the boxes are multiples of this, because the network needs such sides.
         threshold: where the head begins, 0 to 1.
-        threads: how many threads PyTorch takes meanwhile, None for as many as it has. One where another runtime than
-            PyTorch computes: PyTorch's own would wait busily after each operation and take the cores from it.
+        threads: number of PyTorch threads during inference; None keeps it. Use one if another runtime computes, since
+            PyTorch's threads would spin after each operation and take the cores from it.
     """
 
     def __init__(
@@ -132,7 +136,7 @@ class ForegroundSliceInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Return logits for volumes ``(B, C, H, W, D)``, whose slice is the middle channel."""
+        """Return logits for volumes ``(B, C, H, W, D)``, whose middle channel is the slice itself."""
         with _threads(self.threads):
             volumes = convert_to_tensor(inputs, track_meta=False)
             results = torch.stack([self._infer(volume, network, *args, **kwargs) for volume in volumes])
@@ -142,12 +146,12 @@ class ForegroundSliceInferer(Inferer):
         volume = volume.movedim(-1, 0)  # (D, C, H, W)
         number, channels, *shape = volume.shape
         boxes = self._boxes(volume[:, channels // 2]) if self.enabled else {}
-        boxes = boxes or dict.fromkeys(range(number), tuple(slice(0, side) for side in shape))
+        boxes = boxes or dict.fromkeys(range(number), (slice(0, shape[0]), slice(0, shape[1])))
         buffer = volume.new_empty(min(number, self.slices_per_batch) * volume[0].numel())
-        result = None
+        result: Any = None  # a tensor, once a logit says how many channels it has
         for batch in _batches(boxes, shape, self.slices_per_batch):
-            crops = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
-            crops = torch.stack(crops, out=buffer[: len(crops) * crops[0].numel()].view(-1, *crops[0].shape))
+            parts = [volume[n, :, rows, columns] for n, (rows, columns) in batch]
+            crops = torch.stack(parts, out=buffer[: len(parts) * parts[0].numel()].view(-1, *parts[0].shape))
             logits = self.inferer(crops, network, *args, **kwargs)
             if result is None:
                 result = logits.new_full((number, logits.shape[1], *shape), _NO_HEAD)
@@ -156,16 +160,16 @@ class ForegroundSliceInferer(Inferer):
         return result.movedim(0, -1)
 
     def _boxes(self, slices: torch.Tensor) -> dict[int, tuple[slice, slice]]:
-        """Rows and columns of the head in each of the slices ``(D, H, W)`` that has one."""
+        """Rows and columns of the head in each of the slices ``(D, H, W)`` that shows it."""
         means = avg_pool2d(slices[:, None].float(), _BLOCK, ceil_mode=True)[:, 0].cpu().numpy()
-        low, high = np.percentile(means, (0.5, 99.5))  # torch.quantile would sort
+        low, high = np.percentile(means, (0.5, 99.5))  # faster than torch.quantile, which sorts
         head = means > low + self.threshold * (high - low)
         numbers = head.any((1, 2)).nonzero()[0].tolist()
         sides = [self._extents(head[numbers].any(axis), size) for axis, size in zip((2, 1), slices.shape[1:])]
         return dict(zip(numbers, zip(*sides)))
 
     def _extents(self, blocks: np.ndarray, size: int) -> list[slice]:
-        """Pixels from the first to the last block of each head ``(heads, blocks)``, with margin, in multiples."""
+        """Range of pixels of each head ``(heads, blocks)``, with margin, widened to multiples."""
         first = blocks.argmax(1) * _BLOCK - self.margin
         last = (blocks.shape[1] - blocks[:, ::-1].argmax(1)) * _BLOCK + self.margin
         starts = (first // self.multiple * self.multiple).clip(0)
@@ -173,11 +177,25 @@ class ForegroundSliceInferer(Inferer):
         return list(map(slice, starts.tolist(), stops.tolist()))
 
 
-def bfloat16_is_fast(device: str | torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 natively, so that autocast saves time.
+def as_module(network: Callable[..., torch.Tensor]) -> torch.nn.Module:
+    """The same network, known to be one with weights: inferers take any function.
 
     Args:
-        device: where the network runs.
+        network: what an inferer was called with.
+
+    Raises:
+        TypeError: when it is a function without weights.
+    """
+    if not isinstance(network, torch.nn.Module):
+        raise TypeError(f"found {network!r}, expected a network with weights.")
+    return network
+
+
+def bfloat16_is_fast(device: str | torch.device) -> bool:
+    """Whether a device has native bfloat16, so that autocast saves time.
+
+    Args:
+        device: device of the network.
 
     Returns:
         True on CUDA devices of compute capability 8 or higher, on x86 CPUs with AVX-512 BF16 or AMX, and on Arm CPUs
@@ -186,18 +204,13 @@ def bfloat16_is_fast(device: str | torch.device) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    # oneDNN also takes bfloat16 on CPUs that only emulate it, where it is slower than float32.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and cpu_has_bfloat16(platform.machine())
 
 
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """PyTorch with so many threads, None for as many as it has, in the thread that calls."""
-    if number is None:  # setting the number anew would clear what oneDNN keeps
+    """Set PyTorch's number of threads temporarily; None keeps it."""
+    if number is None:  # setting the number again would clear oneDNN's cache
         yield
         return
     before = torch.get_num_threads()
@@ -211,18 +224,23 @@ def _threads(number: int | None) -> Iterator[None]:
 def _batches(
     boxes: Mapping[int, tuple[slice, slice]], shape: Sequence[int], largest: int
 ) -> Iterator[list[tuple[int, tuple[slice, slice]]]]:
-    """Batches of slices with their boxes widened to the same size, few pixels wider than they were.
+    """Group slices with similar boxes into batches, and widen the boxes of a batch to the same size.
 
     Args:
-        boxes: box of each slice by its number.
+        boxes: box of each slice, by its number.
         shape: rows and columns of a slice.
-        largest: largest number of slices in a batch.
+        largest: maximum number of slices in a batch.
     """
     numbers = sorted(boxes, key=lambda number: [side.stop - side.start for side in boxes[number]])
     for begin in range(0, len(numbers), largest):
         batch = numbers[begin : begin + largest]
         size = [max(boxes[number][axis].stop - boxes[number][axis].start for number in batch) for axis in (0, 1)]
-        yield [(number, tuple(map(_widened, boxes[number], size, shape))) for number in batch]
+        yield [(number, _widened_box(boxes[number], size, shape)) for number in batch]
+
+
+def _widened_box(box: tuple[slice, slice], size: Sequence[int], shape: Sequence[int]) -> tuple[slice, slice]:
+    rows, columns = map(_widened, box, size, shape)
+    return rows, columns
 
 
 def _widened(side: slice, size: int, available: int) -> slice:

@@ -1,4 +1,4 @@
-"""What was found in a case, and one writer for each kind of output."""
+"""The result of a case, and a function to write each kind of output."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from mri_seg.inference.provenance import (
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
+from mri_seg.utils.meta_tensors import as_meta_tensor
+from mri_seg.utils.orientation import AXIAL
 from mri_seg.visualize.case_page import case_page
 from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
 
 __all__ = ["OUTPUTS", "Result"]
 
 
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
-
-
-_SQUARE = 0.02  # pixels are shown as they are if their sides differ by less
+_SQUARE = 0.02  # pixels whose sides differ by less than this fraction are shown as square
 
 
 _REMARKS = ("flags", "warnings")
@@ -41,21 +40,21 @@ _MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version")
 
 
 _NO_ORIENTATION = (
-    "The file does not say how the head lies (its qform_code and sform_code are 0), so left and right may be "
-    "exchanged. Compare with the images, or write the file again with the affine of its source."
+    "The file does not give the orientation of the head (its qform_code and sform_code are 0), so left and right may "
+    "be swapped. Compare with the images, or save the file again with the affine of its source."
 )
 
 
 class Result:
-    """What was found in a case, in the grid of its input; what several outputs need is made once.
+    """The result of a case in the grid of its input; values that several outputs need are computed once.
 
     Args:
         item: output of the evaluator for the case: ``flair``, the volume ``(1, H, W, D)`` as read, with the metadata
-            ``case`` and ``files``; ``pred``, its binary mask, and ``probability``; perhaps ``label``.
+            ``case`` and ``files``; ``pred``, its binary mask; ``probability``; and ``label``, if there is a reference.
 
     Attributes:
-        about: what the measurements say beside figures: the input, flags, and what the result was made of.
-        settings: version, weights and options, as :py:func:`mri_seg.inference.provenance.result_settings` gives them.
+        about: further entries of the measurements: the input, flags, weights and version.
+        settings: version, weights and options, from :py:func:`mri_seg.inference.provenance.result_settings`.
     """
 
     def __init__(self, item: Mapping[str, Any]) -> None:
@@ -66,7 +65,7 @@ class Result:
         self.settings: Mapping[str, Any] = result_settings(None)
 
     def flags(self, case: Mapping[str, Any]) -> list[dict[str, str]]:
-        """Flags of the case and of its volume, each once, in the order they were raised."""
+        """Flags of the case and of its volume, without duplicates, in the order in which they were raised."""
         meta = self.item["flair"].meta
         if _codes(meta) == (0, 0):
             add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
@@ -75,7 +74,7 @@ class Result:
 
     @cached_property
     def affine(self) -> np.ndarray:
-        """Affine of the input, RAS, in mm."""
+        """Affine of the input: voxels to RAS coordinates in mm."""
         return np.asarray(self.item["flair"].affine, dtype=np.float64)
 
     @cached_property
@@ -90,15 +89,16 @@ class Result:
 
     @cached_property
     def measurements(self) -> dict[str, Any]:
-        """Volume, lesions and diameters: see :py:func:`mri_seg.measurements.lesions.measure`."""
+        """Volume, lesions and diameters; see :py:func:`mri_seg.measurements.lesions.measure`."""
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
         found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
         return {"case": found["case"], **self.about, **found}
 
     @cached_property
     def slices(self) -> list[np.ndarray]:
-        """A picture ``(h, w, 3)`` of each axial slice with its outlines."""
-        return slice_pictures(self._shown("flair"), self._shown("pred"), self._shown("label"))
+        """One picture ``(h, w, 3)`` per axial slice, with outlines."""
+        label = self._shown("label") if self.has_label else None
+        return slice_pictures(self._shown("flair"), self._shown("pred"), label)
 
     @property
     def has_label(self) -> bool:
@@ -110,28 +110,25 @@ class Result:
         """Panel in the published style ``(h, w, 3)``; needs a reference."""
         return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
 
-    def _shown(self, key: str) -> np.ndarray | None:
-        """A volume as pictures show it: rows towards posterior, columns towards the left, pixels square."""
-        volume = self.item.get(key)
-        if not isinstance(volume, MetaTensor):
-            return None
-        volume = Orientation(axcodes=_DISPLAY, labels=None)(volume)
+    def _shown(self, key: str) -> np.ndarray:
+        """A volume in the orientation of pictures: rows to posterior, columns to the patient's left, square pixels."""
+        volume = as_meta_tensor(Orientation(axcodes=AXIAL, labels=None)(self.item[key]))
         rows, columns, _ = affine_to_spacing(volume.affine).tolist()
         if abs(rows / columns - 1) < _SQUARE:
             return _volume(volume)
         size = (round(volume.shape[1] * max(rows / columns, 1)), round(volume.shape[2] * max(columns / rows, 1)), -1)
-        return _volume(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume))
+        return _volume(as_meta_tensor(Resize(size, mode="trilinear" if key == "flair" else "nearest")(volume)))
 
 
 class Output(NamedTuple):
-    """A kind of output: the names of its files for a case, and the function that writes them."""
+    """A kind of output: a function that names its files for a case, and a function that writes them."""
 
     names: Callable[[Mapping[str, Any]], list[str]]
     write: Callable[[Path, Result], None]
 
 
 def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
-    """Write a volume that says its place as the input does: by the same codes, if that was NIfTI."""
+    """Write a volume with the geometry of the input; if that is NIfTI, with the same qform and sform codes."""
     meta = result.item["flair"].meta
     qform_code, sform_code = _codes(meta) or (1, 1)
     image = nibabel.Nifti1Image(volume, result.affine)
@@ -144,12 +141,12 @@ def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
 
 def _codes(meta: Mapping[str, Any]) -> tuple[int, int] | None:
     """``qform_code`` and ``sform_code`` of a NIfTI file; None for other files."""
-    codes = [meta.get(name) for name in ("qform_code", "sform_code")]
-    return None if None in codes else (int(codes[0]), int(codes[1]))
+    qform, sform = (meta.get(name) for name in ("qform_code", "sform_code"))
+    return None if qform is None or sform is None else (int(qform), int(sform))
 
 
 def _qform(meta: Mapping[str, Any]) -> np.ndarray:
-    """The affine by the qform of a NIfTI file, which may be another than by its sform; its affine if it is damaged."""
+    """The qform affine of a NIfTI file, which may differ from its sform; its main affine if the qform is damaged."""
     header = nibabel.Nifti1Header()
     for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
         header[name] = float(meta[name])
@@ -175,12 +172,12 @@ def _slice_names(case: Mapping[str, Any]) -> list[str]:
 
 
 def _slice_name(file: Path) -> str:
-    """``x_7.tif`` gives ``x_7_mask.tif``; JPEG would not keep a mask as it is, so its masks are PNG."""
+    """``x_7.tif`` gives ``x_7_mask.tif``; masks of JPEG files are PNG, because JPEG is lossy."""
     return f"{file.stem}_mask{file.suffix if file.suffix.lower() in ('.tif', '.tiff') else '.png'}"
 
 
 def _write_slices(folder: Path, result: Result) -> None:
-    """Masks of 0 and 255, as TCGA-LGG's are."""
+    """Write one mask per slice with values 0 and 255, as in TCGA-LGG."""
     masks = result.mask.transpose(2, 0, 1) * 255  # (D, H, W)
     for file, mask in zip(result.files, masks if len(result.files) == len(masks) else [masks], strict=True):
         name = _slice_name(file)
@@ -205,7 +202,7 @@ def _write_report(folder: Path, result: Result) -> None:
 
 
 def _algorithm(result: Result) -> dict[str, Any]:
-    """What DICOM files say of how they were made, and remarks on the case."""
+    """Version, parameters and remarks for DICOM files."""
     options = result.settings["options"]
     values = {key: value for key, value in options.items() if not str(value).startswith("sha256:")}
     sums = {key: value for key, value in result.settings.items() if key.endswith("_sha256") and value}
@@ -250,7 +247,7 @@ OUTPUTS = {
     "panel": Output(_named("_panel.png"), _write_panel),
     "page": Output(_named(".html"), _write_page),
 }
-"""All kinds of output, in the order they are written: a DICOM SR refers to the SEG before it."""
+"""All kinds of output, in the order in which they are written: a DICOM SR refers to the SEG before it."""
 
 
 _FITTING = {
@@ -265,7 +262,7 @@ _AUTO = ("mask", "slices", "seg", "measurements", "sheet", "panel", "page")
 
 
 def _merged(*flags: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Flags of several places, each once; their messages, which logs have after a name, as sentences."""
+    """Merge flags without duplicates; their messages get a capital letter, since logs show them after a name."""
     found: list[dict[str, str]] = []
     for raised in itertools.chain(*flags):
         message = raised["message"]

@@ -1,4 +1,4 @@
-"""What the results of a case were made of: a record beside them, by which those of other weights are told apart."""
+"""Provenance of the results of a case: a record beside them of the input, weights, version and options."""
 
 from __future__ import annotations
 
@@ -35,23 +35,26 @@ _SETTINGS = ("mri_seg_version", "checkpoint_sha256", "ensemble_sha256", "int8_sh
 _SECTIONS = ("network", "preprocessing", "inferer", "postprocessing")
 _REFERENCE = re.compile(r"@([A-Za-z_]\w*)")
 
-# Options that the sections refer to, but that change no result: weights count by their content, and these say where
-# and in what pieces it is computed, and what is refused.
-_NEUTRAL = {"bundle_root", "checkpoint", "ensemble", "device", "slices_per_batch", "max_voxels", "allow_non_axial"}
+# Options to which the sections refer, but which do not change results: weights count by their content, and the others
+# only say where and in what pieces results are computed, or what is refused.
+_NEUTRAL = {
+    *("bundle_root", "checkpoint", "ensemble", "float_weights"),
+    *("device", "slices_per_batch", "max_voxels", "allow_non_axial"),
+}
 
 _SHOWN = 12  # characters of a SHA-256 in messages
 
 
 def provenance_file(folder: PathLike | str, case: str) -> Path:
-    """Where the folder of a case keeps what its results were made of."""
+    """Path of the provenance record in the folder of a case."""
     return Path(folder, f"{case}_provenance.json")
 
 
 def result_options(sections: Sequence[str] = _SECTIONS) -> dict[str, Any]:
-    """The options on which results depend, as they are set in the config whose expression calls this.
+    """Find the options on which results depend, with their values in the config whose expression calls this.
 
-    They are found by following the references from the parts of the config that compute results. A part that is no
-    plain value, such as ``postprocessing``, is given by the SHA-256 of its text.
+    They are found by following the references from those parts of the config that compute results. A part that is not a
+    plain value, such as ``postprocessing``, is given as the SHA-256 of its text.
 
     Args:
         sections: parts of the config that compute results.
@@ -83,19 +86,19 @@ def result_settings(
     ensemble: Sequence[PathLike | str] | PathLike | str = (),
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All on which results depend but the input: version, weights by their SHA-256, and options.
+    """Collect everything except the input on which results depend: version, SHA-256 of the weights, and options.
 
     Args:
         checkpoint: the weights.
         ensemble: further weights.
-        options: what :py:func:`result_options` found.
+        options: result of :py:func:`result_options`.
 
     Returns:
         ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256`` (a list), ``int8_sha256`` (of the files of 8-bit
-        weights, for the runtime that takes them) and ``options``.
+        weights, if the runtime uses them) and ``options``.
 
     Raises:
-        FileNotFoundError: when there is no such file of weights.
+        FileNotFoundError: when a file of weights does not exist.
     """
     weights = [weights_file(path) for path in (*ensure_tuple(checkpoint or ()), *ensure_tuple(ensemble))]
     sums = [sha256(path) for path in weights]
@@ -113,13 +116,13 @@ def result_settings(
 def case_provenance(
     case: Mapping[str, Any], settings: Mapping[str, Any], flags: Sequence[Mapping[str, str]], described: Mapping
 ) -> dict[str, Any]:
-    """What the results of a case are made of, ready for JSON.
+    """Make the provenance record of a case, ready for JSON.
 
     Args:
         case: a case of :py:func:`mri_seg.io.cases.find_cases`.
-        settings: what :py:func:`result_settings` found.
+        settings: result of :py:func:`result_settings`.
         flags: flags of the case.
-        described: what :py:func:`describe_input` found.
+        described: result of :py:func:`describe_input`.
     """
     found: dict[str, Any] = {"case": case["case"], "source": case.get("source", "")}
     found |= {key: case[key] for key in ("series_uid", "series_description") if key in case}
@@ -127,15 +130,15 @@ def case_provenance(
 
 
 def describe_input(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the files of a case so that they are known again: by their content, wherever they are.
+    """Describe the files of a case so that they can be recognized later by their content, wherever they are.
 
     Args:
         case: a case of :py:func:`mri_seg.io.cases.find_cases`.
 
     Returns:
-        for ``input`` and, if there is one, ``reference``: ``path``, the file or the folder of all; ``files``, their
-        names in it; ``sha256`` of the content of all; and ``stat``, the SHA-256 of paths, sizes and times of change,
-        by which they are known again without reading them.
+        for ``input`` and, if there is one, ``reference``: ``path``, the file or the folder of all files; ``files``,
+        their names in it; ``sha256`` of their content; and ``stat``, the SHA-256 of their paths, sizes and modification
+        times, by which unchanged files are recognized without reading them.
 
     Raises:
         OSError: when a file cannot be read.
@@ -150,7 +153,7 @@ def input_path(case: Mapping[str, Any]) -> str:
 
 
 def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of results and those of this run: for each a clause with both values."""
+    """List the differences between the settings of results and those of this run, each with both values."""
     found = []
     for name in _SETTINGS:
         old, new = recorded.get(name), settings.get(name)
@@ -164,12 +167,12 @@ def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any
 
 
 def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:
-    """What differs between the files that results were made of and those of a case: for each a clause with both.
+    """List the differences between the input files of results and those of a case, each with both files.
 
-    Their content is read only if they were moved or touched since.
+    The content of files is read only if they were moved or modified.
 
     Args:
-        recorded: what :py:func:`case_provenance` gave for the results.
+        recorded: result of :py:func:`case_provenance` for the results.
         case: a case of :py:func:`mri_seg.io.cases.find_cases`.
 
     Raises:
@@ -202,7 +205,7 @@ def _paths(files: Sequence[PathLike | str]) -> list[Path]:
 
 
 def _root(paths: Sequence[Path]) -> Path:
-    """The file, or the folder of several."""
+    """The file, or the common folder of several files."""
     return paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.parent for path in paths]))
 
 
@@ -211,7 +214,7 @@ def _files_of(case: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _is_ordered(case: Mapping[str, Any]) -> bool:
-    return case.get("source") != "dicom"  # whose images say where they lie
+    return case.get("source") != "dicom"  # DICOM images give their positions
 
 
 def _content_sum(paths: Sequence[Path], ordered: bool) -> str:
@@ -228,7 +231,7 @@ def _sum(texts: list[str], ordered: bool) -> str:
 
 
 def _parts(path: Path) -> Iterator[Path]:
-    """The file, and the one beside it that holds its voxels, where its format has two."""
+    """The file and, for formats with two files, the one that holds its voxels."""
     yield path
     suffix = path.suffix.lower()
     if suffix == ".mhd" and (data := meta_image_data(path)):
@@ -247,7 +250,7 @@ def _text_digest(part: Any) -> str:
 
 
 def _plain(value: Any, raw: Any) -> Any:
-    """A value as JSON gives it back, switches in words as switches; by its text if it is no plain value."""
+    """A value as JSON returns it, with "true" and "false" as booleans; the digest of its text if it is not plain."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     try:

@@ -1,4 +1,4 @@
-"""Make 8-bit weights of float ones for OpenVINO: post-training quantisation, calibrated on training slices."""
+"""Make 8-bit weights for OpenVINO: post-training quantization, calibrated on training slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from monai.data import Dataset
 
 from mri_seg.config.weights import SUMS, read_weights, write_sums
 from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
@@ -23,34 +23,33 @@ def quantize(
     network: torch.nn.Module,
     checkpoint: PathLike | str,
     volumes: Dataset,
-    *,
     slices: int = 300,
     keep_float: Sequence[str] = (),
     seed: int = 0,
 ) -> Path:
-    """Quantise a network's weights and activations to 8-bit integers, beside its float weights.
+    """Quantize a network's weights and activations to 8-bit integers, and write them beside its float weights.
 
-    NNCF finds the whole range of each activation on the calibration slices (means of ranges would clip what is seen on
-    few of them: tumours), and layer by layer corrects the bias for the error made up to there. The result, for the
-    runtime ``openvino-int8``, says which float weights it was made of.
+    NNCF takes the whole range of each activation on the calibration slices; an average of ranges would clip values that
+    occur on few slices, such as tumours. It then corrects the bias layer by layer for the error so far. The result is
+    for the runtime ``openvino-int8``, and holds the digest of its float weights.
 
     Args:
-        network: the network, of any weights.
-        checkpoint: its float weights.
-        volumes: items with ``image`` ``(C, H, W, D)`` as the network sees them; training cases.
-        slices: how many slices to calibrate on.
-        keep_float: regular expressions of names of layers that stay in floating point.
-        seed: seed of their draw.
+        network: the network; its current weights do not matter.
+        checkpoint: the float weights.
+        volumes: training cases, with ``image`` ``(C, H, W, D)`` preprocessed for the network.
+        slices: number of calibration slices.
+        keep_float: regular expressions for the names of layers that stay in floating point.
+        seed: seed with which the slices are drawn.
 
     Returns:
-        the file: see :py:func:`mri_seg.inference.runtimes.int8_file`.
+        path of the 8-bit weights; see :py:func:`mri_seg.inference.runtimes.int8_file`.
 
     Raises:
         ImportError: when NNCF or OpenVINO is missing.
     """
     if any(importlib.util.find_spec(package) is None for package in ("openvino", "nncf")):
-        raise ImportError('quantisation needs nncf and openvino. Install the extra: pip install -e ".[openvino]"')
-    ov = openvino()  # before nncf, which imports it too
+        raise ImportError('Quantization needs nncf and openvino. Install the extra: pip install -e ".[openvino]"')
+    ov = openvino()  # before nncf, which also imports it
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -80,12 +79,12 @@ def quantize(
 
 
 def calibration_slices(volumes: Dataset, number: int, seed: int = 0) -> list[np.ndarray]:
-    """Draw slices from all volumes, as many of each.
+    """Draw the same number of slices from each volume.
 
     Args:
         volumes: items with ``image`` ``(C, H, W, D)``.
-        number: how many slices; of volumes that have fewer than their share, all.
-        seed: seed of the choice.
+        number: total number of slices; from a volume that has too few, all slices are taken.
+        seed: seed of the draw.
 
     Returns:
         slices ``(1, C, H, W)``, float32.
@@ -93,7 +92,7 @@ def calibration_slices(volumes: Dataset, number: int, seed: int = 0) -> list[np.
     draw, chosen = np.random.default_rng(seed), []
     for n in range(len(volumes)):
         image = torch.as_tensor(volumes[n]["image"]).movedim(-1, 0)  # (D, C, H, W)
-        share = number * (n + 1) // len(volumes) - number * n // len(volumes)
-        drawn = draw.choice(len(image), min(share, len(image)), replace=False)
+        count = number * (n + 1) // len(volumes) - number * n // len(volumes)
+        drawn = draw.choice(len(image), min(count, len(image)), replace=False)
         chosen += [image[[place]].float().numpy() for place in drawn]
     return chosen

@@ -1,4 +1,4 @@
-"""Run the network by another runtime than PyTorch: OpenVINO, in float32 or in 8-bit integers, or ONNX Runtime."""
+"""Run the network with another runtime than PyTorch: OpenVINO in float32 or 8-bit integers, or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ import torch
 from monai.inferers import Inferer
 
 from mri_seg.config.weights import check_sum
-from mri_seg.inference.inferers import bfloat16_is_fast
+from mri_seg.inference.inferers import as_module, bfloat16_is_fast
+from mri_seg.utils.compat import changes_of
 
 __all__ = ["DIGEST", "RUNTIMES", "RuntimeInferer", "int8_file", "openvino", "openvino_model", "weights_digest"]
 
 logger = logging.getLogger(__name__)
 
 DIGEST = ("mri_seg", "weights_digest")
-"""Where a file of 8-bit weights says of which float weights it was made: see :py:func:`weights_digest`."""
+"""Key in a file of 8-bit weights for the digest of their float weights; see :py:func:`weights_digest`."""
 
-_MULTIPLE = 32  # sides of the image that conversions run the network on: small, and a multiple of what networks want
+_MULTIPLE = 32  # sides of the example image for conversions: small, and a multiple that networks accept
 
 Compiled = Callable[[torch.Tensor], torch.Tensor]
 
 
 class RuntimeInferer(Inferer):
-    """Call another inferer with the network compiled for a runtime; the network's weights and results stay PyTorch's.
+    """Call another inferer with the network compiled for a runtime; weights and results are still PyTorch tensors.
 
-    Other runtimes than ``torch`` compute on the CPU, with as many threads as PyTorch has when this is made. A network
-    is compiled when it is first called and whenever its weights were changed since.
+    All runtimes except ``torch`` run on the CPU, with the number of threads that PyTorch has at construction. A network
+    is compiled when it is first called, and again whenever its weights have changed.
 
     Args:
         inferer: the inferer to call; it calls the network on slices ``(B, C, H, W)``.
         runtime: one of :py:data:`RUNTIMES`.
-        checkpoints: files of the float weights of the networks; beside each, ``openvino-int8`` looks for its 8-bit
-            weights (:py:func:`int8_file`). Sequences in it count as their items.
+        checkpoints: files of the float weights of the networks, which may be nested in sequences; ``openvino-int8``
+            looks for 8-bit weights beside each (:py:func:`int8_file`).
 
     Raises:
-        ValueError: when there is no such runtime.
+        ValueError: when the runtime is unknown.
         ImportError: when its package is not installed.
     """
 
@@ -63,29 +64,29 @@ class RuntimeInferer(Inferer):
         self.runtime = runtime
         self.checkpoints = list(_paths(checkpoints))
         self.threads = torch.get_num_threads()
-        self._compiled: WeakKeyDictionary[torch.nn.Module, _Known] = WeakKeyDictionary()
+        self._compiled: WeakKeyDictionary[torch.nn.Module, _CompiledNetwork] = WeakKeyDictionary()
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Infer with the compiled network."""
         if self.runtime != "torch":
-            network = self._compile(network)
+            network = self._compile(as_module(network))
         return self.inferer(inputs, network, *args, **kwargs)
 
     def _compile(self, network: torch.nn.Module) -> Compiled:
-        known = self._compiled.get(network)
-        if known and known.version == _version(known.weights):
-            return known.call
-        with torch.autocast("cpu", enabled=False):  # it would be converted as a part of the network
+        compiled = self._compiled.get(network)
+        if compiled and compiled.version == _version(compiled.weights):
+            return compiled.call
+        with torch.autocast("cpu", enabled=False):  # otherwise, autocast would become a part of the network
             call = RUNTIMES[self.runtime].compile(network, self.checkpoints, self.threads)
         weights = [*network.parameters(), *network.buffers()]
-        self._compiled[network] = _Known(weights, _version(weights), call)
+        self._compiled[network] = _CompiledNetwork(weights, _version(weights), call)
         return call
 
 
-class _Known(NamedTuple):
-    """A compiled network, and the weights it was compiled with."""
+class _CompiledNetwork(NamedTuple):
+    """A compiled network, with the weights with which it was compiled."""
 
     weights: list[torch.Tensor]
     version: int
@@ -93,7 +94,7 @@ class _Known(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """A runtime: what makes a function of slices of a network, for so many threads; its package; the extra with it."""
+    """A runtime: a function that compiles a network for a number of threads, its package, and the extra that has it."""
 
     compile: Callable[[torch.nn.Module, Sequence[Path], int], Compiled]
     package: str
@@ -101,7 +102,7 @@ class Runtime(NamedTuple):
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of weights: of their names, shapes and values, whatever file they are in."""
+    """SHA-256 of the names, shapes and values of weights; it does not depend on the file."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         values = weights[name].detach().cpu().contiguous().numpy()
@@ -111,27 +112,28 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def int8_file(checkpoint: PathLike | str) -> Path:
-    """Where the 8-bit weights of a checkpoint are: ``model.int8.xml`` for ``model.pt``, with a ``.bin`` beside it."""
+    """Path of the 8-bit weights of a checkpoint: ``model.int8.xml`` for ``model.pt``, with a ``.bin`` beside it."""
     return Path(checkpoint).with_suffix(".int8.xml")
 
 
 def openvino() -> ModuleType:
-    """Import OpenVINO, without the package by which it reports its use over the internet.
+    """Import OpenVINO without its telemetry package, which reports its use over the internet.
 
     Raises:
         ImportError: when it is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # so that OpenVINO takes its stub: clinics want no such reports
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # marks it as missing
+    # OpenVINO then uses its stub, so no reports leave a clinic.
     import openvino
 
     return openvino
 
 
 def openvino_model(network: torch.nn.Module) -> Any:
-    """Convert a network to an OpenVINO model of any number and size of slices.
+    """Convert a network to an OpenVINO model for any number and size of slices.
 
     Args:
-        network: takes slices ``(B, C, H, W)``.
+        network: network for slices ``(B, C, H, W)``.
     """
     return openvino().convert_model(_traced(network), input=[(-1, _channels(network), -1, -1)])
 
@@ -151,17 +153,17 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path], threads
         model = openvino().Core().read_model(file)
         if model.has_rt_info(list(DIGEST)) and model.get_rt_info(list(DIGEST)).value == wanted:
             logger.info("Loaded the 8-bit weights %s", file)
-            precision = "bf16" if bfloat16_is_fast("cpu") else "f32"  # of layers kept in float
+            precision = "bf16" if bfloat16_is_fast("cpu") else "f32"  # for layers that stay in floating point
             return _openvino_callable(model, threads, precision)
-        found.append(f"{file}: made of other weights than those in use")
+        found.append(f"{file}: was made from other weights than those in use")
     raise ValueError(
         f"runtime openvino-int8: {'; '.join(found) or 'no checkpoint is given'}. "
-        "Make 8-bit weights of these by bundle/configs/quantize.json, or take another runtime."
+        "Make 8-bit weights from the float weights with bundle/configs/quantize.json, or choose another runtime."
     )
 
 
 def _openvino_callable(model: Any, threads: int, precision: str = "f32") -> Compiled:
-    # Compiling takes a fraction of a second: a cache on disk would gain nothing.
+    # Compiling takes a fraction of a second, so a cache on disk is not worthwhile.
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
     request = openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
 
@@ -176,11 +178,21 @@ def _compile_onnxruntime(network: torch.nn.Module, checkpoints: Sequence[Path], 
     import onnxruntime
 
     sizes = {0: "batch", 2: "rows", 3: "columns"}
-    names = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": {"image": sizes, "logits": sizes}}
+    names: dict[str, Any] = {
+        "input_names": ["image"],
+        "output_names": ["logits"],
+        "dynamic_axes": {"image": sizes, "logits": sizes},
+    }
     model = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's newer exporter gives the same model, but takes a minute
-        torch.onnx.export(_on_cpu(network), _example(network), model, dynamo=False, **names)
+        torch.onnx.export(
+            _on_cpu(network),
+            (_example(network),),
+            model,  # type: ignore[arg-type]  # a stream is taken too, where dynamo is off
+            dynamo=False,
+            **names,
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
@@ -198,7 +210,7 @@ RUNTIMES = {
     "openvino-int8": Runtime(_compile_int8, "openvino", "openvino"),
     "onnxruntime": Runtime(_compile_onnxruntime, "onnxruntime", "export"),
 }
-"""The runtimes by the names that the option ``runtime`` takes."""
+"""The runtimes, by their names in the option ``runtime``."""
 
 
 def _require(runtime: str) -> None:
@@ -216,12 +228,13 @@ def _paths(paths: PathLike | str | Sequence) -> Iterable[Path]:
 
 
 def _version(weights: Iterable[torch.Tensor]) -> int:
-    """A number that grows whenever weights are changed in place."""
-    return sum(0 if weight.is_inference() else weight._version for weight in weights)
+    """A number that increases whenever weights are changed in place."""
+    return sum(0 if weight.is_inference() else changes_of(weight) for weight in weights)
 
 
 def _on_cpu(network: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
+    # PyTorch's annotations leave the memory format out.
+    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 def _channels(network: torch.nn.Module) -> int:
@@ -235,7 +248,7 @@ def _example(network: torch.nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _traced(network: torch.nn.Module) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that sides were looked at; they may differ all the same
+        warnings.simplefilter("ignore")  # tracing warns that sides are checked; other sides still work
         return torch.jit.freeze(torch.jit.trace(_on_cpu(network), _example(network), check_trace=False))
 
 

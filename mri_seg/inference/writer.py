@@ -29,6 +29,7 @@ from mri_seg.inference.provenance import (
 )
 from mri_seg.measurements.lesions import summary_row
 from mri_seg.utils.case_flags import case_flags
+from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_main_process
 from mri_seg.utils.files import atomic_write, read_json, write_json
 from mri_seg.utils.flags import flag
@@ -39,50 +40,60 @@ __all__ = ["CaseWriter"]
 logger = logging.getLogger(__name__)
 
 
-_TABLES = 20  # of the time that the tables took, so long they are left as they are
+_WAIT_FACTOR = 20  # tables are written again after this many times the duration of the last write
 
 
 _IDENTITY = ("input", "series_uid", "series_description")  # columns of both tables
 
 
-_SUMMARY = ("case", "status", "source", *_IDENTITY, "files", "folder", "lesion_count", "volume_ml", "volume_voxels")
+_SUMMARY: tuple[str, ...] = (
+    "case",
+    "status",
+    "source",
+    *_IDENTITY,
+    "files",
+    "folder",
+    "lesion_count",
+    "volume_ml",
+    "volume_voxels",
+)
 
 
 _SUMMARY += (*_REMARKS, "error", *_MADE_OF)
 
 
-_NO_RECORD = "they have no record of what they were made of, as those of earlier versions"
+_NO_RECORD = "they have no provenance record, like results of earlier versions"
 
 
-_ADVICE = "Use --overwrite true to write them anew, or give another --output_dir."
+_ADVICE = "Use --overwrite true to overwrite them, or give another --output_dir."
 
 
 class CaseWriter:
-    """Handler of the inference evaluator: writes the outputs of each case and keeps account of all cases.
+    """Handler of the inference evaluator that writes the outputs of each case and the tables of all cases.
 
-    Each case gets a folder in ``output_dir``, with ``<case>_provenance.json``: the input, weights, version and options
-    that its outputs were made of. Files that are there are kept if these agree, and refused if not, unless
-    ``overwrite``; each file is whole or not there at all. ``summary.csv`` has a row for every case, with the error of
-    those that failed, and ``measurements.csv`` one for every case that was measured; both are written anew as cases are
-    done, in at most a twentieth of the time, and in the end, and keep the rows of cases that are not part of this run.
-    Of several processes the first writes them: its own cases as they are done, and all in the end.
+    Each case gets a folder in ``output_dir`` with ``<case>_provenance.json``: the input, weights, version and options
+    of its outputs. If files exist already, they are kept if these match; otherwise the run is refused, unless
+    ``overwrite`` is true. A partly written file is never left. ``summary.csv`` has a row for every case, with the error
+    if it failed; ``measurements.csv`` has a row for every case that was measured. Both are updated while cases are
+    done, which takes at most a twentieth of the time, and at the end. Rows of cases that are not in this run are kept.
+    In a distributed run, rank 0 writes the tables: its own cases while they are done, and all cases at the end.
 
     Args:
-        output_dir: folder that gets a folder for each case.
-        outputs: names of :py:data:`OUTPUTS`, as a list or with commas between; outputs that do not fit a case, such as
-            a DICOM SEG of a NIfTI file, are left out. ``auto`` stands for ``mask``, ``measurements``, ``sheet``,
-            ``page`` and what fits the input: ``slices`` for TIFF, PNG and JPEG, ``seg`` for DICOM, ``panel`` where
-            there is a reference.
-        overwrite: whether to write outputs that are there already; those of other weights, options or input are
-            removed first, when the case is written.
+        output_dir: folder that contains a folder for each case.
+        outputs: names of :py:data:`OUTPUTS`, as a list or separated by commas; outputs that do not fit a case, such as
+            a DICOM SEG for a NIfTI file, are skipped. ``auto`` means ``mask``, ``measurements``, ``sheet``, ``page``
+            and what fits the input: ``slices`` for TIFF, PNG and JPEG, ``seg`` for DICOM, and ``panel`` if there is a
+            reference.
+        overwrite: whether to overwrite existing outputs; if they come from other weights, options or input, all of them
+            are removed first.
         checkpoint: the weights in use.
         ensemble: further weights in use.
-        options: the options on which results depend, as :py:func:`mri_seg.inference.provenance.result_options` finds
-            them.
+        options: the options on which results depend, from
+            :py:func:`mri_seg.inference.provenance.result_options`.
 
     Raises:
         ValueError: when ``outputs`` has an unknown name.
-        ImportError: when DICOM output is asked for and highdicom is missing.
+        ImportError: when DICOM output is requested and highdicom is missing.
     """
 
     def __init__(
@@ -103,19 +114,19 @@ class CaseWriter:
         self.options = dict(options or {})
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
-        self.counts: Counter[str] = Counter()  # of cases by status, of all runs since the last that was finished
-        self.before_run: Callable[[], None] | None = None  # MONAI's loaders follow attributes, so no data set here
-        self.inputs: dict[str, dict[str, Any]] = {}  # as described when they were read
-        self._entering = threading.RLock()  # cases fail in the thread that reads, while others are written
-        self._write_again = 0.0  # when the tables may be written next, by time.monotonic
+        self.counts: Counter[str] = Counter()  # cases by status, over all runs since the last finish()
+        self.before_run: Callable[[], None] | None = None  # a callback: MONAI's loaders would follow a data set here
+        self.inputs: dict[str, dict[str, Any]] = {}  # descriptions of the inputs, made when they were read
+        self._lock = threading.RLock()  # cases fail in the reading thread while others are written
+        self._next_write = 0.0  # earliest time for the next write of the tables, by time.monotonic
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Version, weights and options of this run: see :py:func:`mri_seg.inference.provenance.result_settings`."""
+        """Version, weights and options of this run; see :py:func:`mri_seg.inference.provenance.result_settings`."""
         return result_settings(self.checkpoint, self.ensemble, self.options)
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
-        """Outputs to write for a case: those that fit it and, without ``overwrite``, whose files are not all there.
+        """Outputs to write for a case: those that fit it and, unless ``overwrite`` is true, are not complete yet.
 
         Args:
             case: a case of :py:func:`mri_seg.io.cases.find_cases`.
@@ -127,14 +138,14 @@ class CaseWriter:
             if self.overwrite or not all((folder / file).is_file() for file in OUTPUTS[name].names(case))
         ]
 
-    def to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The cases whose outputs are missing; the others are entered in the summary as kept, or as failed.
+    def remaining(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Find the cases whose outputs are missing; the others go to the summary as kept or failed.
 
-        A case whose outputs are those of another input has failed.
+        If the existing outputs of a case come from another input, the case has failed.
 
         Raises:
-            ValueError: when ``output_dir`` holds results of other weights, options or another version, and they are not
-                to be overwritten.
+            ValueError: when ``output_dir`` holds results of other weights, other options or another version, and
+                ``overwrite`` is false.
         """
         cases = list(cases)
         self._check_settings(cases)
@@ -148,11 +159,11 @@ class CaseWriter:
             elif self.missing(case):
                 remaining.append(case)
             else:
-                self._enter(case["case"], "kept", self._read_measurements(case["case"]))
+                self._add_row(case["case"], "kept", self._read_measurements(case["case"]))
         return remaining
 
-    def agreed_to_do(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """What :py:meth:`to_do` gives on the first process, and what it raises, on all; so are the settings."""
+    def remaining_on_all_ranks(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Call :py:meth:`remaining` on rank 0 and broadcast its result or error, and the settings, to all ranks."""
         remaining, settings, error = broadcast_object(self._decide(cases) if is_main_process() else None)
         if error is not None:
             raise error
@@ -163,48 +174,69 @@ class CaseWriter:
     def _decide(
         self, cases: Iterable[Mapping[str, Any]]
     ) -> tuple[list[Mapping[str, Any]], dict[str, Any] | None, Exception | None]:
-        self.__dict__.pop("settings", None)  # the weights may be others than in a run before
+        self.__dict__.pop("settings", None)  # the weights may differ from those of an earlier run
         try:
-            remaining = self.to_do(cases)
+            remaining = self.remaining(cases)
         except (OSError, ValueError) as error:
             return [], None, error
-        with contextlib.suppress(FileNotFoundError):  # of weights: the run says so as it starts
+        with contextlib.suppress(FileNotFoundError):  # missing weights: the run raises an error when it starts
             return remaining, self.settings, None
         return remaining, None, None
 
+    def write(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        """Write the missing outputs of a case, and add it to the summary as done or failed.
+
+        Args:
+            batch: the case as it was read, from a decollated batch.
+            output: output of the evaluator for the case, with ``pred`` and ``probability``.
+        """
+        result = Result({**batch, **output})
+        source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
+        folder = self.output_dir / result.case
+        flags = result.flags(source)
+        result.about, result.settings = self._about(source, flags), self.settings
+        try:
+            self._record(source, flags)
+        except (OSError, ValueError) as error:
+            self.failed(result.case, error)
+            return
+        problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
+        if problems:
+            self.failed(result.case, " ".join(problems))
+        else:
+            self._add_row(result.case, "done", self._measurements(result), flags=flags)
+
     def failed(self, case: str, error: Exception | str) -> None:
-        """Enter a case that could not be segmented or written, and log why."""
+        """Add a case that could not be segmented or written to the summary, and log the reason."""
         message = reason(error)
         logger.error("%s failed: %s", case, message)
-        self._enter(case, "failed", error=message)
+        self._add_row(case, "failed", error=message)
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
-        engine.interrupt_resume_enabled = (
-            False  # with it, ignite runs nothing more, in silence, after a run that failed
-        )
+        engine.interrupt_resume_enabled = False  # if it is true, ignite silently does nothing after a run that failed
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_cases)
         engine.add_event_handler(Events.COMPLETED, self._complete)
 
     def begin(self) -> None:
-        """Begin a run: rows of the run before go to the tables, and its cases stay counted."""
+        """Begin a run: the rows of the last run are written to the tables, and its cases stay counted."""
         self._gather()
         if self.rows:
             self._write_tables()
         self.rows, self.sources, self.inputs = {}, {}, {}
 
     def finish(self) -> None:
-        """Say what was done in all runs since the last time, by all processes.
+        """Print the numbers of cases in all runs since the last call, over all processes.
 
         Raises:
-            SystemExit: with status 1 when a case failed.
+            SystemExit: with status 1 if a case failed.
         """
         self._gather()
         if not is_main_process():
             return
-        for case in sorted(self.sources.keys() - self.rows.keys()):  # the thread that reads may have died
-            self.failed(case, "not reached. Start the same command again: it does what is missing.")
+        for case in sorted(self.sources.keys() - self.rows.keys()):  # the reading thread may have died
+            self.failed(case, "not reached. Run the same command again to segment the missing cases.")
         self._write_tables()
         count, self.counts = self.counts, Counter()
         print(
@@ -215,23 +247,23 @@ class CaseWriter:
             raise SystemExit(1)
 
     def _gather(self) -> None:
-        """Give the first process the rows and counts of all."""
-        shares = all_gather_object((self.rows, self.counts))
-        self.rows = {case: row for rows, _ in shares for case, row in rows.items()} if is_main_process() else {}
-        self.counts = sum((counts for _, counts in shares), Counter()) if is_main_process() else Counter()
+        """Gather the rows and counts of all processes on rank 0."""
+        gathered = all_gather_object((self.rows, self.counts))
+        self.rows = {case: row for rows, _ in gathered for case, row in rows.items()} if is_main_process() else {}
+        self.counts = sum((counts for _, counts in gathered), Counter()) if is_main_process() else Counter()
 
     def _start(self) -> None:
         if self.before_run is not None:
             self.before_run()
 
     def _complete(self, engine: Engine) -> None:
-        engine.state.epoch_length = None  # the next run may have more cases, or fewer
+        engine.state.epoch_length = None  # the next run may have another number of cases
 
     def _wanted(self, case: Mapping[str, Any]) -> list[str]:
         return [name for name in self.outputs if name not in _FITTING or _FITTING[name](case)]
 
     def _check_settings(self, cases: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse to put results beside those of other settings; warn of those of other cases that are overwritten."""
+        """Refuse to mix results of different settings; with ``overwrite``, warn about cases that stay in the tables."""
         own = {case["case"]: case for case in cases}
         others = {
             name: {"case": name, "image": []}
@@ -247,17 +279,17 @@ class CaseWriter:
                 found = [_NO_RECORD] if recorded is None else settings_differences(recorded, self.settings)
                 if found:
                     conflicts["; ".join(found)].append(name)
-        for found, names in conflicts.items():
+        for difference, names in conflicts.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            told = f"holds results that this run would not give (of {names[0]}{more}): {found}"
+            message = f"holds results of other settings (of {names[0]}{more}): {difference}"
             if not self.overwrite:
-                raise ValueError(f"{self.output_dir}: {told}. {_ADVICE}")
+                raise ValueError(f"{self.output_dir}: {message}. {_ADVICE}")
             logger.warning(
-                "%s: %s. They stay in its tables, because they are not part of this run.", self.output_dir, told
+                "%s: %s. They stay in its tables, because they are not part of this run.", self.output_dir, message
             )
 
     def _input_conflict(self, case: Mapping[str, Any]) -> str | None:
-        """Why results that are there cannot be those of this case."""
+        """Why the existing results cannot be those of this case; None if they can."""
         recorded = None if self.overwrite else self._recorded(case["case"])
         if recorded is None or not self._existing(case, recorded):
             return None
@@ -269,7 +301,7 @@ class CaseWriter:
         return f"{folder}: holds results of other files: {'; '.join(found)}. {_ADVICE}" if found else None
 
     def _existing(self, case: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> list[Path]:
-        """The files of results that a case has, by the names that this run or the recorded one gives them."""
+        """Existing result files of a case, by the names that this run or the recorded run gives them."""
         folder = self.output_dir / case["case"]
         if not folder.is_dir():
             return []
@@ -284,22 +316,22 @@ class CaseWriter:
         return [file for file in dict.fromkeys(files) if file.is_file()]
 
     def _recorded(self, case: str) -> dict[str, Any] | None:
-        """What the results of a case were made of, as they say."""
+        """Provenance of the existing results of a case; None if they have no record."""
         file = provenance_file(self.output_dir / case, case)
         return read_json(file) if file.is_file() else None
 
     def _record(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> None:
-        """Write down what results are made of, before they are written, and remove those made of anything else.
+        """Write the provenance of a case before its results, and remove existing results with another provenance.
 
         Raises:
-            ValueError: when there are some, and they are not to be overwritten.
+            ValueError: when there are such results, and ``overwrite`` is false.
         """
         folder, recorded = self.output_dir / case["case"], self._recorded(case["case"])
         if existing := self._existing(case, recorded):
-            agrees = recorded and not settings_differences(recorded, self.settings)
-            if not (agrees and not input_differences(recorded, case)):
+            same_settings = recorded and not settings_differences(recorded, self.settings)
+            if not (recorded and same_settings and not input_differences(recorded, case)):
                 if not self.overwrite:
-                    raise ValueError(f"{folder}: holds results that this run would not give. {_ADVICE}")
+                    raise ValueError(f"{folder}: holds results of other settings or another input. {_ADVICE}")
                 for file in existing:
                     file.unlink()
         described = self.inputs.pop(case["case"], None) or describe_input(case)
@@ -308,29 +340,15 @@ class CaseWriter:
             write_json(provenance_file(folder, case["case"]), now)
 
     def _about(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """What the measurements of a case say beside figures."""
+        """What the measurements of a case hold besides numbers: input, flags, weights and version."""
         return {**_identity(case), "flags": list(flags), **{name: self.settings[name] for name in _MADE_OF}}
 
     def _write_cases(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            result = Result({**batch, **output})
-            source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
-            folder = self.output_dir / result.case
-            flags = result.flags(source)
-            result.about, result.settings = self._about(source, flags), self.settings
-            try:
-                self._record(source, flags)
-            except (OSError, ValueError) as error:
-                self.failed(result.case, error)
-                continue
-            errors = [error for name in self.missing(source) if (error := self._write(name, folder, result))]
-            if errors:
-                self.failed(result.case, " ".join(errors))
-            else:
-                self._enter(result.case, "done", self._measurements(result), flags=flags)
+        for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
+            self.write(batch, output)
 
     def _write(self, name: str, folder: Path, result: Result) -> str | None:
-        """Write one output; say what went wrong, because no output must keep the others from being written."""
+        """Write one output; return the error instead of raising it, so that the other outputs are still written."""
         try:
             OUTPUTS[name].write(folder, result)
         except Exception as error:
@@ -340,14 +358,14 @@ class CaseWriter:
         return None
 
     def _measurements(self, result: Result) -> dict[str, Any] | None:
-        """For the tables; measuring takes time, so not where nothing that needs it was asked for."""
+        """Measurements for the tables; None if no requested output needs them, since measuring takes time."""
         return result.measurements if {"measurements", "sr", "page"} & set(self.outputs) else None
 
     def _read_measurements(self, case: str) -> dict[str, Any] | None:
         file = self.output_dir / case / f"{case}_measurements.json"
         return read_json(file) if file.is_file() else None
 
-    def _enter(
+    def _add_row(
         self,
         case: str,
         status: str,
@@ -357,7 +375,7 @@ class CaseWriter:
         error: str = "",
     ) -> None:
         source = self.sources.get(case, {"case": case})
-        if flags is None:  # those of its volume are known from the time it was read, if it was
+        if flags is None:  # for a kept case, the flags of its volume are in the record
             recorded = self._recorded(case) if status == "kept" else None
             flags = _merged((recorded or {}).get("flags", []), case_flags(source))
         failed = status == "failed"
@@ -371,13 +389,13 @@ class CaseWriter:
             row["measurements"] = {"case": figures.pop("case"), **columns, **figures}
         if not failed:
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
-        with self._entering:
+        with self._lock:
             self.rows[case] = row
             self.counts[status] += 1
-            if status != "kept" and (began := time.monotonic()) >= self._write_again:
+            if status != "kept" and (start := time.monotonic()) >= self._next_write:
                 self._write_tables()
-                ended = time.monotonic()
-                self._write_again = ended + _TABLES * (ended - began)
+                end = time.monotonic()
+                self._next_write = end + _WAIT_FACTOR * (end - start)
 
     def _write_tables(self) -> None:
         if not is_main_process():
@@ -390,13 +408,13 @@ class CaseWriter:
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
-    """Names of the outputs in order, and of those that are left out where a case does not allow them."""
+    """Names of the outputs in order, and of those that are skipped if they cannot be written for a case."""
     names = outputs.split(",") if isinstance(outputs, str) else list(outputs)
     names = [name.strip() for name in names if name.strip()]
     unknown = sorted(set(names) - set(OUTPUTS) - {"auto"})
     if unknown or not names:
         found = ", ".join(unknown) or "nothing"
-        raise ValueError(f"outputs: {found} is not known; expected some of auto, {', '.join(OUTPUTS)}.")
+        raise ValueError(f"outputs: {found} is not known; expected one or more of auto, {', '.join(OUTPUTS)}.")
     wanted = set(names) | ({"seg"} if "sr" in names else set())
     has_highdicom = importlib.util.find_spec("highdicom") is not None
     if "seg" in wanted and not has_highdicom:
@@ -405,18 +423,18 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     if "auto" in wanted:
         wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
         if not has_highdicom:
-            logger.info('DICOM series get no DICOM SEG: that needs the extra, pip install -e ".[dicom]"')
+            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install -e ".[dicom]"')
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 
 def _identity(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a case comes from."""
+    """Input of a case: its path, and series UID and description for DICOM."""
     path = {"input": input_path(case)} if case.get("image") else {}
     return path | {name: case[name] for name in _IDENTITY if name in case}
 
 
 def _columns(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What :py:meth:`CaseWriter._about` gives, as columns of a table."""
+    """Turn the result of :py:meth:`CaseWriter._about` into columns of a table."""
     flags = about.get("flags", [])
     columns = {name: about.get(name, "") for name in (*_IDENTITY, *_MADE_OF)}
     columns |= {"flags": ";".join(dict.fromkeys(flag["name"] for flag in flags))}
@@ -437,7 +455,7 @@ def _describe(measurements: Mapping[str, Any]) -> str:
 
 
 def _table(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Rows of a table by case; none where there is no such file."""
+    """Rows of a table by case; empty if the file does not exist."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -447,7 +465,7 @@ def _table(path: Path) -> dict[str, Mapping[str, Any]]:
 def _merge_csv(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, without: Collection[str] = ()
 ) -> None:
-    """Write rows by case, and keep those of other cases that the file has, but for some."""
+    """Write rows sorted by case; rows of other cases in the file are kept, except those of ``without``."""
     kept = {case: row for case, row in _table(path).items() if case not in without}
     kept |= {row["case"]: row for row in rows}
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:

@@ -1,1 +1,1 @@
-"""Find cases and read each as one FLAIR volume."""
+"""Find cases, and read each as one FLAIR volume."""

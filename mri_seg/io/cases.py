@@ -1,4 +1,4 @@
-"""Find the cases to segment in a folder of unknown make."""
+"""Find the cases to segment in a folder, whatever its structure and formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class CaseFinder(Iterable[dict]):
-    """The cases that :py:func:`find_cases` finds, looked for anew whenever they are iterated over.
+    """The cases that :py:func:`find_cases` finds; every iteration searches again.
 
     Args:
         dataset_dir: a folder or a file.
@@ -37,7 +37,7 @@ class CaseFinder(Iterable[dict]):
         self.options = options
 
     def __iter__(self) -> Iterator[dict]:
-        """Find them."""
+        """Search for the cases."""
         return iter(find_cases(self.dataset_dir, **self.options))
 
 
@@ -48,38 +48,38 @@ def find_cases(
     series_description: str | None = None,
     exclude: PathLike | str | None = None,
 ) -> list[dict]:
-    """Find the cases in a folder, or the one case that a file is.
+    """Find the cases in a folder, or the case in a single file.
 
-    Searches the folder and all folders in it, for all kinds of files at once:
+    The folder and all its subfolders are searched for all kinds of files at once:
 
-    - DICOM: of each study the FLAIR series, found by description and timing
+    - DICOM: the FLAIR series of each study, found by description and timing
       (:py:func:`mri_seg.dicom.series.choose_flair`), wherever its files lie.
-    - TIFF, PNG and JPEG: files of one folder whose names differ in their last number alone are the slices of one case,
-      in the order of the numbers; a TIFF file of several pages is a case.
-    - NIfTI, NRRD, MetaImage, MGH, MGZ, and pairs of ``.hdr`` and ``.img``: a file (a pair) is an image.
+    - TIFF, PNG and JPEG: files in one folder whose names differ only in their last number are the slices of one case,
+      in the order of the numbers; a TIFF file with several pages is a case.
+    - NIfTI, NRRD, MetaImage, MGH, MGZ, and pairs of ``.hdr`` and ``.img``: a file (or a pair) is an image.
 
-    Of the images of one patient the one is taken that its name, its folder or nnU-Net's ``dataset.json`` says is FLAIR
-    (:py:func:`mri_seg.io.patients.choose_images`). Labels, told by their names (``P1_mask``, ``P1-label``) or folders
-    (``labelsTr``, ``masks``, BIDS' ``derivatives``), are references of the images that they belong to
-    (:py:mod:`mri_seg.io.label_names`). What an earlier inference wrote is passed over. A line of the log counts by kind
-    all that was passed over. A file that is given itself is taken whatever its name.
+    If a patient has several images, the one that is FLAIR by its name, its folder or nnU-Net's ``dataset.json`` is
+    taken (:py:func:`mri_seg.io.patients.choose_images`). Labels are recognized by their names (``P1_mask``,
+    ``P1-label``) or folders (``labelsTr``, ``masks``, BIDS' ``derivatives``) and become references of their images
+    (:py:mod:`mri_seg.io.label_names`). Results of an earlier inference are skipped. The log counts all skipped files by
+    kind. If ``dataset_dir`` is a file, it is taken whatever its name is.
 
     Args:
-        dataset_dir: a folder of any of these, or one file.
-        series_uid: the DICOM series to take (SeriesInstanceUID); studies that do not hold it are passed over.
-        series_description: text that the description of the DICOM series to take holds.
-        exclude: a folder not to search, such as that of the results.
+        dataset_dir: a folder with any of these, or one file.
+        series_uid: the DICOM series to take (SeriesInstanceUID); studies without it are skipped.
+        series_description: text that occurs in the description of the DICOM series to take.
+        exclude: a folder that is not searched, such as that of the results.
 
     Returns:
-        for each case a dictionary with ``case``, its name, unique among the cases; ``image``, a list of files in order;
-        ``source``, one of ``dicom``, ``tiff``, ``picture`` and ``volume``; ``label``, a list of files, where there is a
-        reference; ``volume``, which volume of a 4D file is FLAIR, where ``dataset.json`` says so; ``flags``, see
-        :py:mod:`mri_seg.utils.case_flags`; sorted by name. A case that cannot be segmented, such as a study without a
-        FLAIR series, has ``error``, the reason.
+        one dictionary per case, sorted by name: ``case``, its unique name; ``image``, a list of files in order;
+        ``source``: ``dicom``, ``tiff``, ``picture`` or ``volume``; ``label``, a list of files, if there is a reference;
+        ``volume``, the index of FLAIR in a 4D file, if ``dataset.json`` gives it; ``flags``, see
+        :py:mod:`mri_seg.utils.case_flags`. A case that cannot be segmented, such as a study without a FLAIR series, has
+        ``error``, the reason.
 
     Raises:
-        FileNotFoundError: when there is no such folder or file.
-        ValueError: when it holds no case; the message says what it holds instead.
+        FileNotFoundError: when the folder or file does not exist.
+        ValueError: when it contains no case; the message says what it contains instead.
     """
     root = Path(dataset_dir)
     if not root.exists():
@@ -106,21 +106,21 @@ def find_cases(
     if not found:
         held = f"It holds {passed_over}." if passed_over else "It is empty."
         if files.images or any(files.labels.values()):
-            held += " A file that is given itself as dataset_dir is taken whatever its name."
+            held += " If dataset_dir is a single file, it is taken whatever its name is."
         raise ValueError(
             f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ volume, no TIFF, PNG or "
             f"JPEG slice. {held}"
         )
     if passed_over:
         logger.info("%s: passed over %s.", root, passed_over)
-    _name_apart(found, root)
+    _make_names_unique(found, root)
     return sorted(found, key=lambda case: case["case"])
 
 
 def _sort_folder(root: Path, exclude: PathLike | str | None, files: SortedFiles, passed_over: PassedOver) -> None:
-    """Sort the files of a folder and of all folders in it."""
-    kept_out = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
-    for folder, names in _walk(root, kept_out):
+    """Sort the files of a folder and its subfolders by kind."""
+    excluded = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
+    for folder, names in _walk(root, excluded):
         visible = [name for name in names if not name.startswith(".")]
         own = earlier_outputs(folder, visible)
         for name in sorted(own):
@@ -134,7 +134,7 @@ def _walk(root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[str]]
     names = []
     for entry in sorted(root.iterdir()):
         if entry.is_dir():
-            if not entry.name.startswith(".") and entry.resolve() not in above:  # a link upwards has no end
+            if not entry.name.startswith(".") and entry.resolve() not in above:  # such a link never ends
                 subfolders.append(entry)
         else:
             names.append(entry.name)
@@ -144,7 +144,7 @@ def _walk(root: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[str]]
 
 
 def _add_references(cases: list[dict[str, Any]], labels: list[Label], passed_over: PassedOver) -> None:
-    """Give each case the labels of all its files, and count them all."""
+    """Add the labels to cases in which every file has one, and count all labels."""
     images = {Path(file): stem_of(Path(file)) for case in cases if "error" not in case for file in case["image"]}
     owned = owners_of(labels, images)
     used = set()
@@ -165,7 +165,7 @@ def _cases_of_dicom(
     for file in files:
         if file not in read and file not in errors:
             passed_over.add(kind_of_dicom(file), file)
-    for file, error in _one_a_folder(errors).items():
+    for file, error in _merge_errors(errors).items():
         yield {"case": file.name, "image": [str(file)], "source": "dicom", "error": error}
     if series_uid is not None and files and series_uid not in {series.uid for series in all_series}:
         listed = "".join(f"\n  {series}" for series in all_series)
@@ -190,10 +190,10 @@ def _cases_of_dicom(
 
 
 def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
-    """Series that can be read, and the error of each file or series that cannot."""
+    """Find the readable series, and the error of each file or series that cannot be read."""
     try:
         return find_series(files), {}
-    except ValueError:  # find out which, so that the others are segmented all the same
+    except ValueError:  # find out which file it is, so that the others are still segmented
         members: dict[str, list[Path]] = defaultdict(list)
         errors: dict[Path, str] = {}
         for file in files:
@@ -211,22 +211,22 @@ def _readable_series(files: list[Path]) -> tuple[list[Series], dict[Path, str]]:
         return readable, errors
 
 
-def _one_a_folder(errors: dict[Path, str]) -> dict[Path, str]:
-    """Errors of files, where those of one kind in one folder become one: a folder may hold hundreds of them."""
+def _merge_errors(errors: dict[Path, str]) -> dict[Path, str]:
+    """Merge errors of the same kind in one folder into one: a folder may hold hundreds of them."""
     kinds: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for file, error in errors.items():
         kinds[file.parent, error.replace(str(file), "")].append(file)
-    told = {}
+    merged = {}
     for (folder, _), files in kinds.items():
-        others = f" The same holds for {len(files) - 1} more files in {folder}." if len(files) > 1 else ""
-        told[files[0]] = errors[files[0]] + others
-    return told
+        others = f" {len(files) - 1} more files in {folder} have the same error." if len(files) > 1 else ""
+        merged[files[0]] = errors[files[0]] + others
+    return merged
 
 
-def _name_apart(cases: list[dict], root: Path) -> None:
-    """Give each case a name that files may have, and that differs from others' in more than upper and lower case.
+def _make_names_unique(cases: list[dict], root: Path) -> None:
+    """Give each case a unique name that is a valid file name; names must differ in more than upper and lower case.
 
-    The folder comes before the names of cases that share one, and a number behind them if that does not help.
+    If cases share a name, their folders are put in front; if they still share it, a number is added at the end.
     """
     for case in cases:
         case["case"] = safe_name(case["case"])
@@ -244,7 +244,7 @@ def _name_apart(cases: list[dict], root: Path) -> None:
 
 
 def _by_name(cases: list[dict]) -> list[list[dict]]:
-    """Cases that share a name, which macOS and Windows read in any case."""
+    """Groups of cases that share a name; upper and lower case count as the same, as on macOS and Windows."""
     by_name = defaultdict(list)
     for case in cases:
         by_name[case["case"].casefold()].append(case)

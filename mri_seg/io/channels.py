@@ -1,4 +1,4 @@
-"""Channels of nnU-Net and Medical Segmentation Decathlon data sets: which of a case's files or volumes is FLAIR."""
+"""Channels of nnU-Net and Medical Segmentation Decathlon data sets: find the file or volume of a case that is FLAIR."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["channel_names", "channels_of", "flair_volume"]
 logger = logging.getLogger(__name__)
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")  # nnU-Net: case_0003.nii.gz
-_MOST_CHANNELS = 8  # of one case, in a folder that nothing else marks as nnU-Net's
+_MOST_CHANNELS = 8  # maximum per case, in a folder without another sign of nnU-Net
 
 
 def channel_names(folder: Path) -> dict[int, str]:
-    """Names of channels by number, of the ``dataset.json`` in a folder or the one above; none if there is no such file.
+    """Read the names of channels, by number, from the ``dataset.json`` in a folder or its parent; empty without one.
 
-    nnU-Net calls them ``channel_names``; its first version and the Decathlon ``modality``.
+    nnU-Net calls them ``channel_names``; its first version and the Decathlon call them ``modality``.
     """
     for place in (folder, folder.resolve().parent):
         if names := _read(place / "dataset.json"):
@@ -31,10 +31,10 @@ def channel_names(folder: Path) -> dict[int, str]:
 
 
 def channels_of(folder: Path, names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Case and channel of each name in a folder that has a channel as nnU-Net numbers them, such as ``case_0003``.
+    """Find case and channel of each name that ends in an nnU-Net channel number, such as ``case_0003``.
 
-    ``P_0001`` and ``P_0002`` may be patients as well: numbers are channels in a folder called ``images...``, beside a
-    ``dataset.json``, or if those of a case are two to eight and run from ``_0000`` without a gap.
+    ``P_0001`` and ``P_0002`` may also be patients. So numbers count as channels only in a folder called ``images...``,
+    beside a ``dataset.json``, or if a case has two to eight of them that start at ``_0000`` without a gap.
     """
     cases: dict[str, dict[int, str]] = defaultdict(dict)
     for name in names:
@@ -50,7 +50,7 @@ def channels_of(folder: Path, names: Iterable[str]) -> dict[str, tuple[str, int]
 
 
 def flair_volume(folder: Path) -> int | None:
-    """Which volume of the 4D files in a folder is FLAIR, by ``dataset.json``; None if it does not say."""
+    """Index of FLAIR in the 4D files of a folder, from ``dataset.json``; None if it does not say."""
     names = channel_names(folder)
     flair = [channel for channel, name in names.items() if contrast_of(name).may_be_flair]
     return flair[0] if len(names) > 1 and len(flair) == 1 else None
@@ -65,5 +65,5 @@ def _read(file: Path) -> dict[int, str]:
     except OSError:  # no such file
         return {}
     except (ValueError, TypeError, AttributeError) as error:
-        logger.info("%s: not taken for the description of an nnU-Net data set (%s).", file, error)
+        logger.info("%s: ignored, because it does not describe an nnU-Net data set (%s).", file, error)
         return {}

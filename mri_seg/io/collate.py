@@ -1,4 +1,4 @@
-"""Batches of whole cases."""
+"""Make batches of whole cases."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["case_batch"]
 
 
 def case_batch(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a batch of one case, as :py:func:`monai.data.utils.list_data_collate` does, but without copying its volumes.
+    """Make a batch of one case like :py:func:`monai.data.utils.list_data_collate`, but without copying its volumes.
 
-    For a DataLoader with ``batch_size`` None.
+    Use it as ``collate_fn`` of a DataLoader with ``batch_size`` None.
 
     Args:
         case: an item of the data set.
 
     Returns:
-        the same items: of tensors a view with a batch dimension, with the metadata of a batch.
+        the same items; tensors become views with a batch dimension and the metadata of a batch.
     """
     tensors = {key: value for key, value in case.items() if isinstance(value, torch.Tensor) and value.ndim}
     batch = list_data_collate([{**case, **{key: value[..., :0] for key, value in tensors.items()}}])

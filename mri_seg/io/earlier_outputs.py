@@ -1,4 +1,4 @@
-"""Recognise what an earlier inference wrote, by what it wrote beside it."""
+"""Recognize files that an earlier inference wrote."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ CASE_ENDINGS = (
     "_panel.png",
     ".html",
 )
-"""Names of the files of a case begin with its name, that of their folder, and end in one of these."""
+"""Endings of the files of a case; their names begin with the name of the case, which is also that of their folder."""
 
-_TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # and how they begin
+_TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # with their first characters
 
 
 def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
-    """Names of a folder's files that an earlier inference wrote.
+    """Find the files of a folder that an earlier inference wrote.
 
-    Its folder of a case is one that holds ``<folder>_provenance.json`` or ``<folder>_measurements.json``, or lies
-    beside ``summary.csv``, a table of cases. A user's own files in it are not among them: an output folder may be that
-    of the images.
+    A folder is that of a case if it holds ``<folder>_provenance.json`` or ``<folder>_measurements.json``, or lies
+    beside ``summary.csv``, a table of cases. The user's own files in it are not returned, since the output folder may
+    also be the folder of the images.
 
     Args:
         folder: the folder.
         names: names of its files.
+
+    Returns:
+        those names that belong to results.
     """
     names = set(names)
     case = folder.resolve().name
@@ -41,7 +44,7 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
     own = {f"{case}{ending}" for ending in CASE_ENDINGS} & names
     slices = {name for name in names - own if name.lower().endswith((".tif", ".tiff", ".png", ".jpg", ".jpeg"))}
     masks = {name for name in slices if name.lower().endswith(("_mask.tif", "_mask.tiff", "_mask.png"))}
-    # Beside the slices themselves, a mask is what their owner put there as well as we.
+    # If there are other slices too, the masks may be the user's own.
     return own | (masks if masks == slices else set())
 
 
@@ -49,9 +52,9 @@ def _has_table(folder: Path) -> bool:
     return _begins(folder / "summary.csv", _TABLES["summary.csv"])
 
 
-def _begins(file: Path, start: str) -> bool:
+def _begins(file: Path, text: str) -> bool:
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as stream:
-            return stream.read(len(start)) == start
-    except OSError:  # no such file, or it may not be read
+            return stream.read(len(text)) == text
+    except OSError:  # the file does not exist or cannot be read
         return False

@@ -1,4 +1,4 @@
-"""Sort files into images, labels and others; gather slices into volumes."""
+"""Sort files into images, labels and others, and group slices into volumes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NUMBERED = re.compile(r"^(?P<stem>.*?)[ _.-]?(?P<number>\d+)$")
 
 
 class Image(NamedTuple):
-    """Files that make an image.
+    """An image and its files.
 
     Attributes:
-        name: its name, without suffix; of slices without their number.
-        files: its files in order; of a pair of header and image the latter.
+        name: its name without suffix; for slices, also without their number.
+        files: its files in order; for a pair of header and image, only the image.
         source: ``volume``, ``tiff`` or ``picture``.
-        error: why it cannot be read, if it cannot.
+        error: why it cannot be read; None if it can.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Image(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The folder that it lies in."""
+        """The folder that contains it."""
         return self.files[0].parent
 
 
 @dataclass
 class SortedFiles:
-    """Files by what they are.
+    """Files by kind.
 
     Attributes:
         images: images of every kind.
-        labels: labels of each source, ``volume``, ``tiff`` and ``picture``.
-        others: files that are neither, DICOM among them.
+        labels: labels by source: ``volume``, ``tiff`` and ``picture``.
+        others: all other files, including DICOM.
     """
 
     images: list[Image] = field(default_factory=list)
@@ -61,14 +61,14 @@ class SortedFiles:
 def sort_files(files: Sequence[Path], found: SortedFiles, root: Path | None) -> None:
     """Sort the files of one folder.
 
-    Files of one folder whose names differ in their last number alone are the slices of one image, in the order of the
-    numbers; a TIFF file of several pages is an image, and so is a NIfTI, NRRD, MetaImage, MGH or MGZ file, or a pair of
-    ``.hdr`` and ``.img``.
+    Files in one folder whose names differ only in their last number are the slices of one image, in the order of the
+    numbers. A TIFF file with several pages is an image, and so is a NIfTI, NRRD, MetaImage, MGH or MGZ file, or a pair
+    of ``.hdr`` and ``.img``.
 
     Args:
         files: the files.
-        found: gets what they are.
-        root: the folder that is searched; None for a file that the user named, which is no label whatever its name.
+        found: where the sorted files are added.
+        root: the folder that is searched; None for a file that the user named, which is never taken as a label.
     """
     slices: dict[str, list[Path]] = {source: [] for source in _SLICES}
     for file in files:
@@ -76,7 +76,7 @@ def sort_files(files: Sequence[Path], found: SortedFiles, root: Path | None) -> 
         if source is None:
             found.others.append(file)
         elif root is not None and (label := label_of(file, stem, root)):
-            if not is_header(file):  # the header of a pair, whose image stands for both
+            if not is_header(file):  # of a pair, only the image counts
                 found.labels[source].append(label)
         elif source == "volume":
             if root is None or not is_header(file):
@@ -94,15 +94,15 @@ def stem_of(file: Path) -> str:
 
 
 def _source_of(file: Path) -> str | None:
-    """Source of a file, None for other files."""
+    """Source of an image file; None for other files."""
     if _VOLUME.search(file.name):
-        # A file named .img that has no header may be DICOM.
+        # A file named .img without a header may be DICOM.
         return "volume" if not is_pair(file) or other_half(file) is not None else None
     return next((source for source, suffixes in _SLICES.items() if file.suffix.lower() in suffixes), None)
 
 
 def _group(images: Sequence[Path]) -> Iterator[tuple[str, list[Path], str | None]]:
-    """Gather slices into images by the name before the last number: name, files in order, error if any."""
+    """Group slices into images by the name before the last number: yields name, files in order, and error if any."""
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
     errors: dict[str, str] = {}
     for file in images:
@@ -112,7 +112,7 @@ def _group(images: Sequence[Path]) -> Iterator[tuple[str, list[Path], str | None
             continue
         slices, number = numbered[match["stem"]], int(match["number"])
         if number in slices:
-            errors[match["stem"]] = f"{file}: slice {number} is also {slices[number]}. Keep one of them."
+            errors[match["stem"]] = f"{file}: has slice number {number}, like {slices[number]}. Keep only one of them."
         slices[number] = file
     for stem, slices in numbered.items():
         files = [slices[number] for number in sorted(slices)]
@@ -124,7 +124,7 @@ def _group(images: Sequence[Path]) -> Iterator[tuple[str, list[Path], str | None
 
 
 def _pages(file: Path) -> int:
-    """Pages of a TIFF file, 1 where it cannot be read: the reader's error says more."""
+    """Number of pages of a TIFF file; 1 if it cannot be read, since the reader raises a better error later."""
     if file.suffix.lower() not in TIFF_SUFFIXES:
         return 1
     try:

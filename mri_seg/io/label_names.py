@@ -24,20 +24,20 @@ _LABEL_FOLDER = re.compile(
     rf"[a-z]*masks?|labels?|{_SEG}s?|segmentations?|rois?|annotations?|gts?|groundtruths?|predictions?|preds?"
 )
 _NNUNET_FOLDER = re.compile(r"labels(?:Tr|Ts|Val)", re.IGNORECASE)
-_DERIVATIVES = "derivatives"  # BIDS: what was computed of the images, labels and images alike
-# Labels of other things than lesions, and predictions: never a reference.
+_DERIVATIVES = "derivatives"  # BIDS: everything that was computed from the images, both labels and images
+# Labels of other things than lesions, and predictions: they are never a reference.
 _NO_REFERENCE = re.compile(
     r"[a-z]*brain[a-z]*|parenchyma|bet|skull[a-z]*|synthstrip|[wg]m|csf|[ad]seg|probseg|aparc|ribbon|tissues?|ventricles?"
     r"|vessels?|prob|probability|preds?|predictions?|uncertainty"
 )
-# What a label's name says of the lesion or of who drew it, and an image's does not.
+# Words about the lesion, or about who drew it, which occur in names of labels but not of images.
 _OF_THE_LABEL = re.compile(
     r"lesions?|tumou?rs?|gliomas?|whole|wt|manual|expert|final|gt|truth|ground|bin(?:ary)?|desc|label"
 )
 _OTHER_GRID = re.compile(r"_space-(?!FLAIR|orig|native)[A-Za-z0-9+]+", re.IGNORECASE)
 
 
-_CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net's, which labels do not have
+_CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net's channel number, which labels do not have
 
 
 class Label(NamedTuple):
@@ -45,12 +45,12 @@ class Label(NamedTuple):
 
     Attributes:
         path: the file.
-        words: words of the image's name that it may belong to.
-        patient: words of the patient, as :py:func:`mri_seg.utils.contrast_names.patient_of` gives them.
-        below: folders that lead to it from its label folder; None for a label that lies beside images.
-        base: the folder that its label folder lies in, or else its own.
-        reference: whether it may be a lesion's outline, and not that of a brain or a prediction.
-        kind: ``label``, or ``derivative`` for any other file of BIDS' derivatives.
+        words: words in the name of the image to which it may belong.
+        patient: words that name the patient, from :py:func:`mri_seg.utils.contrast_names.patient_of`.
+        below: folders between its label folder and the file; None for a label that lies beside images.
+        base: the folder that contains its label folder, or its own folder if it lies beside images.
+        reference: whether it may be the outline of a lesion; false for a brain mask or a prediction.
+        kind: ``label``, or ``derivative`` for any other file in BIDS' ``derivatives``.
     """
 
     path: Path
@@ -63,12 +63,15 @@ class Label(NamedTuple):
 
 
 def label_of(path: Path, stem: str, root: Path) -> Label | None:
-    """Tell whether a file is a label: by its name (``P1_mask``, ``P1-label``, ``Segmentation.seg``) or a folder's.
+    """Find out if a file is a label, by its name (``P1_mask``, ``P1-label``, ``Segmentation.seg``) or its folders.
 
     Args:
         path: the file.
         stem: its name without suffixes.
-        root: the folder that is searched; names of folders above it say nothing.
+        root: the folder that is searched; names of folders above it do not count.
+
+    Returns:
+        the label, or None if the file is not one.
     """
     words = _image_words(stem)
     folders = path.parent.relative_to(root).parts
@@ -85,20 +88,20 @@ def label_of(path: Path, stem: str, root: Path) -> Label | None:
     named = contrast_of(" ".join(words))
     reference = not derivative and not named.is_other and not _OTHER_GRID.search(stem)
     of_folders = [word for name in folders[place:] for word in words_of(name)] if place is not None else []
-    # The label word and the one before it: brain_mask is a brain's, brain_1_mask that of slice 1 of "brain".
+    # Only the label word and the word before it count: brain_mask is a brain, brain_1_mask is slice 1 of "brain".
     reference &= not any(_NO_REFERENCE.fullmatch(word) for word in (*own_words[-2:], *of_folders))
     base, below = (path.parent, None) if place is None else (root.joinpath(*folders[:place]), folders[place + 1 :])
     return Label(path, words, patient, below, base, reference, "derivative" if derivative else "label")
 
 
 def owners_of(labels: Iterable[Label], images: Mapping[Path, str]) -> dict[Path, Path]:
-    """Find the labels of images: by the name of the image or, next, of its patient; beside it or in a label folder.
+    """Find the label of each image, beside it or in a label folder: first by the image's name, then by the patient.
 
-    A label that would fit several images, and labels of which several fit one image, are left out.
+    If a label fits several images, or several labels fit one image, they are left out.
 
     Args:
-        labels: labels; those that are no reference are passed over.
-        images: images, and their names without suffixes.
+        labels: labels; those that cannot be a reference are skipped.
+        images: images, with their names without suffixes.
 
     Returns:
         the label of each image that has one.
@@ -132,7 +135,7 @@ def _is_label_folder(name: str) -> bool:
 
 
 def _image_words(stem: str) -> tuple[str, ...] | None:
-    """Words of the image whose label a name is of; None for names that are no label's."""
+    """Words of the image to which a label with this name belongs; None if the name is not that of a label."""
     words = words_of(stem)
     *before, last = words or ("",)
     if match := _LABEL.fullmatch(last):  # P1_mask, seg0
@@ -148,7 +151,7 @@ def _image_words(stem: str) -> tuple[str, ...] | None:
 
 
 def _is_near(label: Label, image: Path) -> bool:
-    """Whether a label lies beside an image, or in a label folder where the image's folder has its like."""
+    """Whether a label lies beside an image, or in a label folder whose subfolders match those of the image."""
     if label.below is None:
         return label.base == image.parent
     if not image.is_relative_to(label.base):

@@ -1,17 +1,16 @@
-"""Check the header of a MetaImage file (MHA, MHD) before ITK reads it: ITK does not survive every damaged one."""
+"""Check the header of a MetaImage file (MHA, MHD) before ITK reads it, because some damaged headers crash ITK."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-from mri_seg.utils.size_limit import SizeLimit
+from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, SizeLimit
 
 __all__ = ["check_meta_image", "meta_image_data"]
 
 _LARGEST_HEADER = 2**20  # bytes
 _LONGEST_NAME, _LONGEST_VALUE = 200, 2000  # ITK copies both into buffers of fixed length
-_LARGEST_DEFLATE_RATIO = 1032
 _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _BYTES |= {f"U{name}": size for name, size in _BYTES.items() if name not in ("FLOAT", "DOUBLE")}
 _ONE_EACH_AXIS = {"DimSize", "ElementSpacing", "ElementSize", "Offset", "Origin", "Position", "CenterOfRotation"}
@@ -20,15 +19,15 @@ _WHOLE = {"HeaderSize", "CompressedDataSize", "ElementNumberOfChannels", "ID", "
 
 
 def check_meta_image(file: Path, limit: SizeLimit) -> None:
-    """Check that a header is whole, within the limit, and that the file can hold what it declares.
+    """Check that a header is complete and within the limit, and that the file can hold what it declares.
 
     Args:
         file: the file.
-        limit: adds up what headers declare.
+        limit: adds up the voxels that headers declare.
 
     Raises:
-        TooLargeError: when it declares too much.
-        ValueError: when it is damaged; the message does not name the file.
+        TooLargeError: when the header declares too many voxels.
+        ValueError: when the header or the file is damaged; the message does not name the file.
     """
     with file.open("rb") as stream:
         start = stream.read(_LARGEST_HEADER)
@@ -56,20 +55,22 @@ def check_meta_image(file: Path, limit: SizeLimit) -> None:
     (channels,) = _numbers(fields, "ElementNumberOfChannels", int) if "ElementNumberOfChannels" in fields else [1]
     kind = fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")
     if kind not in _BYTES or channels < 1:
-        raise ValueError(f"it holds {channels} values of type {fields['ElementType']} a voxel, expected a real number")
+        raise ValueError(
+            f"it holds {channels} values of type {fields['ElementType']} per voxel, expected a real number"
+        )
     limit.add(file, sizes, channels)
     data = file if fields["ElementDataFile"].upper() == "LOCAL" else file.parent / fields["ElementDataFile"]
     if not data.is_file():
-        raise ValueError(f"its voxels are to be in {data}, which is no file")
+        raise ValueError(f"its header says that the voxels are in {data}, which is not a file")
     expected = math.prod(sizes) * channels * _BYTES[kind]
     compressed = fields.get("CompressedData", "False").lower() in ("true", "1")
-    found = data.stat().st_size * (_LARGEST_DEFLATE_RATIO if compressed else 1)
+    found = data.stat().st_size * (LARGEST_DEFLATE_RATIO if compressed else 1)
     if expected > found:
         raise ValueError(f"it ends before its last voxel: {expected} bytes expected, {found} at most")
 
 
 def meta_image_data(file: Path) -> Path | None:
-    """The file beside a header that holds its voxels; None where they are in the same, or there is none."""
+    """Find the separate file that holds a header's voxels; None if they are in the same file, or it is missing."""
     with file.open("rb") as stream:
         start = stream.read(_LARGEST_HEADER)
     for line in start.split(b"\n"):

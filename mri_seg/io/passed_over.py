@@ -1,4 +1,4 @@
-"""Count by kind the files of a folder that are not segmented, and say what to do with them."""
+"""Count the files of a folder that are not segmented, by kind, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydicom.uid import UID
 __all__ = ["PassedOver", "kind_of_dicom", "kind_of_file"]
 
 _SOP_CLASS = 0x00080016  # SOPClassUID
-_SHOWN = 3  # names of files of a kind
+_SHOWN = 3  # maximum number of files named per kind
 
-# Kinds of files by their names, and what to do with them.
+# Kinds of files: patterns of their names, and what to do with them.
 _KINDS = {
     "zip file": (r"\.zip$", "unpack it"),
     "archive": (r"\.(tar|tgz|tbz2?|txz|7z|rar|gz|bz2|xz|zst|dmg|iso)$", "unpack it"),
@@ -35,7 +35,7 @@ _TO_DO = {kind: to_do for kind, (_, to_do) in _KINDS.items()}
 
 
 class PassedOver:
-    """Counts files that are passed over.
+    """Counts the files that are passed over (skipped).
 
     Example::
 
@@ -62,7 +62,7 @@ class PassedOver:
         self._files[kind].append(Path(file))
 
     def __str__(self) -> str:
-        """Each kind with its count, the names of some files, and what to do."""
+        """List each kind with its number of files, the names of some, and what to do."""
         return "; ".join(self._described(kind, files) for kind, files in self._files.items())
 
     @staticmethod
@@ -73,7 +73,7 @@ class PassedOver:
 
 
 def kind_of_file(file: Path) -> str:
-    """Kind of a file that is none of those that are read, by its name."""
+    """Kind of a file that cannot be read here, by its name."""
     for kind, pattern in _PATTERNS.items():
         if pattern.search(file.name):
             return kind
@@ -81,7 +81,7 @@ def kind_of_file(file: Path) -> str:
 
 
 def kind_of_dicom(file: Path) -> str:
-    """Kind of a DICOM file that is no MR image, such as ``CT image`` and ``DICOM object (Segmentation)``."""
+    """Kind of a DICOM file that is not an MR image, such as ``CT image`` and ``DICOM object (Segmentation)``."""
     try:
         with file.open("rb") as stream:
             header = read_partial(stream, stop_when=lambda tag, vr, length: tag > _SOP_CLASS, force=True)

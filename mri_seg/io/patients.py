@@ -1,4 +1,4 @@
-"""Tell which images are of one patient, and which of them is FLAIR, by their names."""
+"""Find out by their names which images belong to one patient, and which of them is FLAIR."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mri_seg.utils.contrast_names import Contrast, contrast_of, patient_of
 
 __all__ = ["choose_images", "named_image"]
 
-_LISTED = 10  # images of one patient in an error
-# Words for what was computed of an image: they tell no patients apart, and the image itself goes first.
+_LISTED = 10  # maximum number of images of one patient listed in an error
+# Words for results computed from an image: they do not name a patient, and the image itself is preferred.
 _COMPUTED = {
     "bias",
     "biasfield",
@@ -32,24 +32,24 @@ _COMPUTED = {
     "corrected",
 }
 _BIAS = {"bias", "biasfield"}
-_DOUBTS = {  # flags by what a name says
-    Contrast.FLAIR_OR_MAP: ("perhaps_a_map", "its name may be that of a map or a subtraction of FLAIR"),
-    Contrast.INVERSION_RECOVERY: ("perhaps_stir", "its name may be that of STIR as well as of FLAIR"),
+_DOUBTS = {  # flags by the contrast in a name
+    Contrast.FLAIR_OR_MAP: ("perhaps_a_map", "its name may mean a map or a subtraction of FLAIR"),
+    Contrast.INVERSION_RECOVERY: ("perhaps_stir", "its name may mean STIR instead of FLAIR"),
 }
 
 
 @dataclass
 class _Candidate:
-    """An image and what its name says.
+    """An image, with what follows from its name.
 
     Attributes:
         image: the image.
-        contrast: its contrast, by its name, its channel or its folder.
-        patient: words of the patient.
-        scope: the folder within which names that differ in the contrast alone are of one patient.
+        contrast: its contrast, from its name, its channel or its folder.
+        patient: words that name the patient.
+        scope: the folder within which names that differ only in the contrast belong to one patient.
         words: words of ``_COMPUTED`` in its name.
         channel: number of its channel, if the name has one.
-        is_bids: whether it is named as BIDS has it.
+        is_bids: whether the name follows BIDS.
     """
 
     image: Image
@@ -62,20 +62,21 @@ class _Candidate:
 
 
 def choose_images(images: Iterable[Image], root: Path, passed_over: PassedOver) -> Iterator[dict[str, Any]]:
-    """Give a case for each image that is, or may be, a patient's FLAIR.
+    """Make a case of each image that is, or may be, the FLAIR of a patient.
 
-    Images are of one patient if they have the same BIDS subject and session, the same stem before nnU-Net's channel
-    number, or names in one folder (or in folders named after contrasts) that differ in words of a contrast alone. If
-    one of them is named FLAIR, the others are passed over, and so are other images of the folder; if none is, several
-    are an error and a single one is taken, with a flag ``named_other_contrast`` if its name says another contrast.
+    Images belong to one patient if they have the same BIDS subject and session, the same name before nnU-Net's channel
+    number, or names that differ only in words for a contrast, in one folder or in folders named after contrasts. If one
+    of them is named FLAIR, the others are skipped, and so are other images in the folder. If none is named FLAIR, a
+    single image is taken, with the flag ``named_other_contrast`` if its name says another contrast; several images are
+    an error.
 
     Args:
         images: images of one source.
         root: the folder that is searched.
-        passed_over: counts what is passed over.
+        passed_over: counts the images that are skipped.
 
     Yields:
-        cases with ``case``, ``image``, ``source`` and perhaps ``error``, ``flags`` and ``volume``.
+        cases with ``case``, ``image``, ``source`` and, if they apply, ``error``, ``flags`` and ``volume``.
     """
     scopes: dict[tuple[Path, bool], dict[tuple[str, ...], list[_Candidate]]] = defaultdict(lambda: defaultdict(list))
     for candidate in _candidates(images, root):
@@ -98,13 +99,13 @@ def choose_images(images: Iterable[Image], root: Path, passed_over: PassedOver) 
                 unnamed = candidate.contrast is Contrast.UNKNOWN
                 kind = f"{noun} whose name does not say FLAIR" if unnamed else f"{noun} of another contrast"
                 if candidate.contrast.may_be_flair:
-                    kind = f"{noun} computed of a FLAIR"
+                    kind = f"{noun} computed from a FLAIR"
                 for file in candidate.image.files:
                     passed_over.add(kind, file)
 
 
 def named_image(image: Image) -> dict[str, Any]:
-    """The case of an image that the user named itself: it is taken, with a flag if its name says another contrast."""
+    """Make a case of an image that the user named; it gets a flag if its name says another contrast."""
     (candidate,) = _candidates([image], image.folder)
     return _case(candidate)
 
@@ -130,7 +131,7 @@ def _candidates(images: Iterable[Image], root: Path) -> Iterator[_Candidate]:
 
 
 def _scope(folder: Path, root: Path, contrast: Contrast) -> tuple[Path, Contrast]:
-    """The folder above those named after contrasts (``P1/3_T1/``), and the contrast that they name if none is known."""
+    """Find the folder above those named after contrasts (``P1/3_T1/``), and the contrast they name if not known yet."""
     while folder != root:
         named = contrast_of(folder.name)
         if named is Contrast.UNKNOWN or any(word.isalpha() for word in patient_of(folder.name)):
@@ -141,7 +142,7 @@ def _scope(folder: Path, root: Path, contrast: Contrast) -> tuple[Path, Contrast
 
 
 def _flair_of(members: Sequence[_Candidate]) -> list[_Candidate]:
-    """Those named FLAIR, or else those whose name may say so, images themselves before what was computed of them."""
+    """Choose the images named FLAIR, or else those that may be FLAIR; original images before computed ones."""
     for contrast in (Contrast.FLAIR, Contrast.FLAIR_OR_MAP, Contrast.INVERSION_RECOVERY):
         if found := [candidate for candidate in members if candidate.contrast is contrast]:
             return [candidate for candidate in found if not candidate.words] or found
@@ -160,14 +161,14 @@ def _case(candidate: _Candidate) -> dict[str, Any]:
         add_flag(case, "named_other_contrast", message)
     if candidate.contrast in _DOUBTS:
         name, message = _DOUBTS[candidate.contrast]
-        add_flag(case, name, f"{message}: look at the image.")
+        add_flag(case, name, f"{message}. Check the image.")
     if candidate.words & _BIAS:
-        add_flag(case, "perhaps_bias_field", "its name may be that of a bias field: look at the image.")
+        add_flag(case, "perhaps_bias_field", "its name may mean a bias field. Check the image.")
     return case
 
 
-def _common_words(names: Sequence[str]) -> str:
-    """The start that names share, up to the end of a word."""
+def _common_prefix(names: Sequence[str]) -> str:
+    """The common beginning of names, up to the end of a word."""
     letters = [at[0] for at in itertools.takewhile(lambda at: len(set(at)) == 1, zip(*names, strict=False))]
     while letters and letters[-1].isalnum() and any(name[len(letters) : len(letters) + 1].isalnum() for name in names):
         letters.pop()
@@ -185,7 +186,7 @@ def _ambiguous(members: Sequence[_Candidate]) -> dict[str, Any]:
         + "\n".join(listed)
     )
     return {
-        "case": _common_words([image.name for image in images]) or members[0].scope.resolve().name,
+        "case": _common_prefix([image.name for image in images]) or members[0].scope.resolve().name,
         "image": [str(file) for image in images for file in image.files],
         "source": images[0].source,
         "error": error,

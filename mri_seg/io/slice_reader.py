@@ -30,13 +30,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}  # TIFF 6.0, tag ResolutionUnit: inch, centimetre
 
 
-_VOXEL_SIZES = (0.01, 100.0)  # mm; beyond, a file has another unit than mm or is damaged
+_VOXEL_SIZES = (0.01, 100.0)  # mm; outside this range, a file has another unit than mm or is damaged
 
 
-_SCREEN_AND_PRINT = (72, 96, 150, 300, 600)  # pixels an inch that programs write without having measured anything
+_SCREEN_AND_PRINT = (72, 96, 150, 300, 600)  # pixels per inch that programs write by default, without a measurement
 
 
-# TIFF compressions that decode to the size of the page, and those that may decode to a size of their own.
+# TIFF compressions that decode to the size of the page, and those that may decode to another size.
 _SIZE_OF_PAGE = {1, 2, 3, 4, 5, 8, 32771, 32773, 32946, 34925, 34926, 50000}  # none, fax, LZW, Deflate, LZMA, ZSTD, ...
 
 
@@ -44,7 +44,7 @@ _SIZE_OF_ITS_OWN = {7, 33003, 33004, 33005, 33007, 34712}  # JPEG, JPEG 2000
 
 
 class _Slice(NamedTuple):
-    """One page of a file: its FLAIR pixels ``(H, W)`` and the row and column spacing in mm, if the file says."""
+    """One page of a file: its FLAIR pixels ``(H, W)``, and the row and column spacing in mm if the file gives it."""
 
     path: Path
     pixels: np.ndarray
@@ -54,18 +54,18 @@ class _Slice(NamedTuple):
 class SliceReader(ImageReader):
     """Read slices, given in order from the lowest to the highest, as one FLAIR volume ``(H, W, D)``.
 
-    Takes a list of TIFF, PNG or JPEG files, one file, or one multi-page TIFF file; any compression, 8 or 16 bit or
-    floating point. The affine puts rows anterior to posterior, columns patient right to left (as a radiologist sees
-    them) and slices inferior to superior in RAS terms. In-plane spacing in mm comes from TIFF's resolution tags where
-    they carry a unit and are not one of the resolutions of screens and printers; otherwise it is 1 and the metadata's
-    ``spacing_known`` is False. None of the formats says the distance of slices: it is 1 and ``slice_spacing_known`` is
-    False.
+    Input is a list of TIFF, PNG or JPEG files, a single file, or a multi-page TIFF file, with any compression and 8
+    bits, 16 bits or floating point. In the affine, rows run from anterior to posterior, columns from the patient's
+    right to left (as a radiologist sees them), and slices from inferior to superior. In-plane spacing in mm comes from
+    TIFF's resolution tags, if they have a unit and are not a default resolution of screens or printers. Otherwise it is
+    1, and ``spacing_known`` in the metadata is False. None of the formats carries the distance between slices, so it is
+    1, and ``slice_spacing_known`` is False.
 
     Args:
         channel: index of FLAIR in files with several channels (TCGA-LGG: pre-contrast, FLAIR, post-contrast); files
             with one channel are taken as FLAIR.
-        spacing: distance of rows, columns and slices in mm, for files that do not say it; it wins over their tags.
-        max_voxels: voxels a volume may have; files that declare more are refused before they are decoded.
+        spacing: distance between rows, columns and slices in mm; it overrides the tags of the files.
+        max_voxels: maximum number of voxels of a volume; files that declare more are refused before they are decoded.
 
     Raises:
         ValueError: when ``spacing`` is not three positive numbers.
@@ -87,7 +87,7 @@ class SliceReader(ImageReader):
         self.max_voxels = max_voxels
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
-        """Tell whether all the files are named as TIFF, PNG or JPEG."""
+        """Whether all files have a suffix of TIFF, PNG or JPEG."""
         suffixes = TIFF_SUFFIXES + PICTURE_SUFFIXES
         return all(Path(name).suffix.lower() in suffixes for name in ensure_tuple(filename))
 
@@ -95,8 +95,8 @@ class SliceReader(ImageReader):
         """Read every page of the files.
 
         Raises:
-            ValueError: when a file is not what its name says, cannot be decoded, has no such channel, has a palette of
-                colours, holds values that are not finite real numbers, or declares more than ``max_voxels``.
+            ValueError: when a file is not what its suffix says, cannot be decoded, does not have the channel, has a
+                color palette, holds values that are not finite real numbers, or declares more than ``max_voxels``.
         """
         limit = SizeLimit(self.max_voxels)
         return [page for name in ensure_tuple(data) for page in self._read_file(Path(name), limit)]
@@ -105,8 +105,8 @@ class SliceReader(ImageReader):
         """Stack pages into a volume.
 
         Returns:
-            array ``(H, W, D)`` of the files' type, and metadata with ``affine`` (mm), ``spatial_shape``, ``space``,
-            ``original_channel_dim``, ``spacing_known``, ``slice_spacing_known`` and ``has_geometry``.
+            array ``(H, W, D)`` of the type of the files, and metadata with ``affine`` (mm), ``spatial_shape``,
+            ``space``, ``original_channel_dim``, ``spacing_known``, ``slice_spacing_known`` and ``has_geometry``.
 
         Raises:
             ValueError: when the slices differ in shape or in spacing.
@@ -119,8 +119,8 @@ class SliceReader(ImageReader):
             ):
                 if found != expected:
                     raise ValueError(
-                        f"{other.path}: {what} is {found}, but {expected} in {first.path}. "
-                        "Slices of one volume must agree: give the slices of each series in a folder of their own."
+                        f"{other.path}: {what} is {found}, but {expected} in {first.path}. All slices of a volume must "
+                        "have the same. Put the slices of each series in a folder of their own."
                     )
         volume = np.stack([page.pixels for page in img], axis=-1)
         row_spacing, column_spacing, slice_spacing = self.spacing or (*(first.spacing or (1.0, 1.0)), 1.0)
@@ -137,7 +137,7 @@ class SliceReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # MONAI's mark for "no channel"
             "spacing_known": self.spacing is not None or first.spacing is not None,
             "slice_spacing_known": self.spacing is not None,
-            "has_geometry": False,  # none of the formats says where slices lie
+            "has_geometry": False,  # none of the formats says where in space slices lie
         }
 
     def _read_file(self, path: Path, limit: SizeLimit) -> list[_Slice]:
@@ -158,12 +158,12 @@ class SliceReader(ImageReader):
                 f"{path}: cannot be read as TIFF ({error}). Copy the file again from its source, or leave it out."
             ) from error
         if not pages:
-            raise ValueError(f"{path}: a TIFF file without an image. Copy the file again from its source.")
+            raise ValueError(f"{path}: is a TIFF file without an image. Copy the file again from its source.")
         return [_Slice(path, self._flair(path, pixels, page), _spacing(page)) for pixels, page in decoded]
 
     def _read_picture(self, path: Path, limit: SizeLimit) -> _Slice:
         try:
-            # Not Image.open, which would try dozens of formats, and has a limit of its own for the whole process.
+            # Not Image.open: it would try dozens of formats, and has its own size limit for the whole process.
             with path.open("rb") as file:
                 kind = PngImageFile if file.read(4) == b"\x89PNG" else JpegImageFile
             with kind(path) as picture:
@@ -176,13 +176,11 @@ class SliceReader(ImageReader):
                 f"{path}: cannot be read as a picture ({error}). Copy the file again from its source, or leave it out."
             ) from error
         if picture.mode == "P":
-            return _Slice(path, _grey_of_palette(path, np.asarray(picture.convert("RGB"))), None)
+            return _Slice(path, _gray_from_palette(path, np.asarray(picture.convert("RGB"))), None)
         if picture.mode not in ("1", "L", "LA", "I", "I;16", "I;16B", "F", "RGB", "RGBA"):
-            raise ValueError(
-                f"{path}: has pixels of the kind {picture.mode}, expected grey values. Save it as greyscale."
-            )
+            raise ValueError(f"{path}: has pixels of mode {picture.mode}, expected gray values. Save it as grayscale.")
         pixels = np.asarray(picture)
-        if picture.mode in ("LA", "RGBA"):  # the last is opacity
+        if picture.mode in ("LA", "RGBA"):  # the last channel is opacity
             pixels = pixels[..., :-1]
         return _Slice(path, self._channel(path, pixels) if pixels.ndim == 3 else pixels, None)
 
@@ -190,14 +188,14 @@ class SliceReader(ImageReader):
         channels = pixels.shape[-1]
         if channels > 1 and not 0 <= self.channel < channels:
             raise ValueError(
-                f"{path}: has {channels} channels, expected FLAIR as channel {self.channel} counted from 0. "
+                f"{path}: has {channels} channels, expected FLAIR in channel {self.channel}, counted from 0. "
                 "Set the reader's `channel`."
             )
         return pixels[..., self.channel if channels > 1 else 0]
 
     def _flair(self, path: Path, pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            return _grey_of_palette(path, pixels)
+            return _gray_from_palette(path, pixels)
         if pixels.dtype.kind not in "buif":
             raise ValueError(f"{path}: holds values of type {pixels.dtype}, expected real numbers.")
         if page.axes == "SYX":
@@ -205,13 +203,13 @@ class SliceReader(ImageReader):
         elif page.axes not in ("YX", "YXS"):
             raise ValueError(f"{path}: has the axes {page.axes}, expected rows and columns, with or without channels.")
         if pixels.ndim == 3:
-            # One extra sample beside a grey value is opacity; more are channels of no stated meaning.
+            # One extra sample beside a gray value is opacity; if there are more, they are channels.
             opacity = pixels.shape[-1] == 2 and page.extrasamples
             pixels = self._channel(path, pixels[..., :1] if opacity else pixels)
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ValueError(f"{path}: holds values that are not finite (NaN or infinity). Repair or leave it out.")
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same for every slice, without overflow
+            pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same in every slice, without overflow
         return pixels
 
 
@@ -219,52 +217,57 @@ def _decode(path: Path, page: tifffile.TiffPage, limit: SizeLimit) -> np.ndarray
     """Decode a page, unless it is larger than the limit."""
     shape = page.imagelength, page.imagewidth
     limit.add(path, shape, math.prod(page.shape) // max(math.prod(shape), 1))
-    SizeLimit(limit.largest).add(path, page.chunks)  # strips and tiles, decoded whole
+    SizeLimit(limit.largest).add(path, page.chunks)  # strips and tiles are decoded as a whole
     if page.compression in _SIZE_OF_ITS_OWN:
         for start, count in zip(page.dataoffsets, page.databytecounts):
             page.parent.filehandle.seek(start)
             own_size = codestream_size(page.parent.filehandle.read(count))
             if own_size is None:
-                raise ValueError("it does not hold what it is compressed as")
+                raise ValueError(f"its data are not compressed as it says, by {page.compression!s}")
             SizeLimit(limit.largest).add(path, own_size[:2], own_size[2])
     elif page.compression not in _SIZE_OF_PAGE:
         raise ValueError(f"compressed as {page.compression!s}, expected none, Deflate, LZW, ZSTD, JPEG or JPEG 2000")
     pixels = page.asarray()
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        if page.colormap is None:
+            raise ValueError("it has a palette without colours")
         pixels = np.moveaxis(page.colormap, 0, -1)[pixels]
     return pixels
 
 
-def _grey_of_palette(path: Path, colours: np.ndarray) -> np.ndarray:
-    """Grey values ``(H, W)`` of the colours ``(H, W, 3)`` that a palette gives."""
-    if (colours != colours[..., :1]).any():
-        raise ValueError(f"{path}: has a colour palette, expected grey values. Save it as greyscale.")
-    return colours[..., 0]
+def _gray_from_palette(path: Path, colors: np.ndarray) -> np.ndarray:
+    """Gray values ``(H, W)`` of the colors ``(H, W, 3)`` from a palette."""
+    if (colors != colors[..., :1]).any():
+        raise ValueError(f"{path}: has a color palette, expected gray values. Save it as grayscale.")
+    return colors[..., 0]
 
 
 def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    """Pages of a file; in a damaged one the last may refer back to one before, and tifffile would never end."""
+    """Pages of a file; if it is damaged, a page may point back to an earlier one, and tifffile would never stop."""
     offsets = set()
     for page in tiff.pages:
         if page.offset in offsets:
-            raise ValueError("its pages follow one another in a circle")
+            raise ValueError("its list of pages has a loop")
         offsets.add(page.offset)
-        yield page
+        yield page  # type: ignore[misc]  # frames, which lack tags, come only where useframes asks for them
 
 
 def _next_page(tiff: tifffile.TiffFile) -> int:
-    """Place of the page after the last one read: 0 in a whole file. tifffile stops where a file was cut short."""
-    tiff.filehandle.seek(tiff.pages.next_page_offset)
+    """Offset of the page after the last one read: 0 in an intact file; tifffile stops where a file is truncated."""
+    place = tiff.pages.next_page_offset
+    if place is None:
+        raise ValueError("it does not say where its pages end")
+    tiff.filehandle.seek(place)
     return struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))[0]
 
 
 def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Row and column spacing in mm from the resolution tags, None where they carry no unit."""
+    """Row and column spacing in mm from the resolution tags; None if they have no unit or are not plausible."""
     tags = page.tags
     unit = _MM_PER_UNIT.get(tags.valueof("ResolutionUnit", default=1))
     if unit is None or "XResolution" not in tags or "YResolution" not in tags:
         return None
-    rows, columns = (_ratio(tags.valueof(name)) for name in ("YResolution", "XResolution"))  # pixels a unit
+    rows, columns = (_ratio(tags.valueof(name)) for name in ("YResolution", "XResolution"))  # pixels per unit
     if not all(_VOXEL_SIZES[0] <= unit / number <= _VOXEL_SIZES[1] for number in (rows, columns) if number > 0):
         return None
     if rows <= 0 or columns <= 0 or (unit == 25.4 and rows == columns and rows in _SCREEN_AND_PRINT):
@@ -273,7 +276,7 @@ def _spacing(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 
 def _ratio(value: tuple[int, int] | float) -> float:
-    """Value of a resolution tag, which is a fraction, but a single number in some files."""
+    """Value of a resolution tag: a fraction, or in some files a single number."""
     if not isinstance(value, tuple):
         return float(value)
     return value[0] / value[1] if value[1] else 0.0

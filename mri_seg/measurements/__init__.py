@@ -1,1 +1,1 @@
-"""Measure what was found."""
+"""Measure lesions: volume, place and diameters."""

@@ -1,4 +1,8 @@
-"""The two diameters of a lesion by RANO, within its outline."""
+"""The two RANO diameters of a lesion in a slice, both inside its outline.
+
+skimage's ``feret_diameter_max`` (of ``regionprops``) is not used: it measures the convex hull, so it may cross a hole
+or the outside of the lesion, and it gives no perpendicular diameter.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,18 @@ __all__ = ["Diameters", "diameters"]
 _EQUAL = 1e-9  # relative difference below which two lengths are the same
 
 
-_MOST_POINTS = 1000  # border points from which diameters are sought: all pairs of them are tried
+_MOST_POINTS = 1000  # maximum number of border points: all pairs of them are tried as ends of a diameter
 
 
-_SHARES = tuple(n / parts for parts in (2, 4, 8, 16) for n in range(1, parts, 2))
-"""Places along a segment, from one end to the other, exact in binary, so that a point on a border stays on it."""
+_FRACTIONS = tuple(n / parts for parts in (2, 4, 8, 16) for n in range(1, parts, 2))
+"""Positions along a segment as fractions of its length, exact in binary so that points on a border stay on it."""
 
 
 class Diameters(NamedTuple):
-    """The longest diameter of a lesion in a slice and the longest segment at a right angle to it.
+    """The longest diameter of a lesion in a slice and the longest segment perpendicular to it.
 
-    Lengths are in the unit of the spacing. End points are (row, column) in pixels, the centre of the first pixel being
-    (0, 0), so that they can be drawn over the slice.
+    Lengths are in the unit of the spacing. End points are (row, column) in pixels, where (0, 0) is the center of the
+    first pixel, so that they can be drawn over the slice.
     """
 
     longest: float
@@ -41,38 +45,38 @@ class Diameters(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A 4-connected part of a lesion in a slice, cut out, with the place of its first pixel."""
+    """A 4-connected part of a lesion in a slice, cropped to its box, with the position of the box."""
 
     pixels: np.ndarray
     origin: tuple[int, int]
     slice: int
 
     def most(self, spacing: np.ndarray) -> float:
-        """What the product cannot exceed: twice the convex hull's area, itself within the box."""
+        """Upper bound of the product: twice the area of the box, since the product is at most twice the hull's area."""
         return 2 * float(np.prod(np.array(self.pixels.shape) * spacing))
 
 
 def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diameters:
-    """Find the longest diameter of a lesion in a slice, and the longest segment at a right angle to it.
+    """Find the longest diameter of a lesion in a slice and the longest segment perpendicular to it.
 
-    Both lie wholly inside the lesion, so that they never cross a hole or the outside between two of its arms, and end
-    on its border. The longest diameter joins two midpoints of pixel edges between inside and outside, so a row of n
-    pixels is n pixels long. The perpendicular passes through such a midpoint and ends where it leaves the lesion; the
-    angle is right exactly, in mm, and the two need not cross. Should it be the longer of the two, they change names.
-    Pixels that touch only at a corner belong to different parts; the part with the largest product counts, and of
-    equally long diameters the one with the longer perpendicular. Of ragged parts with more than a thousand border
-    points only some are tried as ends.
+    Both lie entirely inside the lesion and end on its border, so they never cross a hole or the outside between two
+    arms. The longest diameter joins the midpoints of two pixel edges on the border, so a row of n pixels is n pixels
+    long. The perpendicular passes through such a midpoint and ends where it leaves the lesion. The angle is exactly
+    right in mm, and the two segments need not cross. If the perpendicular is the longer one, the two are swapped.
+    Pixels that touch only at a corner belong to different parts. The part with the largest product is reported; if
+    several diameters are equally long, the one with the longer perpendicular is. If a ragged part has more than a
+    thousand border points, only some of them are tried as ends.
 
-    Of all ends the search picks those that were rounded up to whole pixels, so that lengths are on average a little
-    too long: the longest diameter by 0.4 to 0.9 pixels for discs of 2 to 30 pixels' radius and 0 to 0.4 for ellipses
-    two to three times as long as wide, the perpendicular by 0 to 0.5.
+    Lengths are a little too long on average, because the search prefers ends that were rounded up to whole pixels: the
+    longest diameter by 0.4 to 0.9 pixels for discs with a radius of 2 to 30 pixels, and by 0 to 0.4 pixels for ellipses
+    two to three times as long as wide; the perpendicular by 0 to 0.5 pixels.
 
     Args:
         lesion: binary mask of the slice ``(H, W)``.
-        spacing: distance of rows and of columns, usually in mm.
+        spacing: distance between rows and between columns, usually in mm.
 
     Returns:
-        lengths in the unit of the spacing, and end points in pixels.
+        the two lengths in the unit of the spacing, and their end points in pixels.
 
     Raises:
         ValueError: when the lesion is empty or not a slice, or the spacing is not two positive numbers.
@@ -83,12 +87,12 @@ def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diam
             f"the lesion must be a slice (H, W) with at least one pixel, got shape {lesion.shape} with {lesion.sum()}."
         )
     if steps.shape != (2,) or not (np.isfinite(steps) & (steps > 0)).all():
-        raise ValueError(f"spacing must be two positive numbers, of rows and of columns, got {spacing}.")
+        raise ValueError(f"spacing must be two positive numbers, for rows and for columns, got {spacing}.")
     return _largest_product(lesion[..., None], steps)[1]
 
 
 def _in_plane(lesion: np.ndarray, spacing: np.ndarray, units: tuple[str, str]) -> dict[str, Any]:
-    """Figures of a lesion ``(H, W, D)`` that are taken in its slices; slices are counted from 1."""
+    """Area and diameters of a lesion ``(H, W, D)``, measured in its slices; slices are counted from 1."""
     length, area = units
     place, found = _largest_product(lesion, spacing)
     return {
@@ -101,7 +105,7 @@ def _in_plane(lesion: np.ndarray, spacing: np.ndarray, units: tuple[str, str]) -
 
 
 def _largest_product(lesion: np.ndarray, spacing: np.ndarray) -> tuple[int, Diameters]:
-    """Slice of a lesion ``(H, W, D)`` with the largest bidimensional product, from 0, and the diameters in it."""
+    """Find the slice (from 0) of a lesion ``(H, W, D)`` with the largest product of diameters, and these diameters."""
     best: tuple[int, Diameters] | None = None
     least = 0.0
     for part in sorted(_parts(lesion), key=lambda part: -part.most(spacing)):
@@ -115,7 +119,7 @@ def _largest_product(lesion: np.ndarray, spacing: np.ndarray) -> tuple[int, Diam
 
 
 def _parts(lesion: np.ndarray) -> list[_Part]:
-    """The 4-connected parts of every slice of a lesion ``(H, W, D)``."""
+    """Split every slice of a lesion ``(H, W, D)`` into its 4-connected parts."""
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1, :, 1] = structure[:, 1, 1] = True
     labels, _ = ndimage.label(lesion, structure=structure)
@@ -126,8 +130,8 @@ def _parts(lesion: np.ndarray) -> list[_Part]:
 
 
 def _diameters_of_part(part: _Part, spacing: np.ndarray, least: float) -> Diameters | None:
-    """Diameters of a part, None where their product is not above ``least`` by more than rounding."""
-    unit = float(spacing.min())  # so that the scale does not decide by rounding where segments only touch the border
+    """Find the diameters of a part; None unless their product is above ``least`` by more than rounding errors."""
+    unit = float(spacing.min())  # so that the result does not depend on rounding at the scale of the spacing
     spacing, least = spacing / unit, least / unit**2
     edges = _border(part.pixels)
     points = edges.mean(axis=1)
@@ -139,14 +143,14 @@ def _diameters_of_part(part: _Part, spacing: np.ndarray, least: float) -> Diamet
         perpendicular, other = _longest_perpendicular(edges, points, ends, spacing)
         if longest * perpendicular > least * (1 + _EQUAL):
             least = longest * perpendicular
-            # Its ends may lie anywhere on the border, so the perpendicular can be the longer one by a little.
+            # The perpendicular may end anywhere on the border, so it can be slightly longer than the diameter.
             (long, ends), (short, other) = sorted(((longest, ends), (perpendicular, other)), key=lambda d: -d[0])
             best = Diameters(long * unit, short * unit, _moved(ends, part.origin), _moved(other, part.origin))
     return best
 
 
 def _border(part: np.ndarray) -> np.ndarray:
-    """Pixel edges between inside and outside, each by its two ends (row, column): ``(edges, 2, 2)``."""
+    """Find the pixel edges between inside and outside: ``(edges, 2, 2)``, the two ends (row, column) of each edge."""
     padded = np.pad(part, 1)
     between_rows = np.argwhere(padded[1:] != padded[:-1]) - (0.5, 1.0)
     between_columns = np.argwhere(padded[:, 1:] != padded[:, :-1]) - (1.0, 0.5)
@@ -162,10 +166,10 @@ def _border(part: np.ndarray) -> np.ndarray:
 def _longest_inside(
     part: np.ndarray, points: np.ndarray, spacing: np.ndarray, least: float
 ) -> tuple[float, list[np.ndarray]]:
-    """Length of the longest segments between points that stay inside the part, and the ends of each of them.
+    """Find the longest segments between points that stay inside the part: their length and the ends of each.
 
-    Segments are tried from the longest down, by bands of lengths, until one stays inside; none above ``least`` gives
-    no segment.
+    Segments are tried from the longest to the shortest, in bands of lengths, until one stays inside. If none longer
+    than ``least`` does, the list is empty.
     """
     first, second = np.triu_indices(len(points), 1)
     lengths = pdist(points * spacing)
@@ -190,10 +194,10 @@ def _longest_inside(
 
 
 def _closed(part: np.ndarray) -> np.ndarray:
-    """Which pixels, edges and corners belong to a part, edges and corners of its pixels included.
+    """Mark the pixels of a part and their edges and corners.
 
-    Rows of the result alternate between lines of the grid and rows of pixels, columns likewise, so a point (row,
-    column), counted in pixels from the grid's first corner, lies at (floor + ceil) of it.
+    Rows of the result alternate between lines of the grid and rows of pixels, and so do its columns. The entry of a
+    point (row, column), counted in pixels from the first corner of the grid, is therefore at floor + ceil of each.
     """
     closed = np.zeros(tuple(2 * n + 1 for n in part.shape), dtype=bool)
     for row in (0, 1, 2):
@@ -209,18 +213,18 @@ def _in_closed(closed: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _may_stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Sort most of the segments out that leave the part, by a few of their points."""
+    """Reject most of the segments that leave the part, by testing a few points of each."""
     kept = np.ones(len(starts), dtype=bool)
-    for share in _SHARES:
+    for fraction in _FRACTIONS:
         left = np.flatnonzero(kept)
-        kept[left] = _in_closed(closed, starts[left] + 0.5 + share * (ends[left] - starts[left]))
+        kept[left] = _in_closed(closed, starts[left] + 0.5 + fraction * (ends[left] - starts[left]))
     return kept
 
 
 def _stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which segments ``(N, 2)`` stay inside the part, whose border belongs to it.
+    """Test which segments, from starts ``(N, 2)`` to ends ``(N, 2)``, stay inside the part; its border is inside.
 
-    Each is cut where it crosses lines of the grid, so that a piece lies in one pixel, and its middle says in which.
+    Each segment is cut where it crosses a line of the grid, so that each piece lies in one pixel: that of its middle.
     """
     starts, run = starts + 0.5, ends - starts
     cuts = [np.zeros((len(starts), 1)), np.ones((len(starts), 1))]
@@ -228,37 +232,38 @@ def _stay_inside(closed: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
         low, high = np.minimum(start, start + length), np.maximum(start, start + length)
         lines = np.ceil(low)[:, None] + np.arange(int((high - low).max(initial=0)) + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = (lines - start[:, None]) / length[:, None]
-        cuts.append(np.where((share > 0) & (share < 1), share, 1.0))
+            fraction = (lines - start[:, None]) / length[:, None]
+        cuts.append(np.where((fraction > 0) & (fraction < 1), fraction, 1.0))
     cut = np.sort(np.concatenate(cuts, axis=1), axis=1)
     middle = (cut[:, 1:] + cut[:, :-1]) / 2
     pieces = starts[:, None] + middle[..., None] * run[:, None]
-    empty = np.diff(cut, axis=1) < _EQUAL  # where a corner is met, two lines are crossed at once
-    return (_in_closed(closed, pieces) | empty).all(axis=1)
+    empty = np.diff(cut, axis=1) < _EQUAL  # at a corner, a segment crosses two lines at once
+    return np.asarray((_in_closed(closed, pieces) | empty).all(axis=1))
 
 
 def _longest_perpendicular(
     edges: np.ndarray, points: np.ndarray, ends: np.ndarray, spacing: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Longest segment inside the border that is perpendicular to the one between ``ends``, and its own ends.
+    """Find the longest segment inside the border that is perpendicular to the one between ``ends``: length and ends.
 
-    A line through each border point crosses the border an even number of times: it is inside between the first and
-    the second, the third and the fourth crossing and so on. Of equally long ones the nearest to the middle counts.
+    A line through a border point crosses the border an even number of times. It is inside between the first and the
+    second crossing, between the third and the fourth, and so on. If several segments are equally long, the one nearest
+    to the middle of the diameter is chosen.
     """
     along = (ends[1] - ends[0]) * spacing
     along = along / np.hypot(*along)
     across = np.array([-along[1], along[0]])
     corners, lines = edges * spacing, points * spacing
-    # Sums are written out: a corner shared by two edges must get the same number in both.
+    # Sums are written out, so that a corner shared by two edges gets exactly the same value in both.
     place = corners[..., 0] * along[0] + corners[..., 1] * along[1]
     height = corners[..., 0] * across[0] + corners[..., 1] * across[1]
     line = np.sort(lines[:, 0] * along[0] + lines[:, 1] * along[1])
     first, stop = np.searchsorted(line, place.min(axis=1)), np.searchsorted(line, place.max(axis=1))
-    met = stop - first  # lines that an edge meets; at its far end they meet the next edge
+    met = stop - first  # number of lines that cross an edge; a line through its far end counts for the next edge
     edge = np.repeat(np.arange(len(edges)), met)
     number = np.arange(met.sum()) + np.repeat(first - np.cumsum(met) + met, met)
-    share = (line[number] - place[edge, 0]) / (place[edge, 1] - place[edge, 0])
-    crossing = height[edge, 0] + share * (height[edge, 1] - height[edge, 0])
+    fraction = (line[number] - place[edge, 0]) / (place[edge, 1] - place[edge, 0])
+    crossing = height[edge, 0] + fraction * (height[edge, 1] - height[edge, 0])
     order = np.lexsort((crossing, number))
     inside = crossing[order].reshape(-1, 2)
     line = line[number[order][::2]]

@@ -1,4 +1,4 @@
-"""Measure the lesions of a mask: number, volume, place, largest area, diameters."""
+"""Measure the lesions of a mask: number, volume, position, largest area and diameters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from mri_seg.measurements.diameters import _in_plane
+from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["bounding_box", "label_lesions", "measure", "slice_axis", "summary_row"]
 
 
 UNCERTAIN = (0.3, 0.7)
-"""Probabilities between which a voxel counts as uncertain: the lower included, the upper not."""
-
-
-_AXIAL = axcodes2ornt(("P", "L", "S"))  # rows run to posterior, columns to the patient's left, slices to superior
+"""Range of probabilities that count as uncertain: at least the first, below the second."""
 
 
 def measure(
@@ -33,37 +31,38 @@ def measure(
 ) -> dict[str, Any]:
     """Measure the lesions of a mask.
 
-    Slices are axial: the volume is turned so that its axes, whichever order and direction they have, are the closest
-    to posterior, left and superior. Slices are counted from 1, the lowest. A lesion is a 26-connected component of the
-    mask. Its diameters are those of the slice in which their product, RANO's bidimensional product (Wen et al., J Clin
-    Oncol 2010; measured automatically by Chang et al., Neuro-Oncology 2019, AutoRANO), is largest; see
-    :py:func:`diameters`. Lesions of any size are measured: which of them RANO calls measurable is for the reader to
-    say.
+    Slices are axial: the volume is first reoriented so that its axes are those closest to posterior, left and superior.
+    Slices are counted from the lowest, which is 1. A lesion is a 26-connected component of the mask. Its diameters are
+    taken in the slice where their product is largest. This is RANO's bidimensional product (Wen et al., J Clin Oncol
+    2010; measured automatically by Chang et al., Neuro-Oncology 2019, AutoRANO); see
+    :py:func:`~mri_seg.measurements.diameters.diameters`. Lesions of all sizes are measured; the reader decides which of
+    them are measurable by RANO.
 
-    Where a spacing is not known, figures that need it are replaced by counts. Without pixel size: ``volume_voxels``,
-    ``centroid_voxels`` (row, column and slice in the array given, from 0), ``largest_axial_area_pixels``,
-    ``longest_diameter_pixels``, ``perpendicular_diameter_pixels`` and ``bidimensional_product_pixels``. Without
-    distance of slices only: ``volume_voxels`` and ``centroid_voxels``; what lies in the plane stays in mm.
+    If a spacing is not known, values that need it are replaced by counts. If the pixel size is not known, these are
+    ``volume_voxels``, ``centroid_voxels`` (row, column and slice in the input array, from 0),
+    ``largest_axial_area_pixels``, ``longest_diameter_pixels``, ``perpendicular_diameter_pixels`` and
+    ``bidimensional_product_pixels``. If only the distance between slices is not known, these are ``volume_voxels`` and
+    ``centroid_voxels``; values within the plane stay in mm.
 
     Args:
         mask: binary mask ``(H, W, D)`` in any orientation.
-        affine: from voxels to RAS coordinates in mm, ``(4, 4)``.
+        affine: matrix ``(4, 4)`` from voxels to RAS coordinates in mm.
         case: name of the case.
-        probability: probability of lesion, of the shape of the mask.
-        spacing_known: whether the affine's pixel size is real.
-        slice_spacing_known: whether the affine's distance of slices is real.
+        probability: probability of lesion, with the shape of the mask.
+        spacing_known: whether the pixel size of the affine is real.
+        slice_spacing_known: whether the distance between slices of the affine is real.
 
     Returns:
-        ``case``, ``spacing_known``, ``slice_spacing_known``; ``spacing_mm`` of rows, columns and slices in axial
-        orientation, None where unknown; ``volume_ml`` and ``lesion_count``; ``mean_foreground_probability``, over the
-        voxels of the mask, and ``uncertain_share``: of the voxels whose probability is 0.3 or more, the share below
-        0.7 (both None where there is no such voxel, or no probability); and ``lesions``, the largest first, each with
-        ``volume_ml``, ``centroid_lps_mm`` (x, y, z as in DICOM), ``largest_axial_area_mm2``, ``longest_diameter_mm``,
-        ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (where the diameters were
-        taken), ``first_slice``, ``last_slice`` and ``slices`` (how many).
+        ``case``, ``spacing_known``, ``slice_spacing_known``; ``spacing_mm``: distance between rows, columns and slices
+        in axial orientation, None if unknown; ``volume_ml`` and ``lesion_count``; ``mean_foreground_probability``: mean
+        over the voxels of the mask; ``uncertain_share``: fraction below 0.7 among the voxels with a probability of at
+        least 0.3 (these two are None without a probability, or if there are no such voxels); and ``lesions``, the
+        largest first, each with ``volume_ml``, ``centroid_lps_mm`` (x, y, z as in DICOM), ``largest_axial_area_mm2``,
+        ``longest_diameter_mm``, ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (the
+        slice with these diameters), ``first_slice``, ``last_slice`` and ``slices`` (their number).
 
     Raises:
-        ValueError: when mask, affine or probability do not have these shapes, or the affine cannot be inverted.
+        ValueError: when mask, affine or probability does not have such a shape, or the affine cannot be inverted.
 
     Example::
 
@@ -113,13 +112,13 @@ def measure(
 
 
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the lesions of a mask: components whose voxels touch by face, edge or corner (26 neighbours).
+    """Label the lesions of a mask: components whose voxels touch at a face, an edge or a corner (26 neighbors).
 
     Args:
         mask: binary mask ``(H, W, D)``.
 
     Returns:
-        labels of the same shape, int32, 0 outside lesions; and how many lesions there are.
+        labels of the same shape, int32, 0 outside lesions; and the number of lesions.
     """
     mask = np.asarray(mask) > 0
     labels = np.zeros(mask.shape, dtype=np.int32)
@@ -129,10 +128,10 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def slice_axis(affine: np.ndarray) -> int:
-    """Axis of a volume, 0 to 2, that is closest to superior: the one along which axial slices follow each other.
+    """Find the axis of a volume (0 to 2) that is closest to superior: the one along which axial slices are stacked.
 
     Args:
-        affine: from voxels to RAS coordinates, ``(4, 4)``.
+        affine: matrix ``(4, 4)`` from voxels to RAS coordinates.
     """
     return int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0])
 
@@ -162,15 +161,15 @@ _CENTROID_COLUMNS = {
 
 
 def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of a table for a case, with the same columns whatever is known of its spacing.
+    """Make the row of a case in the summary table; its columns are the same whether or not the spacing is known.
 
     Args:
         measurements: result of :py:func:`measure`.
 
     Returns:
-        the case's figures; ``sum_of_products_mm2`` or ``_pixels``, the bidimensional products of all lesions
-        together; and the figures of the lesion of largest volume, as ``largest_lesion_...``. None where there is no
-        value.
+        the values of the case; ``sum_of_products_mm2`` or ``sum_of_products_pixels``: sum of the bidimensional products
+        of all lesions; and the values of the lesion with the largest volume, as ``largest_lesion_...``. Columns without
+        a value are None.
     """
     row = {
         name: measurements.get(name)
@@ -199,21 +198,21 @@ def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(mask: np.ndarray, affine: np.ndarray, probability: np.ndarray | None) -> None:
     if mask.ndim != 3:
-        raise ValueError(f"the mask must be a volume (H, W, D), got shape {mask.shape}. Take its one channel.")
+        raise ValueError(f"the mask must be a volume (H, W, D), got shape {mask.shape}. Remove the channel dimension.")
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise ValueError(f"the affine must be an invertible matrix (4, 4), got {affine.tolist()}.")
     if probability is not None and np.shape(probability) != mask.shape:
-        raise ValueError(f"the probability must have the mask's shape {mask.shape}, got {np.shape(probability)}.")
+        raise ValueError(f"the probability must have the shape of the mask, {mask.shape}, got {np.shape(probability)}.")
 
 
 def _to_axial(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a volume to axial orientation; also the affine from its voxels to those of the volume given."""
-    turn = ornt_transform(io_orientation(affine), _AXIAL)
+    """Turn a volume to axial orientation; also return the affine from its new voxels to those of the input volume."""
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(AXIAL)))
     return apply_orientation(volume, turn), inv_ornt_aff(turn, volume.shape)
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Smallest box around a mask; an empty one where nothing is inside."""
+    """Find the smallest box around a mask; if the mask is empty, the box is empty."""
     box = []
     for axis in range(mask.ndim):
         places = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -222,12 +221,12 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _certainty(mask: np.ndarray, probability: np.ndarray | None) -> dict[str, float | None]:
-    mean = share = None
+    mean = uncertain = None
     if probability is not None:
         probability = np.asarray(probability)
         foreground = probability[mask]
         mean = float(foreground.mean(dtype=np.float64)) if foreground.size else None
         lower, upper = UNCERTAIN
         possible = probability[probability >= lower]
-        share = float((possible < upper).mean()) if possible.size else None
-    return {"mean_foreground_probability": mean, "uncertain_share": share}
+        uncertain = float((possible < upper).mean()) if possible.size else None
+    return {"mean_foreground_probability": mean, "uncertain_share": uncertain}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -15,16 +16,16 @@ __all__ = ["AttentionGate", "AttentionUNet", "DoubleConv"]
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions, each followed by normalisation, dropout (if any) and activation.
+    """Two 3x3 convolutions, each followed by normalization, dropout (if any) and activation.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
-        out_channels: channels after either convolution.
+        out_channels: channels after each convolution.
         strides: stride of the first convolution.
         act: activation, in the form of MONAI's factories.
-        norm: normalisation, in the form of MONAI's factories.
-        dropout: probability of dropping a value after either convolution, 0 for none.
+        norm: normalization, in the form of MONAI's factories.
+        dropout: probability of dropping a value after each convolution, 0 for none.
     """
 
     def __init__(
@@ -59,15 +60,15 @@ class DoubleConv(nn.Sequential):
 class AttentionGate(nn.Module):
     """Additive attention gate (Oktay et al. 2018, https://arxiv.org/abs/1804.03999).
 
-    The gating feature and the skip feature, both at the resolution of the skip, are projected by 1x1 convolutions,
-    added, and reduced to one coefficient between 0 and 1 a pixel, by which the skip feature is multiplied.
+    The gating feature and the skip feature have the same resolution. Both are projected by 1x1 convolutions, added, and
+    reduced to one coefficient between 0 and 1 per pixel. The skip feature is multiplied by this coefficient.
 
     Args:
         spatial_dims: 2 or 3.
         channels: channels of the gating feature and of the skip feature.
         hidden_channels: channels of their projections.
         act: activation between projection and coefficient, in the form of MONAI's factories.
-        norm: normalisation, in the form of MONAI's factories.
+        norm: normalization, in the form of MONAI's factories.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class AttentionGate(nn.Module):
         norm: str | tuple = "BATCH",
     ) -> None:
         super().__init__()
-        options = {"kernel_size": 1, "padding": 0, "norm": norm}
+        options: dict[str, Any] = {"kernel_size": 1, "padding": 0, "norm": norm}
         self.project_gate = Convolution(spatial_dims, channels, hidden_channels, act=None, **options)
         self.project_skip = Convolution(spatial_dims, channels, hidden_channels, act=None, **options)
         self.act = get_act_layer(act)
@@ -103,19 +104,24 @@ class AttentionGate(nn.Module):
 class AttentionUNet(nn.Module):
     """U-Net with an additive attention gate on every skip connection (Oktay et al. 2018).
 
-    The encoder halves the sides by 2x2 max pooling, the decoder doubles them by 2x2 transposed convolution; the
-    upsampled decoder feature is the gating signal of the skip it joins. With the defaults and ``spatial_dims=2`` the
-    network has 1,966,373 parameters. With a ``stem_stride`` of 2 it works at half the resolution from the first
-    convolution on, at a quarter of the cost, and interpolates the logits.
+    The encoder halves the sides by 2x2 max pooling, and the decoder doubles them by 2x2 transposed convolution. The
+    upsampled decoder feature is the gating signal of the skip connection that it joins. With the defaults and
+    ``spatial_dims=2``, the network has 1,966,373 parameters. With a ``stem_stride`` of 2, it works at half the
+    resolution from the first convolution on, at a quarter of the cost, and interpolates the logits.
+
+    Unlike MONAI's ``AttentionUnet``, it downsamples by max pooling instead of strided convolutions, has two
+    convolutions per decoder level instead of one, lets you choose normalization and activation, and can return the
+    attention coefficients.
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: channels of the input: neighbouring slices or sequences.
+        in_channels: channels of the input: adjacent slices or sequences.
         out_channels: channels of the logits.
         channels: channels of each level, from the finest to the coarsest; at least two levels.
-        stem_stride: stride of the first convolution, by which the logits are magnified again.
+        stem_stride: stride of the first convolution; the logits are upsampled by the same factor.
+        residual: whether to use MONAI's ``ResidualUnit`` instead of :py:class:`DoubleConv`.
         act: activation, in the form of MONAI's factories.
-        norm: normalisation, in the form of MONAI's factories.
+        norm: normalization, in the form of MONAI's factories.
         dropout: probability of dropping a value after each 3x3 convolution, 0 for none.
 
     Raises:
@@ -143,14 +149,15 @@ class AttentionUNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(channels) < 2:
-            raise ValueError(f"channels must name at least two levels, got {tuple(channels)}.")
+            raise ValueError(f"channels must have at least two levels, got {tuple(channels)}.")
         self.stem_stride = stem_stride
         self.interpolation = {2: "bilinear", 3: "trilinear"}[spatial_dims]
         self.multiple = stem_stride * 2 ** (len(channels) - 1)
         """Every side of the input must be a multiple of this."""
 
-        options = {"act": act, "norm": norm, "dropout": dropout}
-        block = partial(ResidualUnit if residual else DoubleConv, spatial_dims, **options)
+        options: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout}
+        unit: Callable[..., nn.Module] = ResidualUnit if residual else DoubleConv
+        block = partial(unit, spatial_dims, **options)
         self.encoders = nn.ModuleList(
             block(i, o, strides=stem_stride if level == 0 else 1)
             for level, (i, o) in enumerate(zip((in_channels, *channels[:-1]), channels))
@@ -171,7 +178,7 @@ class AttentionUNet(nn.Module):
         """Compute logits.
 
         Args:
-            x: input ``(B, in_channels, *spatial)``, every side a multiple of ``multiple``.
+            x: input ``(B, in_channels, *spatial)``; every side must be a multiple of ``multiple``.
 
         Returns:
             logits ``(B, out_channels, *spatial)``.
@@ -182,7 +189,7 @@ class AttentionUNet(nn.Module):
         return self._run(x)[0]
 
     def forward_with_attention(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Compute logits and the attention coefficients of each gate, brought to the resolution of the input.
+        """Compute logits and the attention coefficients of each gate, resized to the resolution of the input.
 
         Args:
             x: input ``(B, in_channels, *spatial)``.
@@ -199,10 +206,11 @@ class AttentionUNet(nn.Module):
 
     def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         for side in x.shape[2:]:
-            if side % self.multiple != 0:
+            # A trace would keep the sides of its example, and warn.
+            if not torch.jit.is_tracing() and side % self.multiple != 0:
                 raise ValueError(
-                    f"every side of the input must be a multiple of {self.multiple}, got {list(x.shape[2:])}: "
-                    f"pad the input, for example with DivisiblePad(k={self.multiple})."
+                    f"every side of the input must be a multiple of {self.multiple}, got {list(x.shape[2:])}. "
+                    f"Pad the input, for example with DivisiblePad(k={self.multiple})."
                 )
         features: list[torch.Tensor] = []  # of each encoder, finest first
         for level, encoder in enumerate(self.encoders):

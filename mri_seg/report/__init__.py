@@ -1,4 +1,4 @@
-"""Keep the cases of an evaluation, sort its mistakes and draw its report."""
+"""Archive the cases of an evaluation, classify its mistakes and write its report."""
 
 from __future__ import annotations
 

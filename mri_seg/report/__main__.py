@@ -1,4 +1,4 @@
-"""Draw the report of an evaluation: ``python -m mri_seg.report RUN_OR_METRICS_DIR``."""
+"""Write the report of an evaluation: ``python -m mri_seg.report RUN_OR_METRICS_DIR``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mri_seg.report",
-        description="Draw the report of an evaluation as one HTML file that opens without a network connection.",
+        description="Write the report of an evaluation as one HTML file that opens without a network connection.",
     )
     parser.add_argument(
-        "folder", metavar="RUN_OR_METRICS_DIR", help="folder of an evaluation, or of a run that holds just one"
+        "folder",
+        metavar="RUN_OR_METRICS_DIR",
+        help="folder of an evaluation, or of a run that contains exactly one",
     )
-    parser.add_argument("--compare", metavar="OTHER", help="an evaluation of the same patients to compare with")
-    parser.add_argument("--output", metavar="FILE", help="the file (default: report.html in the evaluation's folder)")
+    parser.add_argument(
+        "--compare", metavar="OTHER", help="folder of another evaluation of the same patients, to compare with"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="the HTML file to write (default: report.html in the evaluation's folder)"
+    )
     parser.add_argument(
         "--largest_megabytes",
         metavar="MB",
         type=float,
         default=25,
-        help="how large the file may get; viewers are left out to keep to it (default: %(default)s)",
+        help="maximum size of the file; viewers are left out to stay below it (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

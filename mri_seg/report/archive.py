@@ -1,12 +1,13 @@
-"""Keep the cases of an evaluation, so that a report can be drawn from them later."""
+"""Archive the cases of an evaluation, so that a report can be made from them later."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +15,35 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice
-from monai.transforms import Invertd, Orientation
+from monai.transforms import Invertd, InvertibleTransform, Orientation
+from monai.utils import convert_to_tensor
 
-from mri_seg.io.load import LoadVolumed
+from mri_seg.utils.compat import network_of, state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
+from mri_seg.utils.meta_tensors import as_meta_tensor
+from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["ArchivedCase", "CaseArchive", "gallery", "load_case", "save_case"]
 
-_DISPLAY = "PLS"  # rows towards posterior, columns towards the patient's left, slices upwards
 _SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class ArchivedCase:
-    """A case as evaluated, brought to rows towards posterior, columns towards the patient's left, slices upwards.
+    """An evaluated case, with rows towards posterior, columns towards the patient's left and slices towards superior.
 
     Attributes:
         case: name of the case.
-        image: FLAIR as read ``(H, W, D)``, of the smallest type that holds its values.
+        image: FLAIR intensities as read ``(H, W, D)``, in the smallest type that holds them.
         label: reference ``(H, W, D)``, bool.
         pred: prediction after post-processing ``(H, W, D)``, bool.
         probability: probability of tumour ``(H, W, D)``, uint8 from 0 to 255.
-        attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; none
-            ``(0, H, W, D)`` for cases that are not in the gallery.
-        spacing: distance of rows, columns and slices in mm; 1 where not known.
-        spacing_known: whether the first two are known.
+        attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; empty,
+            ``(0, H, W, D)``, for cases that are not in the gallery.
+        spacing: distance between rows, columns and slices in mm; 1 where it is not known.
+        spacing_known: whether the first two values of ``spacing`` are known.
         slice_spacing_known: whether the third is known.
     """
 
@@ -58,15 +61,16 @@ class ArchivedCase:
 class CaseArchive:
     """Handler that writes ``cases/<case>.npz`` for each case of an evaluation.
 
-    Attach it to an evaluator whose output holds ``pred``, ``label`` and ``probability``: volumes ``(1, H, W, D)`` in
-    the geometry of the input, ``pred`` with the metadata ``case`` and ``files``. When the evaluation is complete, the
-    attention of the gates is added to the cases of the gallery, if the network tells it; the first of several processes
-    does so.
+    Attach it to an evaluator whose batches hold ``flair``, the volume as read, and whose output holds ``pred``,
+    ``label`` and ``probability``: volumes ``(1, H, W, D)`` in the geometry of the input, ``pred`` with the metadata
+    ``case``. When the evaluation is complete, the attention of the gates is added to the cases of the gallery, if the
+    network tells it; the first of several processes does so. Which cases these are is known only then, so they are
+    prepared for the network a second time.
 
     Args:
         output_dir: folder of the evaluation.
-        dataset: the cases evaluated, in their order, prepared for the network.
-        transform: what prepared them, to bring attention back to the geometry of the input.
+        dataset: the evaluated cases, in their order, preprocessed for the network.
+        transform: the preprocessing, whose inverse brings attention back to the geometry of the input.
         enabled: whether to write anything.
     """
 
@@ -75,14 +79,13 @@ class CaseArchive:
         output_dir: PathLike | str,
         *,
         dataset: Sequence[dict],
-        transform: Callable,
+        transform: InvertibleTransform,
         enabled: bool | str = True,
     ) -> None:
         self.folder = Path(output_dir) / "cases"
         self.dataset = dataset
         self.invert = Invertd("attention", transform=transform, orig_keys="image", nearest_interp=False, to_tensor=True)
         self.enabled = flag(enabled, "report")
-        self.load = LoadVolumed("image")
         self.dice: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -93,14 +96,18 @@ class CaseArchive:
             engine.add_event_handler(Events.COMPLETED, self._add_attention)
 
     def _add(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for batch, item in zip(state_of(engine).batch, state_of(engine).output, strict=True):
+            if "flair" not in batch:
+                raise KeyError(
+                    "the batch has no 'flair', the volume as read, which the report shows: copy 'image' to 'flair' by "
+                    "CopyItemsd after loading, as bundle/configs/train.json does, or evaluate with --report false."
+                )
             pred, label = item["pred"], item["label"]
             meta = pred.meta
-            volume = self.load({"image": meta["files"].split("\n")})["image"]
             case = ArchivedCase(
                 case=str(meta["case"]),
-                image=_smallest_type(_shown(volume)),
-                label=_shown(MetaTensor(label, affine=pred.affine)) > 0,
+                image=_smallest_type(_shown(batch["flair"])),
+                label=_shown(MetaTensor(convert_to_tensor(label, track_meta=False), affine=pred.affine)) > 0,
                 pred=_shown(pred) > 0,
                 probability=_bytes(_shown(item["probability"])),
                 attention=np.zeros((0, *_shown(pred).shape), np.uint8),
@@ -113,8 +120,8 @@ class CaseArchive:
 
     @torch.no_grad()
     def _add_attention(self, engine: Engine) -> None:
-        network = engine.network
-        dice = {case: value for share in all_gather_object(self.dice) for case, value in share.items()}
+        network: Any = network_of(engine)
+        dice = {case: value for part in all_gather_object(self.dice) for case, value in part.items()}
         if not is_main_process() or not hasattr(network, "forward_with_attention"):
             return
         network.eval()
@@ -127,7 +134,8 @@ class CaseArchive:
                 torch.cat(network.forward_with_attention(batch.float())[1], dim=1)
                 for batch in slices.split(_SLICES_AT_ONCE)
             ]
-            item["attention"] = torch.cat(attention).permute(1, 2, 3, 0).cpu()  # (gates, h, w, D)
+            # Invertd passes over tensors without metadata, with no more than a warning.
+            item["attention"] = MetaTensor(torch.cat(attention).permute(1, 2, 3, 0).cpu())  # (gates, h, w, D)
             coefficients = self.invert(item)["attention"]
             case = load_case(self.folder / f"{name}.npz")
             found = {field.name: getattr(case, field.name) for field in fields(case)}
@@ -136,13 +144,13 @@ class CaseArchive:
 
 
 def gallery(dice: dict[str, float]) -> dict[str, str]:
-    """Choose the cases a reader should see: the best, the median and the worst.
+    """Choose the cases to show in the gallery: the best, the median and the worst.
 
     Args:
         dice: Dice of each case.
 
     Returns:
-        for each case chosen what it is: ``best``, ``median`` or ``worst``; fewer where there are fewer cases.
+        ``best``, ``median`` or ``worst`` for each chosen case; fewer than three entries if there are fewer cases.
     """
     ranked = sorted(dice, key=lambda case: (dice[case], case))
     if not ranked:
@@ -154,39 +162,43 @@ def gallery(dice: dict[str, float]) -> dict[str, str]:
 
 
 def save_case(folder: PathLike | str, case: ArchivedCase) -> None:
-    """Write a case as ``<case>.npz``, whole or not at all."""
+    """Write a case as ``<case>.npz``; a partly written file is never left."""
     with atomic_write(Path(folder) / f"{case.case}.npz") as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **{field.name: np.asarray(getattr(case, field.name)) for field in fields(case)})
+        arrays: dict[str, Any] = {field.name: np.asarray(getattr(case, field.name)) for field in fields(case)}
+        np.savez_compressed(file, **arrays)
 
 
 def load_case(path: PathLike | str) -> ArchivedCase:
     """Read a case.
 
     Raises:
-        ValueError: when the file is not one that :py:func:`save_case` wrote, or is damaged.
+        ValueError: when :py:func:`save_case` did not write the file, or the file is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {field.name: file[field.name] for field in fields(ArchivedCase)}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is not a case of an evaluation ({error}). Run the evaluation again.") from error
+        raise ValueError(
+            f"{path}: is not an archived case of an evaluation ({error}). Run the evaluation again."
+        ) from error
     found["spacing"] = tuple(float(step) for step in found["spacing"])
     scalars = {"case": str, "spacing_known": bool, "slice_spacing_known": bool}
     return ArchivedCase(**{name: scalars[name](v) if name in scalars else v for name, v in found.items()})
 
 
 def _shown(volume: MetaTensor) -> np.ndarray:
-    """Volume ``(1, H, W, D)`` as it is shown ``(H, W, D)``."""
-    return Orientation(axcodes=_DISPLAY, labels=None)(volume).detach().cpu().numpy()[0]
+    """Turn a volume ``(1, H, W, D)`` to the orientation in which it is shown ``(H, W, D)``."""
+    return Orientation(axcodes=AXIAL, labels=None)(volume).detach().cpu().numpy()[0]
 
 
 def _shown_spacing(volume: MetaTensor) -> tuple[float, float, float]:
-    oriented = Orientation(axcodes=_DISPLAY, labels=None)(volume)
-    return tuple(float(step) for step in affine_to_spacing(oriented.affine))
+    oriented = Orientation(axcodes=AXIAL, labels=None)(volume)
+    rows, columns, slices = affine_to_spacing(as_meta_tensor(oriented).affine).tolist()
+    return rows, columns, slices
 
 
-def _bytes(share: np.ndarray) -> np.ndarray:
-    return (share.clip(0, 1) * 255).round().astype(np.uint8)
+def _bytes(fraction: np.ndarray) -> np.ndarray:
+    return (fraction.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _smallest_type(volume: np.ndarray) -> np.ndarray:

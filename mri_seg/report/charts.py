@@ -1,11 +1,11 @@
-"""Draw the charts of the report as SVG to be placed in an HTML page.
+"""Draw the charts of the report as SVG for an HTML page.
 
-Every function returns one ``<svg>`` element as text, or None when there is nothing to draw. Text stays text. Axes and
-text take the page's own colour (``currentColor``) and the background is transparent, so that a chart reads on light and
-dark pages; data have Okabe and Ito's colours, which colour-blind people can tell apart, and which a page may replace by
-its own ``--chart-first`` and ``--chart-second``. A point of a case is a group
-``<g class="point" data-case="...">`` with the case's name as tooltip. Ids differ between charts, and the same data give
-the same text.
+Every function returns one ``<svg>`` element as text, or None if there is nothing to draw. Text in it stays text. Axes
+and text have the page's own color (``currentColor``) and the background is transparent, so that a chart is readable on
+light and dark pages. Data have the colors of Okabe and Ito's palette, which color-blind people can tell apart; a page
+can replace them by setting ``--chart-first`` and ``--chart-second``. The point of a case is a group
+``<g class="point" data-case="...">`` whose tooltip starts with the case's name. Ids differ between charts, and the same
+data always give the same text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
-from mri_seg.datasets.lgg.index import institution
 from mri_seg.report.curves import precision_recall
 from mri_seg.report.mistakes import KINDS
 
@@ -38,11 +38,11 @@ __all__ = [
     "calibration_curve",
     "comparison_scatter",
     "dice_against_volume",
-    "dice_by_institution",
+    "dice_by_group",
     "learning_curves",
     "mistakes_bar",
     "precision_recall_curve",
-    "tumour_volumes",
+    "tumor_volumes",
 ]
 
 Row = Mapping[str, Any]
@@ -50,13 +50,13 @@ Volumes = Mapping[str, tuple[float, float]]
 """Volume of the reference and of the prediction of each case."""
 
 Tips = dict[str, tuple[str | None, str]]
-"""Case, if it stands for one, and tooltip of each group of a chart, by its id."""
+"""Case (None if the group shows no single case) and tooltip of each group of a chart, by the group's id."""
 
-# Okabe and Ito's blue and vermillion, the two that stand out enough from white as well as from black.
+# Okabe and Ito's blue and vermillion: the two with enough contrast on white and on black.
 _BLUE, _RED = "#0072b2", "#d55e00"
-_PAGE = "#010203"  # stands for the colour of the page's text, which matplotlib cannot name
-_WIDTH = 360  # pixels, of a phone
-_SHOWN = {  # what the page shows in place of what matplotlib writes
+_PAGE = "#010203"  # placeholder for the color of the page's text, which matplotlib cannot express
+_WIDTH = 360  # pixels, the width of a phone
+_SHOWN = {  # replacements in the text that matplotlib writes
     _PAGE: "currentColor",
     _BLUE: f"var(--chart-first, {_BLUE})",
     _RED: f"var(--chart-second, {_RED})",
@@ -68,7 +68,7 @@ _STYLE = {
     "svg.hashsalt": "mri_seg",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # wider than most, so that what fits in it fits in the page's font
+    "font.sans-serif": ["DejaVu Sans"],  # wider than most fonts, so text that fits in it also fits in the page's font
     "font.size": 11,
     "axes.labelsize": 11,
     "xtick.labelsize": 10,
@@ -84,19 +84,18 @@ _STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _PAGE),
     "grid.color": _PAGE,
 }
-_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
 _LOG_TICKS = (1.0, 2.0, 5.0)
 
 
-def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
-    """Volumes of reference and prediction, in mL where the size of every patient's voxels is known, else in voxels.
+def tumor_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | None]) -> tuple[Volumes, str]:
+    """Volumes of reference and prediction: in mL if every patient's voxel size is known, otherwise in voxels.
 
     Args:
         patients: rows of ``patients.csv`` with ``case``, ``label_voxels`` and ``pred_voxels``.
-        voxel_volumes: volume of a voxel of each case in mm3, None or absent where not known.
+        voxel_volumes: volume of a voxel of each case in mm3; None or absent if it is not known.
 
     Returns:
-        volumes of each case, and their unit, ``"mL"`` or ``"voxels"``.
+        volumes of each case, and their unit: ``"mL"`` or ``"voxels"``.
     """
     known = all(voxel_volumes.get(str(row["case"])) for row in patients)
     volumes = {}
@@ -106,17 +105,16 @@ def tumour_volumes(patients: Sequence[Row], voxel_volumes: Mapping[str, float | 
     return volumes, "mL" if known else "voxels"
 
 
-def dice_by_institution(patients: Sequence[Row]) -> str | None:
-    """Draw the Dice of each patient, by institution, with the median of each.
-
-    Institutions come from TCGA identifiers; patients with other names stand together.
+def dice_by_group(patients: Sequence[Row]) -> str | None:
+    """Draw the Dice of each patient, by group, with the median of each.
 
     Args:
-        patients: rows of ``patients.csv`` with ``case`` and ``dice``.
+        patients: rows of ``patients.csv`` with ``case``, ``dice`` and perhaps ``group``, such as the institution;
+            patients without a group stand together.
     """
     if not patients:
         return None
-    groups = _by_institution(patients)
+    groups = _by_group(patients)
     with _chart(height=290) as (figure, axes, tips):
         for place, rows in enumerate(groups.values()):
             values = [dice for _, dice in rows]
@@ -132,13 +130,13 @@ def dice_by_institution(patients: Sequence[Row]) -> str | None:
         axes.grid(visible=False, axis="x")
         _dice_axis(axes.yaxis, [dice for rows in groups.values() for _, dice in rows])
         axes.set_ylabel("Dice of the patient")
-        axes.set_xlabel("institution, number of patients" if len(groups) > 1 else "number of patients")
+        axes.set_xlabel("group, number of patients" if len(groups) > 1 else "number of patients")
         _legend_above(axes)
         described = "; ".join(
             f"{name}: {len(rows)} patients, median {np.median([dice for _, dice in rows]):.3f}"
             for name, rows in groups.items()
         )
-        return _svg(figure, tips, "dice-by-institution", "Dice of each patient by institution", described)
+        return _svg(figure, tips, "dice-by-group", "Dice of each patient by group", described)
 
 
 def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) -> str | None:
@@ -146,7 +144,7 @@ def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) ->
 
     Args:
         patients: rows of ``patients.csv`` with ``case`` and ``dice``.
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`; patients without are left out.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`; patients without are left out.
         unit: their unit.
     """
     rows = [(str(row["case"]), float(row["dice"])) for row in patients if str(row["case"]) in volumes]
@@ -165,13 +163,13 @@ def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) ->
 
 
 def bland_altman(volumes: Volumes, unit: str) -> str | None:
-    """Draw how far predicted volumes are from reference volumes (Bland and Altman, Lancet 1986).
+    """Draw the difference between predicted and reference volumes (Bland and Altman, Lancet 1986).
 
-    The difference, prediction less reference, is drawn against the mean of both, with the bias (mean difference) and
-    the 95 % limits of agreement (bias plus and minus 1.96 standard deviations) where there are two cases or more.
+    The difference, prediction minus reference, is drawn against the mean of both. If there are two cases or more, the
+    chart also shows the bias (mean difference) and the 95 % limits of agreement (bias ± 1.96 standard deviations).
 
     Args:
-        volumes: volumes of each case, as of :py:func:`tumour_volumes`.
+        volumes: volumes of each case, as of :py:func:`tumor_volumes`.
         unit: their unit.
     """
     if not volumes:
@@ -187,8 +185,8 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
             bias, reach = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
             limits = f"{_amount(bias - reach)} to {_amount(bias + reach)}"
             axes.axhline(bias, color=_RED, label=f"bias {_amount(bias)}")
-            for place, label in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
-                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=label)
+            for place, words in ((bias - reach, f"95 % limits {limits}"), (bias + reach, None)):
+                axes.axhline(place, color=_RED, linestyle=(0, (4, 3)), linewidth=1.4, label=words)
             _legend_above(axes)
             described += f"; bias {_amount(bias)} {unit}, 95 % limits of agreement {limits} {unit}"
         axes.margins(x=0.08, y=0.1)
@@ -202,11 +200,11 @@ def bland_altman(volumes: Volumes, unit: str) -> str | None:
 
 
 def precision_recall_curve(counts: np.ndarray, *, threshold: float = 0.5) -> str | None:
-    """Draw precision against recall over all thresholds, all voxels together, with one threshold marked.
+    """Draw precision against recall over all thresholds, for all voxels together, with one threshold marked.
 
     Args:
-        counts: counts ``(2, 256)`` as of :py:func:`mri_seg.report.curves.probability_counts`, summed over cases.
-        threshold: the threshold that was chosen.
+        counts: counts ``(2, 256)`` from :py:func:`mri_seg.report.curves.probability_counts`, summed over cases.
+        threshold: the threshold to mark.
     """
     thresholds, precision, recall = precision_recall(counts)
     if np.isnan(recall).all():
@@ -217,7 +215,7 @@ def precision_recall_curve(counts: np.ndarray, *, threshold: float = 0.5) -> str
         text = f"threshold {threshold:g}: precision {precision[chosen]:.3f}, recall {recall[chosen]:.3f}"
         axes.plot([recall[chosen]], [precision[chosen]], "o", color=_RED, markersize=8, label=text, gid="chosen")
         for axis, name in ((axes.xaxis, "recall"), (axes.yaxis, "precision")):
-            _share_axis(axis)
+            _fraction_axis(axis)
             axis.set_label_text(f"{name} of voxels")
         _legend_above(axes)
         tips["chosen"] = (None, text)
@@ -225,7 +223,7 @@ def precision_recall_curve(counts: np.ndarray, *, threshold: float = 0.5) -> str
 
 
 def calibration_curve(calibration: Mapping[str, Any]) -> str | None:
-    """Draw the share of tumour observed against the probability told, by bins of probability.
+    """Draw the observed fraction of tumour against the predicted probability, by bins of probability.
 
     Args:
         calibration: result of :py:func:`mri_seg.report.curves.calibration`.
@@ -242,8 +240,8 @@ def calibration_curve(calibration: Mapping[str, Any]) -> str | None:
             )
             _point(axes, tips, None, row["probability"], row["observed"], text)
         axes.plot([], [], "o-", color=_BLUE, markersize=6, label=_calibration_errors(calibration))
-        for axis, name in ((axes.xaxis, "mean probability of the bin"), (axes.yaxis, "share of tumour observed")):
-            _share_axis(axis)
+        for axis, name in ((axes.xaxis, "mean probability of the bin"), (axes.yaxis, "observed fraction of tumour")):
+            _fraction_axis(axis)
             axis.set_label_text(name)
         _legend_above(axes)
         described = f"{_calibration_errors(calibration)} (p: probability)"
@@ -251,7 +249,7 @@ def calibration_curve(calibration: Mapping[str, Any]) -> str | None:
 
 
 def mistakes_bar(counts: Sequence[Row]) -> str | None:
-    """Draw the false pixels of all patients together by kind, in pixels and as a share of them.
+    """Draw the false pixels of all patients by kind, as a number and as a percentage of all false pixels.
 
     Args:
         counts: rows of :py:func:`mri_seg.report.mistakes.count`.
@@ -263,12 +261,12 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
     texts = {kind: f"{_amount(n)} ({100 * n / max(total, 1):.0f} %)" for kind, n in pixels.items()}
     with _chart(height=300) as (figure, axes, tips):
         for place, (kind, words) in enumerate(KINDS.items()):
-            colour = _BLUE if kind.endswith("missed") else _RED
-            axes.barh(place + 0.15, pixels[kind], height=0.42, color=colour, gid=f"kind-{kind}")
-            # Above its bar, words need no margin, which on a phone would take half the width.
+            color = _BLUE if kind.endswith("missed") else _RED
+            axes.barh(place + 0.15, pixels[kind], height=0.42, color=color, gid=f"kind-{kind}")
+            # The label is above its bar: beside it, it would take half the width of a phone.
             axes.text(0, place - 0.13, f" {words}: {texts[kind]}", va="bottom", ha="left", fontsize=10)
-        for label, colour in (("missed tumour", _BLUE), ("false tumour", _RED)):
-            axes.barh([0], [0], color=colour, label=label)
+        for label, color in (("missed tumour", _BLUE), ("false tumour", _RED)):
+            axes.barh([0], [0], color=color, label=label)
         axes.set_ylim(len(KINDS) - 0.55, -0.65)
         axes.set_xlim(0, max(*pixels.values(), 1) * 1.03)
         axes.set_yticks([])
@@ -276,7 +274,7 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _amount(value)))
-        axes.set_xlabel("pixels of all patients (share of the mistakes)")
+        axes.set_xlabel("false pixels of all patients (percentage)")
         _legend_above(axes)
         described = "; ".join(f"{words}: {texts[kind]}" for kind, words in KINDS.items())
         tips.update({f"kind-{kind}": (None, f"{words}: {texts[kind]}") for kind, words in KINDS.items()})
@@ -284,21 +282,21 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
 
 
 def learning_curves(run_dir: str | PathLike[str]) -> str | None:
-    """Draw how a run learnt: loss of training, Dice of validation and learning rate, by epoch.
+    """Draw the learning curves of a run by epoch: training loss, validation Dice and learning rate.
 
     Args:
-        run_dir: folder of the run's TensorBoard event files. ``train/loss`` may be told by iteration: its mean over
+        run_dir: folder of the run's TensorBoard event files. If ``train/loss`` is logged by iteration, its mean over
             each epoch is drawn.
 
     Returns:
-        the chart, or None where there is no such folder, or it has no such scalars.
+        the chart, or None if the folder does not exist or has no such scalars.
     """
     scalars = _read_scalars(run_dir)
     rate = scalars.get("train/learning_rate", {})
     panels = [
-        ("loss of training", {"loss": _mean_by_epoch(scalars.get("train/loss", {}), rate)}),
+        ("training loss", {"loss": _mean_by_epoch(scalars.get("train/loss", {}), rate)}),
         (
-            "Dice of validation",
+            "validation Dice",
             {
                 "patients": _by_epoch(scalars.get("validation/patient_dice", {})),
                 "slices": _by_epoch(scalars.get("validation/slice_dice", {})),
@@ -312,16 +310,16 @@ def learning_curves(run_dir: str | PathLike[str]) -> str | None:
         return None
     with _chart(height=60 + 150 * len(panels), rows=len(panels)) as (figure, all_axes, _):
         for axes, (name, lines) in zip(np.atleast_1d(all_axes), panels):
-            for (line, values), colour in zip(lines.items(), (_BLUE, _RED)):
+            for (line, values), color in zip(lines.items(), (_BLUE, _RED)):
                 marker = "o" if len(values) < 30 else None
-                dashes = "-" if colour == _BLUE else (0, (5, 2))
-                axes.plot(list(values), list(values.values()), marker=marker, color=colour, ls=dashes, label=line, ms=4)
+                dashes = "-" if color == _BLUE else (0, (5, 2))
+                axes.plot(list(values), list(values.values()), marker=marker, color=color, ls=dashes, label=line, ms=4)
             axes.set_ylabel(name)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if name == "learning rate":
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            if name == "Dice of validation":
+            if name == "validation Dice":
                 _legend_above(axes)
         axes.set_xlabel("epoch")
         figure.align_ylabels()
@@ -329,12 +327,12 @@ def learning_curves(run_dir: str | PathLike[str]) -> str | None:
 
 
 def comparison_scatter(comparison: Mapping[str, Any], *, name: str = "this", other: str = "the other") -> str | None:
-    """Draw the Dice of each patient in one evaluation against that in another.
+    """Draw the Dice of each patient in one evaluation against the Dice in another.
 
     Args:
         comparison: result of :py:func:`mri_seg.report.compare.compare`.
-        name: what to call this evaluation; shortened where it is long.
-        other: what to call the other one, likewise.
+        name: name of this evaluation; shortened if it is long.
+        other: name of the other evaluation; shortened if it is long.
     """
     name, other = _short(name), _short(other)
     rows = comparison["patients"]
@@ -361,18 +359,18 @@ def comparison_scatter(comparison: Mapping[str, Any], *, name: str = "this", oth
         return _svg(figure, tips, "comparison", "Dice of each patient in both evaluations", described)
 
 
-def _by_institution(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
-    """Case and Dice of the patients of each institution, sorted by name, others last."""
-    named = {str(row["case"]): float(row["dice"]) for row in patients}
-    others = "other" if any(map(_TCGA.match, named)) else "all"
+def _by_group(patients: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
+    """Case and Dice of the patients of each group, sorted by name, those without a group last."""
     groups: dict[str, list[tuple[str, float]]] = {}
-    for case, dice in named.items():
-        groups.setdefault(institution(case) if _TCGA.match(case) else others, []).append((case, dice))
-    return dict(sorted(groups.items(), key=lambda group: (group[0] == others, group[0])))
+    for row in patients:
+        groups.setdefault(str(row.get("group") or ""), []).append((str(row["case"]), float(row["dice"])))
+    without = groups.pop("", [])
+    named = dict(sorted(groups.items()))
+    return {**named, "other" if named else "all": without} if without else named
 
 
 def _spread(values: Sequence[float], near: float = 0.02) -> list[float]:
-    """Shifts to the side that keep points with nearly the same value apart: 0 for the first, then right and left."""
+    """Sideways shifts that separate points with nearly the same value: 0 for the first, then right and left."""
     shifts = [0.0] * len(values)
     placed: list[tuple[float, float]] = []
     steps = [0.0] + [side * 0.1 * n for n in (1, 2, 3) for side in (1, -1)]
@@ -384,7 +382,7 @@ def _spread(values: Sequence[float], near: float = 0.02) -> list[float]:
 
 
 def _read_scalars(run_dir: str | PathLike[str]) -> dict[str, dict[int, ScalarEvent]]:
-    """Scalars of a run's event files by tag and step; of a step told twice, as by a run taken up again, the last."""
+    """Scalars of a run's event files by tag and step; if a resumed run logged a step twice, the last one is kept."""
     if not Path(run_dir).is_dir():
         return {}
     few = dict.fromkeys(("images", "audio", "histograms", "compressedHistograms", "tensors"), 1)
@@ -400,9 +398,9 @@ def _by_epoch(scalars: Mapping[int, ScalarEvent]) -> dict[int, float]:
 
 
 def _mean_by_epoch(loss: Mapping[int, ScalarEvent], ends: Mapping[int, ScalarEvent]) -> dict[int, float]:
-    """Mean loss of each epoch from the loss of each iteration and scalars told at the end of each epoch.
+    """Mean loss of each epoch, from the loss of each iteration and scalars logged at the end of each epoch.
 
-    How many iterations an epoch has follows from the iterations told before the end of the last epoch.
+    The number of iterations per epoch follows from the iterations logged before the end of the last epoch.
     """
     last = max(ends, default=0)
     before = [step for step, event in loss.items() if last and event.wall_time <= ends[last].wall_time]
@@ -413,7 +411,7 @@ def _mean_by_epoch(loss: Mapping[int, ScalarEvent], ends: Mapping[int, ScalarEve
     return {epoch: float(np.mean(v)) for epoch, v in values.items()}
 
 
-def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[float, float]]]]) -> str:
+def _last_values(panels: Sequence[tuple[str, Mapping[str, Mapping[Any, float]]]]) -> str:
     texts = []
     for name, lines in panels:
         for line, values in lines.items():
@@ -429,22 +427,22 @@ def _calibration_errors(calibration: Mapping[str, Any]) -> str:
 
 
 def _amount(value: float) -> str:
-    """A number for a reader: three digits, or whole with thousands apart."""
+    """Format a number for a reader: three digits below 100, otherwise a whole number with thousands separated."""
     text = f"{value:.3g}" if value and abs(value) < 100 else f"{value:,.0f}".replace(",", "\u202f")
     return text.replace("-", "−")
 
 
 def _short(name: str, most: int = 24) -> str:
-    """The end of a long name, which tells two paths apart better than their beginning."""
+    """Keep the end of a long name: two paths differ at the end more often than at the beginning."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
 @contextmanager
 def _chart(*, height: int, rows: int = 1) -> Iterator[tuple[Figure, Any, Tips]]:
-    """Figure ``height`` pixels high with axes below each other, in the report's style and no other; and its tips."""
+    """A figure of this height in pixels with ``rows`` axes from top to bottom, in the report's style, and its tips."""
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
-        figure.get_layout_engine().set(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72, hspace=0.04)
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout=layout)
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         axes = figure.subplots(rows, 1, sharex=True)
@@ -454,14 +452,14 @@ def _chart(*, height: int, rows: int = 1) -> Iterator[tuple[Figure, Any, Tips]]:
 
 
 def _point(axes: Axes, tips: Tips, case: str | None, x: float, y: float, text: str) -> None:
-    """Draw a point and note its tooltip."""
+    """Draw a point and store its tooltip."""
     gid = f"point-{len(tips)}"
     tips[gid] = (case, text)
     axes.plot([x], [y], "o", color=_BLUE, alpha=0.85, markersize=7, markeredgewidth=0, zorder=3, clip_on=False, gid=gid)
 
 
 def _legend_above(axes: Axes) -> None:
-    """Legend above the axes, where it never lies on data."""
+    """Place the legend above the axes, where it never covers data."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 1 if sum(map(len, labels)) > 36 else len(labels)
     axes.legend(
@@ -471,20 +469,20 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _dice_axis(axis: Any, values: Sequence[float]) -> None:
-    """From a tenth below the lowest value to 1."""
+    """Set the range of an axis of Dice: from the tenth below the lowest value to 1."""
     lowest = min(max(math.floor(10 * min(values) - 0.3) / 10, 0.0), 0.7)
     axis.axes.set(**{f"{axis.axis_name}lim": (lowest - 0.02 * (1 - lowest), 1 + 0.02 * (1 - lowest))})
     axis.set_ticks(np.round(np.arange(lowest, 1.001, 0.1 if lowest > 0.45 else 0.2 if lowest > 0.05 else 0.25), 3))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _share_axis(axis: Any) -> None:
+def _fraction_axis(axis: Any) -> None:
     axis.axes.set(**{f"{axis.axis_name}lim": (-0.02, 1.02)})
     axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "0.2", "0.4", "0.6", "0.8", "1"])
 
 
 def _volume_axis(axes: Axes, volumes: Sequence[float]) -> None:
-    """Logarithmic, linear next to 0 where there are patients without tumour."""
+    """Make the x axis logarithmic; if there are patients without tumour, it is linear next to 0."""
     positive = [volume for volume in volumes if volume > 0]
     lowest, highest = (min(positive), max(positive)) if positive else (1.0, 1.0)
     subs = _LOG_TICKS if highest / lowest < 30 else (1.0,)
@@ -501,21 +499,21 @@ def _volume_axis(axes: Axes, volumes: Sequence[float]) -> None:
 
 
 def _svg(figure: Figure, tips: Tips, name: str, title: str, description: str) -> str:
-    """Write a figure as one element for an HTML page.
+    """Write a figure as one ``<svg>`` element for an HTML page.
 
     Args:
-        figure: what to write.
-        tips: its points, and other groups by id, that have a tooltip.
-        name: short name of the chart, the beginning of all its ids.
+        figure: the figure to write.
+        tips: cases and tooltips of its points and other groups, by id.
+        name: short name of the chart; all its ids start with it.
         title: title for screen readers.
-        description: the chart's figures in words, for screen readers.
+        description: the numbers of the chart in words, for screen readers.
     """
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :].strip()
     for superfluous in (r"<!--.*?-->\n?", r"<metadata>.*?</metadata>\n?", r"<style.*?</style>\n?"):
-        body = re.sub(superfluous, "", body, flags=re.DOTALL)  # the style is for every element of the whole page
+        body = re.sub(superfluous, "", body, flags=re.DOTALL)  # the style would apply to the whole page
     for drawn, shown in _SHOWN.items():
         body = body.replace(drawn, shown)
     prefix = f"{name}-{hashlib.sha256(repr((body, tips, title, description)).encode()).hexdigest()[:6]}"

@@ -24,28 +24,28 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare the Dice of the patients, and of the slices, that two evaluations share.
+    """Compare two evaluations by the Dice of the patients and slices that both contain.
 
-    Differences are this evaluation's value less the other's: above 0 this one is better.
+    A difference is this evaluation's value minus the other's: above 0, this one is better.
 
     Args:
-        patients: rows of ``patients.csv`` with ``case`` and ``dice``, a number or its text.
-        other_patients: those of the other evaluation.
+        patients: rows of ``patients.csv`` with ``case`` and ``dice`` (a number, or text that holds one).
+        other_patients: the same rows of the other evaluation.
         slices: rows of ``slices.csv`` with ``case``, ``slice`` and ``dice``.
-        other_slices: those of the other evaluation.
-        most: how many slices to list at most.
-        resamples: bootstrap resamples of the patients.
+        other_slices: the same rows of the other evaluation.
+        most: maximum number of slices to list.
+        resamples: number of bootstrap resamples of the patients.
         seed: seed of the bootstrap.
 
     Returns:
-        ``patients``: ``case``, ``dice``, ``other_dice`` and ``difference`` of each shared patient, from the one that
-        lost most to the one that gained most; ``mean_difference`` with its 95 % bootstrap ``interval`` (None for one
-        patient); how many are ``better``, ``worse`` and ``equal``; ``only_here`` and ``only_there``: patients of one
-        evaluation alone; ``slices``: ``case``, ``slice`` (from 1), ``dice`` and ``other_dice`` of the shared slices
-        that differ most, the largest difference first and, of equal ones, the largest lesion.
+        ``patients``: ``case``, ``dice``, ``other_dice`` and ``difference`` of each shared patient, from the largest
+        loss to the largest gain; ``mean_difference`` with its 95 % bootstrap ``interval`` (None for one patient); how
+        many patients are ``better``, ``worse`` and ``equal``; ``only_here`` and ``only_there``: patients that only one
+        evaluation contains; ``slices``: ``case``, ``slice`` (from 1), ``dice`` and ``other_dice`` of the shared slices
+        that differ most, the largest difference first; if differences are equal, the largest lesion comes first.
 
     Raises:
-        ValueError: when no patient is in both.
+        ValueError: when no patient is in both evaluations.
     """
     here, there = ({str(row["case"]): float(row["dice"]) for row in rows} for rows in (patients, other_patients))
     shared = [case for case in here if case in there]
@@ -59,7 +59,7 @@ def compare(
         for case in shared
     ]
     differences = np.array([row["difference"] for row in rows])
-    interval = bootstrap_interval(len(rows), lambda n: differences[n].mean(axis=-1), resamples=resamples, seed=seed)
+    interval = bootstrap_interval((differences,), np.mean, resamples=resamples, seed=seed)
     return {
         "patients": sorted(rows, key=lambda row: (row["difference"], row["case"])),
         "mean_difference": float(differences.mean()),
@@ -74,7 +74,7 @@ def compare(
 
 
 def _different_slices(slices: Sequence[Mapping], other_slices: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """Slices of both evaluations whose Dice differs, the largest difference first."""
+    """Slices that are in both evaluations and differ in Dice, the largest difference first."""
     here, there = ({(str(row["case"]), int(row["slice"])): row for row in rows} for rows in (slices, other_slices))
     found = []
     for (case, number), row in here.items():
@@ -84,7 +84,7 @@ def _different_slices(slices: Sequence[Mapping], other_slices: Sequence[Mapping]
         dice, other_dice = float(row["dice"]), float(other["dice"])
         if abs(dice - other_dice) > _EQUAL:
             size = max(_pixels(row), _pixels(other))
-            # Rounded, so that differences that are equal but for the last digit are ordered by size.
+            # Rounded, so that differences that are equal up to rounding errors are ordered by size.
             order = (-round(abs(dice - other_dice), 6), -size, case, number)
             found.append((order, {"case": case, "slice": number, "dice": dice, "other_dice": other_dice}))
     return [row for _, row in sorted(found, key=lambda entry: entry[0])]

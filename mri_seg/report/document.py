@@ -1,4 +1,4 @@
-"""Write the report of an evaluation: one HTML file that needs nothing else."""
+"""Write the report of an evaluation: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import heapq
 import json
 import logging
 import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ignite.engine import Engine, Events
+from markupsafe import Markup
 
 import mri_seg
 from mri_seg.report import charts
@@ -26,10 +28,11 @@ from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.folder import Evaluation, read_evaluation
 from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
 from mri_seg.report.viewer import key_slice, pack_case, poster
+from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+from mri_seg.visualize.html import template_environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,25 +40,27 @@ if TYPE_CHECKING:
 __all__ = ["PUBLISHED", "ReportWriter", "write_report"]
 
 PUBLISHED = {"dice": 0.7424, "precision": 0.8401, "recall": 0.8339}
-"""Slice protocol of the published model on the 15 test patients of its split."""
+"""Scores of the published model by the slice protocol, on the 15 test patients of its split."""
 
-# The colours of Okabe and Ito that the contours leave.
-_KIND_COLOURS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+# The colours of Okabe and Ito's palette that the contours do not use.
+_KIND_COLORS = ("#0072b2", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 _ROLES = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
 _LARGEST_FALSE_LESION = "Largest false lesion"
 _NONE = "–"
+_LEFT_OUT = Markup("<!--left-out-->")  # on the page until it is known whose viewers are
+_MARK = re.compile(r"<!--(?:viewer-\d+|left-out)-->")  # no text on the page can be one, because < is escaped
 _WHAT_WAS_EVALUATED = (
     ("section", "Section"),
     ("split", "Split"),
     ("dataset_dir", "Data"),
     ("checkpoint", "Checkpoint"),
-    ("checkpoint_sha256", "Checkpoint’s SHA-256"),
-    ("threshold", "Threshold of probability"),
+    ("checkpoint_sha256", "SHA-256 of the checkpoint"),
+    ("threshold", "Probability threshold"),
     ("min_lesion_volume", "Smallest lesion kept (mm³)"),
     ("fill_holes", "Holes filled"),
     ("flip", "Averaged with the mirrored slice"),
     ("ensemble", "Averaged with checkpoints"),
-    ("surface_tolerance", "Tolerance of surface Dice"),
+    ("surface_tolerance", "Surface Dice tolerance"),
     ("bootstrap_resamples", "Bootstrap resamples"),
     ("started", "Started"),
 )
@@ -97,15 +102,19 @@ class _View:
     false: list[dict[str, Any]]
     missed: list[dict[str, Any]]
     first_slice: int
-    packed: str  # what the viewer's script reads, as JSON; empty where there is no room for it
+    packed: str  # what the viewer's script reads, as JSON; empty if there is no room for it
     roles: list[str] = field(default_factory=list)
     links: list[tuple[int, str]] = field(default_factory=list)
     poster: str = ""
-    shown: bool = False
+
+    @property
+    def mark(self) -> Markup:
+        """What stands on the page for the viewer until it is filled in."""
+        return Markup(f"<!--{self.id}-->")
 
     @property
     def false_pixels(self) -> int:
-        """All pixels of any kind of mistake."""
+        """Number of false pixels of all kinds."""
         return sum(self.counts[kind] for kind in KINDS)
 
 
@@ -116,17 +125,17 @@ def write_report(
     other: PathLike | str | None = None,
     largest_megabytes: float = 25,
 ) -> Path:
-    """Draw the report of an evaluation.
+    """Write the report of an evaluation.
 
     Args:
-        folder: folder of the evaluation, or of a run that holds exactly one right below it.
+        folder: folder of the evaluation, or of a run with exactly one evaluation directly below it.
         output: the file to write; by default ``report.html`` in the folder of the evaluation.
-        other: folder of an evaluation of the same patients to compare with.
-        largest_megabytes: how large the file may get (1 MB is 1,000,000 bytes). Viewers of the least interesting
-            patients are left out, with a note, where it would get larger.
+        other: folder of another evaluation of the same patients, to compare with.
+        largest_megabytes: maximum size of the file (1 MB is 1,000,000 bytes). If it would get larger, the viewers of
+            the patients with the fewest false pixels are left out, and the report says so.
 
     Returns:
-        the file.
+        path of the file.
 
     Raises:
         FileNotFoundError: when a file of an evaluation is missing.
@@ -139,17 +148,15 @@ def write_report(
         raise IsADirectoryError(f"{output} is a folder. Name the HTML file to write.")
     limit = int(largest_megabytes * 1e6)
     views, probabilities = _read_cases(evaluation, limit)
-    _choose_gallery(evaluation, views)
     facts = _facts(evaluation, Path(folder), views, probabilities)
     facts["comparison"] = None if other is None else _comparison(evaluation, read_evaluation(other))
-
-    environment = _environment()
-    bare = len(_render(environment, views, facts).encode())
-    _choose_shown(views, limit - bare)
-    content = _render(environment, views, facts).encode()
+    content = _with_viewers(_render(views, facts), views, limit).encode()
     if len(content) > limit:
         logging.getLogger(__name__).warning(
-            "%s has %.1f MB, more than %g MB, without any viewer.", output, len(content) / 1e6, largest_megabytes
+            "%s has %.1f MB even without any viewer, more than the limit of %g MB.",
+            output,
+            len(content) / 1e6,
+            largest_megabytes,
         )
     with atomic_write(output) as unfinished:
         unfinished.write_bytes(content)
@@ -157,38 +164,48 @@ def write_report(
 
 
 def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndarray]:
-    """Look at one case after the other, since volumes are large; adds up voxels by probability.
+    """Read the cases one by one, since volumes are large, and add up their voxels by probability.
 
-    Of what viewers read no more is kept than there is room for: that of the cases with most false pixels.
+    Of what viewers read no more is kept than there is room for: that of the gallery, which is chosen here, and of the
+    other cases with most false pixels.
     """
     views, probabilities = [], np.zeros((2, 256), dtype=np.int64)
-    kept: list[tuple[int, int]] = []  # false pixels and number of each case that is, a heap
+    roles = gallery({patient["case"]: patient["dice"] for patient in evaluation.patients})
+    largest: tuple[_View, str, str] | None = None  # case with the largest false lesion so far, its viewer and picture
+    kept: list[tuple[int, int]] = []  # heap: false pixels and number of each case whose viewer data are kept
     for number, patient in enumerate(evaluation.patients, start=1):
         case = _load(evaluation, patient["case"])
+        kinds, slices = classify(case), evaluation.slices[case.case]
         probabilities += probability_counts(case)
         view = _View(
             id=f"viewer-{number}",
             case=case.case,
             patient={**patient, "voxel_volume": _voxel_volume(case)},
-            counts=count(case),
+            counts=count(case, kinds),
             false=false_lesions(case),
             missed=missed_lesions(case),
-            first_slice=key_slice(evaluation.slices[case.case]),
-            packed=_packed(evaluation, case),
+            first_slice=key_slice(slices),
+            packed=_json(pack_case(case, kinds, slices)),
         )
         view.links = _links(view)
         views.append(view)
+        if view.false and (largest is None or view.false[0]["pixels"] > largest[0].false[0]["pixels"]):
+            largest = view, view.packed, poster(case, view.false[0]["slice"])
+        if case.case in roles:
+            view.roles.append(_ROLES[roles[case.case]])
+            view.poster = poster(case, view.first_slice)
+            continue
         heapq.heappush(kept, (view.false_pixels, number))
         room -= len(view.packed)
         while room < 0:
             least = views[heapq.heappop(kept)[1] - 1]
             room += len(least.packed)
             least.packed = ""
+    if largest is not None:
+        view, view.packed, view.poster = largest
+        view.roles.append(_LARGEST_FALSE_LESION)
+        view.first_slice = view.false[0]["slice"]
     return views, probabilities
-
-
-def _packed(evaluation: Evaluation, case: ArchivedCase) -> str:
-    return _json(pack_case(case, classify(case), evaluation.slices[case.case]))
 
 
 def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
@@ -197,19 +214,19 @@ def _load(evaluation: Evaluation, name: str) -> ArchivedCase:
     slices = len(evaluation.slices[name])
     if case.case != name or case.image.shape[-1] != slices:
         raise ValueError(
-            f"{file}: holds {case.image.shape[-1]} slices of {case.case}, slices.csv has {slices} of {name}. "
+            f"{file}: holds {case.image.shape[-1]} slices of {case.case}, but slices.csv has {slices} of {name}. "
             "Run the evaluation again."
         )
     return case
 
 
 def _voxel_volume(case: ArchivedCase) -> float | None:
-    """Volume of a voxel in mm3, None where not known."""
+    """Volume of a voxel in mm3, None if it is not known."""
     return math.prod(case.spacing) if case.spacing_known and case.slice_spacing_known else None
 
 
 def _links(view: _View) -> list[tuple[int, str]]:
-    """Slices worth a look, with what there is to see."""
+    """Numbers of the slices worth a look, with what each shows."""
     links = [(view.first_slice, "most false pixels" if view.false_pixels else "most tumour")]
     for lesions, words in ((view.false, "false lesion"), (view.missed, "missed lesion")):
         if lesions:
@@ -217,39 +234,35 @@ def _links(view: _View) -> list[tuple[int, str]]:
     return links
 
 
-def _choose_gallery(evaluation: Evaluation, views: Sequence[_View]) -> None:
-    """Say which cases the gallery shows, and draw the slice that each opens at."""
-    by_case = {view.case: view for view in views}
-    for case, role in gallery({view.case: view.patient["dice"] for view in views}).items():
-        by_case[case].roles.append(_ROLES[role])
-    with_false = [view for view in views if view.false]
-    if with_false:
-        view = max(with_false, key=lambda view: view.false[0]["pixels"])
-        view.roles.append(_LARGEST_FALSE_LESION)
-        view.first_slice = view.false[0]["slice"]
-    for view in views:
-        if view.roles:
-            case = _load(evaluation, view.case)
-            view.poster = poster(case, view.first_slice)
-            view.packed = view.packed or _packed(evaluation, case)
+def _with_viewers(page: str, views: Sequence[_View], limit: int) -> str:
+    """Fill in the viewers that there is room for: the gallery first, then the patients with most false pixels.
 
-
-def _choose_shown(views: Sequence[_View], room: int) -> None:
-    """Show as many viewers as there is room for: the gallery first, then the patients with most false pixels."""
+    Args:
+        page: the page with a mark for each viewer, and one for the note on those that are left out.
+        views: the cases.
+        limit: how many bytes the page may have.
+    """
+    parts: Any = template_environment().get_template("report_parts.html").module
+    left_out = parts.no_slices()
+    filled: dict[str, Any] = {view.mark: left_out for view in views}
+    everyone = parts.left_out([view.case for view in views], len(views))
+    room = limit - len(page.encode()) - len(everyone.encode()) - len(views) * len(left_out)
     for view in sorted(views, key=lambda view: (not view.roles, -view.false_pixels)):
-        # A page without the viewer says that it is left out, which is about as long as the tags around it.
-        size = len(view.packed) + 500
-        view.shown = bool(view.packed) and size <= room
-        if view.shown:
-            room -= size
+        slices = parts.slices(view.packed)
+        if view.packed and len(slices) - len(left_out) <= room:
+            room -= len(slices) - len(left_out)
+            filled[view.mark] = slices
+    cases = [view.case for view in views if filled[view.mark] == left_out]
+    filled[_LEFT_OUT] = parts.left_out(cases, len(views)) if cases else ""
+    return _MARK.sub(lambda mark: filled[mark[0]], page)
 
 
 def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabilities: np.ndarray) -> dict[str, Any]:
-    """All that the template says besides the views."""
+    """Everything the template shows besides the cases."""
     metrics = evaluation.metrics
     counts = [view.counts for view in views]
     total = {kind: sum(row[kind] for row in counts) for kind in KINDS}
-    volumes, unit = charts.tumour_volumes(
+    volumes, unit = charts.tumor_volumes(
         evaluation.patients, {view.case: view.patient["voxel_volume"] for view in views}
     )
     errors = calibration(probabilities)
@@ -264,7 +277,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
         "false_lesions": sorted((row for view in views for row in view.false), key=lambda row: -row["pixels"]),
         "missed_lesions": sorted((row for view in views for row in view.missed), key=lambda row: -row["pixels"]),
         "calibration": errors,
-        "institutions": charts.dice_by_institution(evaluation.patients),
+        "groups": charts.dice_by_group(evaluation.patients),
         "dice_and_volume": charts.dice_against_volume(evaluation.patients, volumes, unit),
         "bland_altman": charts.bland_altman(volumes, unit),
         "precision_recall": charts.precision_recall_curve(probabilities, threshold=metrics.get("threshold", 0.5)),
@@ -275,7 +288,7 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
 
 
 def _settings(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was evaluated, in words."""
+    """What was evaluated: labels and values for the report."""
     found = {"dataset_dir": _option(metrics.get("command", []), "--dataset_dir"), **metrics}
     return [(words, _text(found[key])) for key, words in _WHAT_WAS_EVALUATED if found.get(key) not in (None, [], "")]
 
@@ -291,7 +304,7 @@ def _option(command: Sequence[str], name: str) -> str | None:
 
 
 def _quoted(part: str) -> str:
-    """Part of a command line as one would type it."""
+    """Quote a part of a command line the way one would type it."""
     return f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else shlex.quote(part)
 
 
@@ -304,14 +317,14 @@ def _text(value: Any) -> str:
 
 
 def _run_folders(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Where the run that trained the model may be: around the evaluation, or where its checkpoint is."""
+    """Folders that may hold the training run: the evaluation's folder and its parent, and the checkpoint's folder."""
     folders = [folder, evaluation.folder.parent]
     checkpoint = evaluation.metrics.get("checkpoint")
     return [*folders, Path(checkpoint).parent] if isinstance(checkpoint, str) else folders
 
 
 def _learning_curves(folders: Iterable[Path]) -> str | None:
-    """Curves of the first folder that has any."""
+    """Learning curves of the first folder that has any."""
     return next((curves for folder in folders if folder.is_dir() and (curves := charts.learning_curves(folder))), None)
 
 
@@ -334,7 +347,7 @@ def _comparison(evaluation: Evaluation, other: Evaluation) -> dict[str, Any]:
 
 
 def _names(folder: Path, other: Path) -> tuple[str, str]:
-    """Short names of two folders that differ."""
+    """Short names that tell two folders apart."""
     folder, other = folder.resolve(), other.resolve()
     if folder.name != other.name:
         return folder.name, other.name
@@ -342,24 +355,24 @@ def _names(folder: Path, other: Path) -> tuple[str, str]:
 
 
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader  # not needed before the first report
-
-    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, signed=_signed, estimate=_estimate, share=_share)
+    environment = template_environment()
+    environment.filters.update(number=_number, signed=_signed, estimate=_estimate, percent=_percent)
     return environment
 
 
-def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str, Any]) -> str:
+def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
+    """The page, with marks in place of the viewers."""
+    environment = _environment()
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     metrics = facts["metrics"]
-    kinds = [{"key": key, "words": words, "colour": c} for (key, words), c in zip(KINDS.items(), _KIND_COLOURS)]
+    kinds = [{"key": key, "words": words, "color": c} for (key, words), c in zip(KINDS.items(), _KIND_COLORS)]
     order = [*_ROLES.values(), _LARGEST_FALSE_LESION]
     return environment.get_template("report.html").render(
         **facts,
         views=views,
         view_of={view.case: view for view in views},
         in_gallery=sorted((view for view in views if view.roles), key=lambda view: order.index(view.roles[0])),
-        left_out=[view.case for view in views if not view.shown],
+        left_out=_LEFT_OUT,
         kinds=kinds,
         reference=REFERENCE,
         prediction=PREDICTION,
@@ -373,11 +386,12 @@ def _render(environment: Environment, views: Sequence[_View], facts: Mapping[str
 
 
 def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    loader: Any = environment.loader  # of the package
+    return loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def _json(content: Any) -> str:
-    """JSON that no text inside can lead out of its element."""
+    """JSON in which no text can close the HTML element around it."""
     return json.dumps(content, separators=(",", ":"), default=float).replace("<", "\\u003c")
 
 
@@ -392,7 +406,7 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def _share(part: float | None, whole: float = 1) -> str:
+def _percent(part: float | None, whole: float = 1) -> str:
     return _NONE if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 

@@ -35,6 +35,9 @@ _TABLES = {
         "overlap_pixels": int,
     },
 }
+_OPTIONAL = {"patients.csv": ("group",), "slices.csv": ()}
+"""Columns of text that tables of earlier versions do not have; they read as empty."""
+
 _HOW_TO_MAKE = (
     "Run the evaluation: python -m monai.bundle run evaluation "
     "--config_file \"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
@@ -43,12 +46,12 @@ _HOW_TO_MAKE = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation as its folder holds it.
+    """An evaluation, as read from its folder.
 
     Attributes:
         folder: the folder.
         metrics: content of ``metrics.json``.
-        patients: rows of ``patients.csv``, with numbers as numbers.
+        patients: rows of ``patients.csv``, with numbers parsed.
         slices: rows of ``slices.csv`` of each case, from the lowest slice.
     """
 
@@ -58,15 +61,15 @@ class Evaluation:
     slices: dict[str, list[dict[str, Any]]]
 
     def case_file(self, case: str) -> Path:
-        """The archived case.
+        """Path of an archived case.
 
         Raises:
-            FileNotFoundError: when it is not there.
+            FileNotFoundError: when it does not exist.
         """
         file = self.folder / "cases" / f"{case}.npz"
         if not file.is_file():
             raise FileNotFoundError(
-                f"{file} is missing: the evaluation kept no case to show. Run it again with --report true."
+                f"{file} is missing: the evaluation did not keep its cases. Run it again with --report true."
             )
         return file
 
@@ -75,8 +78,8 @@ def read_evaluation(folder: PathLike | str) -> Evaluation:
     """Read an evaluation.
 
     Args:
-        folder: folder with ``metrics.json``, ``patients.csv`` and ``slices.csv``, or a folder, such as that of a
-            training run, that holds exactly one such folder.
+        folder: folder with ``metrics.json``, ``patients.csv`` and ``slices.csv``, or a folder that contains exactly
+            one such folder, such as that of a training run.
 
     Raises:
         FileNotFoundError: when the folder or one of the files is missing.
@@ -86,18 +89,20 @@ def read_evaluation(folder: PathLike | str) -> Evaluation:
     metrics = read_json(folder / "metrics.json")
     for key in ("slice_protocol", "patient_protocol"):
         if not isinstance(metrics, dict) or key not in metrics:
-            raise ValueError(f"{folder / 'metrics.json'}: has no {key!r}, so no evaluation wrote it. {_HOW_TO_MAKE}")
+            raise ValueError(
+                f"{folder / 'metrics.json'}: has no {key!r}, so it is not from an evaluation. {_HOW_TO_MAKE}"
+            )
     patients = _read_table(folder / "patients.csv")
     if not patients:
-        raise ValueError(f"{folder / 'patients.csv'}: has no patient. {_HOW_TO_MAKE}")
+        raise ValueError(f"{folder / 'patients.csv'}: lists no patient. {_HOW_TO_MAKE}")
     slices: dict[str, list[dict[str, Any]]] = {row["case"]: [] for row in patients}
     for row in _read_table(folder / "slices.csv"):
         slices.setdefault(row["case"], []).append(row)
     for row in patients:
         if len(slices[row["case"]]) != row["slices"]:
             raise ValueError(
-                f"{folder / 'slices.csv'}: has {len(slices[row['case']])} slices of {row['case']}, patients.csv says "
-                f"{row['slices']}. The files are of different evaluations. {_HOW_TO_MAKE}"
+                f"{folder / 'slices.csv'}: has {len(slices[row['case']])} slices of {row['case']}, but patients.csv "
+                f"says {row['slices']}. The files come from different evaluations. {_HOW_TO_MAKE}"
             )
     return Evaluation(folder, metrics, patients, slices)
 
@@ -112,16 +117,21 @@ def _find(folder: Path) -> Path:
         names = ", ".join(str(place) for place in found)
         raise ValueError(f"{folder} holds {len(found)} evaluations: {names}. Name one of them.")
     if not found:
-        raise FileNotFoundError(f"{folder / 'metrics.json'} is missing, here and one folder below. {_HOW_TO_MAKE}")
+        raise FileNotFoundError(
+            f"{folder / 'metrics.json'} is missing, and no folder directly below has one. {_HOW_TO_MAKE}"
+        )
     return found[0]
 
 
 def _read_table(file: Path) -> list[dict[str, Any]]:
-    columns = _TABLES[file.name]
+    columns, optional = _TABLES[file.name], _OPTIONAL[file.name]
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing. {_HOW_TO_MAKE}")
     with file.open(newline="", encoding="utf-8") as stream:
-        return [_typed(row, columns, f"{file}, line {n}") for n, row in enumerate(csv.DictReader(stream), start=2)]
+        return [
+            {**_typed(row, columns, f"{file}, line {n}"), **{name: row.get(name) or "" for name in optional}}
+            for n, row in enumerate(csv.DictReader(stream), start=2)
+        ]
 
 
 def _typed(row: Mapping[str, str], columns: Mapping[str, type], place: str) -> dict[str, Any]:

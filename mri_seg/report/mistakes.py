@@ -1,4 +1,4 @@
-"""Sort the mistakes of a prediction by kind, count them and find the lesions that are false or missed."""
+"""Classify the mistakes of a prediction, count them, and find the false and the missed lesions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.transforms.volume import NormalizeForeground
+from mri_seg.transforms.volume import foreground_mask, median_and_spread
 
 __all__ = ["BORDER", "KINDS", "classify", "count", "false_lesions", "missed_lesions"]
 
@@ -20,22 +20,20 @@ KINDS: dict[str, str] = {
     "border_false_positive": "prediction spilled over the border",
     "false_lesion": "separate false lesions",
 }
-"""Kinds of mistakes in the order of their numbers, from 1, with words for a reader."""
+"""Kinds of mistakes, numbered from 1 in this order, with their names in the report."""
 
 BORDER = 3.0
-"""How far from the nearest pixel outside the reference, in pixels within the slice, its border reaches."""
-
-_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
+"""Width of the reference's border: maximum distance to a pixel outside it, in pixels within the slice."""
 
 
 def classify(case: ArchivedCase) -> np.ndarray:
-    """Give every false pixel its kind.
+    """Assign a kind to every false pixel.
 
-    Lesions are 26-connected components of the whole volume. A lesion of the reference without any overlap with the
-    prediction is missed as a whole. Of the others a missed pixel lies at the border when a pixel outside the reference
-    is at most :py:data:`BORDER` pixels away in the same slice, else inside; what lies beyond the picture is outside.
-    A predicted lesion without any overlap with the reference is false as a whole, even beside it; the false pixels of
-    the others have spilled over the border.
+    Lesions are 26-connected components of the whole volume. If a lesion of the reference has no overlap with the
+    prediction, the whole lesion is missed. In the other lesions, a missed pixel is at the border if a pixel outside the
+    reference is at most :py:data:`BORDER` pixels away in the same slice; otherwise it is inside. Everything beyond the
+    edge of the image counts as outside. If a predicted lesion has no overlap with the reference, the whole lesion is
+    false, even if it touches the reference. The false pixels of the other predicted lesions are border false positives.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
@@ -56,17 +54,19 @@ def classify(case: ArchivedCase) -> np.ndarray:
     return kinds
 
 
-def count(case: ArchivedCase) -> dict[str, Any]:
+def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]:
     """Count the mistakes of a case.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
+        kinds: kind of each false pixel, if :py:func:`classify` has found them already.
 
     Returns:
         ``case``, the pixels of each of :py:data:`KINDS`, and ``label_pixels``, ``pred_pixels``, ``overlap_pixels``
         over all slices. The kinds add up to ``label_pixels + pred_pixels - 2 * overlap_pixels``.
     """
-    pixels = np.bincount(classify(case).ravel(), minlength=len(KINDS) + 1)[1:]
+    kinds = classify(case) if kinds is None else kinds
+    pixels = np.bincount(kinds.ravel(), minlength=len(KINDS) + 1)[1:]
     return {
         "case": case.case,
         **dict(zip(KINDS, pixels.tolist())),
@@ -77,42 +77,42 @@ def count(case: ArchivedCase) -> dict[str, Any]:
 
 
 def false_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
-    """Describe the predicted lesions without any overlap with the reference.
+    """Describe the predicted lesions that have no overlap with the reference.
 
     Args:
         case: case with image, reference and prediction ``(H, W, D)``.
 
     Returns:
-        a row a lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has most pixels,
-        from 1, the lowest; ``row`` and ``column``, from 0, of its pixel nearest to its centre there; ``brightness``:
-        z-score of its mean intensity against the volume's healthy tissue, None where that does not vary. Healthy
-        tissue is the foreground as :py:class:`~mri_seg.transforms.volume.NormalizeForeground` finds it, without
-        reference and prediction; its median counts as 0 and its interquartile range / 1.349 as 1.
+        one row per lesion, the largest first: ``case``; ``pixels`` over all slices; ``slice`` in which it has the most
+        pixels (the lowest is 1); ``row`` and ``column``, from 0, of the pixel nearest to its center in that slice;
+        ``brightness``: robust z-score of its mean intensity against the volume's healthy tissue (median 0,
+        interquartile range / 1.349 = 1), None if the healthy tissue does not vary. Healthy tissue is the foreground as
+        in :py:func:`~mri_seg.transforms.volume.foreground_mask`, without reference and prediction.
     """
     return _describe(case, _separate_lesions(case.pred, case.label))
 
 
 def missed_lesions(case: ArchivedCase) -> list[dict[str, Any]]:
-    """Describe the lesions of the reference without any overlap with the prediction.
+    """Describe the lesions of the reference that have no overlap with the prediction.
 
     Args:
         case: case with image, reference and prediction ``(H, W, D)``.
 
     Returns:
-        a row a lesion, the largest first, as of :py:func:`false_lesions`.
+        one row per lesion, the largest first, with the same entries as :py:func:`false_lesions`.
     """
     return _describe(case, _separate_lesions(case.label, case.pred))
 
 
 def _separate_lesions(mask: np.ndarray, other: np.ndarray) -> list[tuple[tuple[slice, ...], np.ndarray]]:
-    """Box around each lesion of a mask without any overlap with another mask, and the lesion within it."""
+    """Find the lesions of a mask that do not overlap another mask: the box around each, and its mask in that box."""
     lesions, _ = label_lesions(mask)
     found = [(box, lesions[box] == n) for n, box in enumerate(ndimage.find_objects(lesions), start=1)]
     return [(box, lesion) for box, lesion in found if not other[box][lesion].any()]
 
 
 def _border(label: np.ndarray) -> np.ndarray:
-    """Pixels of the reference with a pixel outside it at most ``BORDER`` pixels away in the same slice."""
+    """Pixels of the reference that have a pixel outside it at most ``BORDER`` pixels away in the same slice."""
     reach = int(BORDER)
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = (rows**2 + columns**2 <= BORDER**2)[..., None]
@@ -123,7 +123,9 @@ def _border(label: np.ndarray) -> np.ndarray:
 
 
 def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndarray]]) -> list[dict[str, Any]]:
-    healthy = _healthy_tissue(case) if lesions else None
+    if not lesions:
+        return []
+    healthy = _healthy_tissue(case)
     rows = []
     for box, lesion in lesions:
         depth = int(lesion.sum(axis=(0, 1)).argmax())
@@ -142,28 +144,22 @@ def _describe(case: ArchivedCase, lesions: list[tuple[tuple[slice, ...], np.ndar
 
 
 def _central_pixel(lesion: np.ndarray) -> tuple[int, int]:
-    """Pixel of a lesion ``(H, W)`` nearest to its centre, which may lie outside a crescent."""
+    """Pixel of a lesion ``(H, W)`` nearest to its center; the center of a crescent may itself lie outside it."""
     pixels = np.argwhere(lesion)
     row, column = pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
     return row, column
 
 
 def _healthy_tissue(case: ArchivedCase) -> np.ndarray:
-    """Intensities of the foreground outside reference and prediction."""
-    image, normalize = case.image.astype(np.float32), NormalizeForeground()
-    finite = np.isfinite(image)
-    if not finite.any():
-        return image[finite]
-    low, high = np.percentile(image[finite], normalize.percentiles)
-    foreground = finite & (image > low + normalize.threshold * (high - low))
-    return image[foreground & ~case.label & ~case.pred]
+    """Intensities of the foreground outside both reference and prediction."""
+    image = case.image.astype(np.float32)
+    return image[foreground_mask(image) & ~case.label & ~case.pred]
 
 
 def _z_score(intensities: np.ndarray, healthy: np.ndarray) -> float | None:
-    """How many spreads the mean of intensities lies above the median of healthy tissue."""
+    """Robust z-score of the mean intensity: its distance from the median of healthy tissue, in units of the spread."""
     intensities = intensities[np.isfinite(intensities)]
     if not healthy.size or not intensities.size:
         return None
-    lower, median, upper = np.percentile(healthy, (25, 50, 75))
-    spread = (upper - lower) / _IQR_OF_NORMAL
+    median, spread = median_and_spread(healthy)
     return float((intensities.mean(dtype=float) - median) / spread) if spread > 0 else None

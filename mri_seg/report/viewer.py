@@ -1,55 +1,55 @@
-"""Pack a case for the slice viewer of the report: one small picture a slice holds all layers."""
+"""Pack a case for the slice viewer of the report: one small picture per slice holds all its layers."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.report.mistakes import KINDS
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, draw_contours, finite_percentiles, grey_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.html import png_base64, png_uri
+from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_percentiles, gray_levels, head_box
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
-_ATTENTION_STEP = 4  # attention is smooth: a quarter of the resolution shows all of it
-_CLASS_STEP = 32  # classes 0, 1, 2, ... are grey levels 0, 32, 64, ..., so that a browser may alter them a little
-_AGREED_TUMOUR = len(KINDS) + 1
-_SHOWN_PERCENTILES = (1.0, 99.7)  # those of mri_seg.visualize.overlays.grey_levels
-_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that window and level have room
+_ATTENTION_STEP = 4  # attention is smooth, so a quarter of the resolution is enough
+_CLASS_STEP = 32  # classes 0, 1, 2, ... become gray levels 0, 32, 64, ...: small changes by a browser do no harm
+_BOTH = len(KINDS) + 1
+_KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that users can change window and level
 
 
 def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Turn a case into what the viewer's script reads.
+    """Turn a case into the data that the viewer's script reads.
 
-    A slice is one greyscale PNG, from top to bottom: image, probability, classes, each ``(h, w)``, then attention at a
-    quarter of the resolution, the gates side by side. A class is the number of the kind of mistake, 0 where reference
-    and prediction agree that there is no tumour, or 6 where they agree that there is, so that it tells both masks.
+    Each slice is one grayscale PNG. It holds, from top to bottom, the image, the probability and the classes, each
+    ``(h, w)``, and then attention at a quarter of the resolution, the gates side by side. A pixel's class is the number
+    of its kind of mistake, or 0 where reference and prediction agree on no tumour, or 6 where they agree on tumour. So
+    the classes also encode both masks.
 
     Args:
         case: the case.
-        kinds: kind of mistake of each pixel ``(H, W, D)``, as :py:func:`mri_seg.report.mistakes.classify` gives it.
+        kinds: kind of mistake of each pixel ``(H, W, D)``, from :py:func:`mri_seg.report.mistakes.classify`.
         rows: the case's rows of ``slices.csv``, from the lowest slice.
 
     Returns:
-        sizes in pixels, intensities shown as black and white, numbers of each slice, and the slices in base64.
+        sizes in pixels, the intensities shown as black and as white, pixel counts and Dice of each slice, and the
+        slices in base64.
     """
     box = _box(case)
     low, high = _kept_range(case.image)
-    black, white = finite_percentiles(case.image, _SHOWN_PERCENTILES)
+    black, white = finite_percentiles(case.image, SHOWN_PERCENTILES)
     image = case.image[box].astype(np.float32)
-    grey = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
+    gray = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])
-    classes = np.where(case.label & case.pred, _AGREED_TUMOUR, kinds)[box].astype(np.uint8)
-    layers = (grey, case.probability[box], classes * _CLASS_STEP)
+    classes = np.where(case.label & case.pred, _BOTH, kinds)[box].astype(np.uint8)
+    layers = (gray, case.probability[box], classes * _CLASS_STEP)
     return {
         "case": case.case,
-        "width": grey.shape[1],
-        "height": grey.shape[0],
+        "width": gray.shape[1],
+        "height": gray.shape[0],
         "pixelHeight": round(case.spacing[0] / case.spacing[1], 4) if case.spacing_known else 1,
         "gates": len(attention),
         "attentionStep": _ATTENTION_STEP,
@@ -59,12 +59,12 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
         "black": black,
         "white": max(white, black + 1e-6),
         "rows": [[row["label_pixels"], row["pred_pixels"], round(row["dice"], 4)] for row in rows],
-        "slices": [_slice_png([v[..., n] for v in layers], attention[..., n]) for n in range(grey.shape[-1])],
+        "slices": [_slice_png([v[..., n] for v in layers], attention[..., n]) for n in range(gray.shape[-1])],
     }
 
 
 def poster(case: ArchivedCase, slice_number: int) -> str:
-    """Draw the slice that a viewer opens at, with both outlines, for print and for browsers without scripts.
+    """Draw the slice at which a viewer opens, with both outlines, for print and for browsers without scripts.
 
     Args:
         case: the case.
@@ -74,19 +74,19 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
         a data URI.
     """
     rows, columns = _box(case)
-    grey = grey_levels(case.image)[rows, columns, slice_number - 1]
+    gray = gray_levels(case.image)[rows, columns, slice_number - 1]
     label, pred = (mask[rows, columns, slice_number - 1] for mask in (case.label, case.pred))
-    return "data:image/png;base64," + _png(draw_contours(grey, [(label, REFERENCE), (pred, PREDICTION)]))
+    return png_uri(draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)]))
 
 
 def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Choose the slice that tells most about a case: the one with most false pixels, or else with most tumour.
+    """Choose the key slice of a case: the one with the most false pixels or, if there are none, the most tumour.
 
     Args:
         rows: the case's rows of ``slices.csv``.
 
     Returns:
-        the number of the slice, counted from 1; the middle one of a case without any tumour.
+        number of the slice, counted from 1; the middle slice if the case has no tumour in either mask.
     """
 
     def false_pixels(row: Mapping[str, Any]) -> int:
@@ -99,9 +99,9 @@ def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _box(case: ArchivedCase) -> tuple[slice, slice]:
-    """Rows and columns that hold the head and both masks."""
+    """Rows and columns that contain the head and both masks."""
     height, width, _ = case.image.shape
-    head = head_box(grey_levels(case.image))
+    head = head_box(gray_levels(case.image))
     masks = (case.label | case.pred).any(axis=2)
     box = []
     for axis, part, size in ((1, head[0], height), (0, head[1], width)):
@@ -112,7 +112,7 @@ def _box(case: ArchivedCase) -> tuple[slice, slice]:
 
 
 def _kept_range(image: np.ndarray) -> tuple[float, float]:
-    """Intensities that become grey levels 0 and 255; 8-bit images stay as they are."""
+    """Intensities that become gray levels 0 and 255; 8-bit images stay as they are."""
     if image.dtype == np.uint8:
         return 0.0, 255.0
     low, high = finite_percentiles(image, _KEPT_PERCENTILES)
@@ -120,7 +120,7 @@ def _kept_range(image: np.ndarray) -> tuple[float, float]:
 
 
 def _shrink(attention: np.ndarray) -> np.ndarray:
-    """Average attention ``(gates, h, w, D)`` over squares of pixels, those at the edge over what there is of them."""
+    """Average attention ``(gates, h, w, D)`` over squares of pixels; squares past the edge repeat its last pixels."""
     step = _ATTENTION_STEP
     _, height, width, _ = attention.shape
     if not attention.size:
@@ -132,16 +132,10 @@ def _shrink(attention: np.ndarray) -> np.ndarray:
 
 
 def _slice_png(layers: Sequence[np.ndarray], attention: np.ndarray) -> str:
-    """Lay the layers ``(h, w)`` of a slice under each other, and its attention ``(gates, h / 4, w / 4)`` below."""
+    """Stack the layers ``(h, w)`` of a slice from top to bottom, with its attention ``(gates, h / 4, w / 4)`` below."""
     sheet = np.concatenate(layers)
     if len(attention):
         gates = np.concatenate(attention, axis=1)
         width = max(sheet.shape[1], gates.shape[1])
         sheet = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (sheet, gates)])
-    return _png(sheet)
-
-
-def _png(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG", compress_level=6)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return png_base64(sheet)

@@ -2,16 +2,16 @@
 "use strict";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
-const MISSED = 3; // classes 1 to 3 are tumour of the reference alone, 4 and 5 of the prediction alone, 6 of both
+const MISSED = 3; // classes 1 to 3: tumour only in the reference; 4 and 5: only in the prediction; 6: in both
 const BOTH = settings.kinds.length + 1;
 const RAMP = [[0, 34, 78], [254, 232, 56]]; // ends of the cividis colour map
 const FILLS = ["mistakes", "probability", "attention"]; // layers that cover the image: one at a time
 const inReference = (kind) => kind > 0 && (kind <= MISSED || kind === BOTH);
 const inPrediction = (kind) => kind > MISSED;
 const rgb = (hex) => [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
-const KIND_COLOURS = settings.kinds.map((kind) => rgb(kind.colour));
+const KIND_COLORS = settings.kinds.map((kind) => rgb(kind.color));
 
-/** A canvas off the page. */
+/** A canvas that is not on the page. */
 function makeCanvas(width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -27,7 +27,7 @@ async function decode(png) {
   const context = makeCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, image.width, image.height).data;
-  return { width: image.width, grey: Uint8Array.from({ length: pixels.length / 4 }, (_, n) => pixels[4 * n]) };
+  return { width: image.width, gray: Uint8Array.from({ length: pixels.length / 4 }, (_, n) => pixels[4 * n]) };
 }
 
 /** Shows the slices of one case. */
@@ -104,7 +104,7 @@ class Viewer {
     this.show(goal);
   }
 
-  /** The wheel turns slices only while the viewer has the focus, so that the page still scrolls. */
+  /** The wheel changes slices only while the viewer has the focus, so that the page can still be scrolled. */
   onWheel(event) {
     if (event.ctrlKey || event.deltaY === 0 || !this.element.contains(document.activeElement)) return;
     event.preventDefault();
@@ -187,7 +187,7 @@ class Viewer {
     for (const next of [this.slice + 1, this.slice - 1]) if (this.data.slices[next - 1]) this.layersOf(next);
   }
 
-  /** The layers of a slice; the last few dozen are kept. */
+  /** The layers of a slice; those of the last few dozen slices are cached. */
   layersOf(number) {
     if (!this.decoded.has(number)) {
       if (this.decoded.size >= 48) this.decoded.delete(this.decoded.keys().next().value);
@@ -203,13 +203,13 @@ class Viewer {
       const part = new Uint8Array(count * across);
       for (let row = 0; row < count; row++) {
         const start = (first + row) * sheet.width + left;
-        part.set(sheet.grey.subarray(start, start + across), row * across);
+        part.set(sheet.gray.subarray(start, start + across), row * across);
       }
       return part;
     };
     const [down, across] = [Math.ceil(height / attentionStep), Math.ceil(width / attentionStep)];
     return {
-      grey: rows(0, height, 0, width),
+      gray: rows(0, height, 0, width),
       probability: rows(height, height, 0, width),
       kinds: rows(2 * height, height, 0, width).map((level) => Math.round(level / classStep)),
       attention: Array.from({ length: gates }, (_, gate) => rows(3 * height, down, gate * across, across)),
@@ -220,14 +220,14 @@ class Viewer {
     if (!this.slice) return;
     const number = this.slice;
     const layers = await this.layersOf(number);
-    if (number !== this.slice) return; // another slice was asked for in the meantime
+    if (number !== this.slice) return; // another slice was requested in the meantime
     this.context.putImageData(this.picture(layers), 0, 0);
     if (!this.canvas.isConnected) this.find(".stage").replaceChildren(this.canvas);
     this.element.dataset.painted = number;
   }
 
   /** The slice's grey levels between black and white. */
-  greyLevels() {
+  grayLevels() {
     const { low, high } = this.data;
     return Uint8Array.from({ length: 256 }, (_, level) => {
       const share = (low + (level / 255) * (high - low) - this.black) / (this.white - this.black);
@@ -237,14 +237,14 @@ class Viewer {
 
   picture(layers) {
     const { width, height } = this.data;
-    const levels = this.greyLevels();
+    const levels = this.grayLevels();
     const picture = new ImageData(width, height);
     const fill = this.fill(layers);
     for (let pixel = 0; pixel < width * height; pixel++) {
-      const level = levels[layers.grey[pixel]];
-      const [colour, opacity] = fill(pixel);
+      const level = levels[layers.gray[pixel]];
+      const [color, opacity] = fill(pixel);
       for (let c = 0; c < 3; c++)
-        picture.data[4 * pixel + c] = opacity ? (1 - opacity) * level + opacity * colour[c] : level;
+        picture.data[4 * pixel + c] = opacity ? (1 - opacity) * level + opacity * color[c] : level;
       picture.data[4 * pixel + 3] = 255;
     }
     if (this.layers.reference) this.outline(picture, layers.kinds, inReference, settings.reference);
@@ -252,12 +252,12 @@ class Viewer {
     return picture;
   }
 
-  /** A function that gives the colour and the opacity of what covers a pixel. */
+  /** A function that gives the colour and the opacity of the layer over a pixel. */
   fill({ kinds, probability, attention }) {
     const ramp = (share) => RAMP[0].map((weak, c) => weak + share * (RAMP[1][c] - weak));
     const nothing = [null, 0];
     if (this.layers.mistakes) {
-      const fills = KIND_COLOURS.map((colour) => [colour, 0.75]);
+      const fills = KIND_COLORS.map((color) => [color, 0.75]);
       return (pixel) => fills[kinds[pixel] - 1] ?? nothing;
     }
     if (this.layers.probability) {
@@ -293,7 +293,7 @@ class Viewer {
   }
 
   /** An outline one pixel wide: pixels inside with one of their four neighbours outside. */
-  outline(picture, kinds, inside, colour) {
+  outline(picture, kinds, inside, color) {
     const { width, height } = this.data;
     const outside = (row, column) =>
       row < 0 || column < 0 || row >= height || column >= width || !inside(kinds[row * width + column]);
@@ -303,7 +303,7 @@ class Viewer {
           !outside(row, column) &&
           (outside(row - 1, column) || outside(row + 1, column) || outside(row, column - 1) || outside(row, column + 1))
         )
-          picture.data.set(colour, 4 * (row * width + column));
+          picture.data.set(color, 4 * (row * width + column));
   }
 
   /** A bar for each slice above the slider: how much reference (filled) and prediction (line) it has. */
@@ -330,14 +330,14 @@ class Viewer {
     const parts = [["manual mask", [150, 150, 150], 0.85, inReference], ["prediction", [255, 255, 0], 0.6, inPrediction]];
     const { width, height } = this.data;
     const layers = await this.layersOf(this.slice);
-    const levels = this.greyLevels();
+    const levels = this.grayLevels();
     const pictures = [0, 1, 2].map(() => new ImageData(width, height));
     for (let pixel = 0; pixel < width * height; pixel++) {
       const kind = layers.kinds[pixel];
-      const level = levels[layers.grey[pixel]];
+      const level = levels[layers.gray[pixel]];
       let over = [level, level, level];
-      for (const [, colour, opacity, inside] of parts)
-        if (inside(kind)) over = over.map((value, c) => (1 - opacity) * value + opacity * colour[c]);
+      for (const [, color, opacity, inside] of parts)
+        if (inside(kind)) over = over.map((value, c) => (1 - opacity) * value + opacity * color[c]);
       const mask = inReference(kind) ? 255 : 0;
       pictures[0].data.set([level, level, level, 255], 4 * pixel);
       pictures[1].data.set([mask, mask, mask, 255], 4 * pixel);
@@ -350,8 +350,8 @@ class Viewer {
     context.font = "12px sans-serif";
     context.textBaseline = "middle";
     let left = 4;
-    for (const [name, colour] of parts) {
-      context.fillStyle = `rgb(${colour})`;
+    for (const [name, color] of parts) {
+      context.fillStyle = `rgb(${color})`;
       context.fillRect(left, 5, 10, 10);
       context.fillStyle = "white";
       context.fillText(name, left + 14, bar / 2 + 1);
@@ -377,13 +377,13 @@ class Viewer {
 
 const viewers = new Map();
 
-/** The viewer of an element, made when first asked for; none where its slices are left out of the file. */
+/** The viewer of an element, made when it is first needed; undefined if its slices are left out of the file. */
 function viewerOf(element) {
   if (!viewers.has(element) && element.querySelector("script")) viewers.set(element, new Viewer(element));
   return viewers.get(element);
 }
 
-/** Open the viewer with an id at a slice, and give it the focus. */
+/** Open the viewer with this id at a slice, and focus it. */
 async function openViewer(id, slice) {
   const element = document.getElementById(id);
   if (!element?.matches(".viewer")) return;
@@ -422,7 +422,7 @@ function startViewers() {
   if (location.hash) openViewer(location.hash.slice(1));
 }
 
-/** Sort the rows of a table by a column; sorting again turns the order round. */
+/** Sort the rows of a table by a column; sorting again reverses the order. */
 function sortBy(header) {
   const [table, column] = [header.closest("table"), header.cellIndex];
   const text = header.classList.contains("text");

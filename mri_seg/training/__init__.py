@@ -1,1 +1,1 @@
-"""Slices to train on, handlers, resuming, TensorBoard, several processes."""
+"""Training: slices, handlers, resuming, TensorBoard, distributed training."""

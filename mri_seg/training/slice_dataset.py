@@ -1,9 +1,10 @@
-"""Training slices drawn from cached volumes."""
+"""Draw training slices from cached volumes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from monai.data import CacheDataset, Dataset
@@ -21,23 +22,23 @@ __all__ = ["EpochSampler", "SliceDataset"]
 
 logger = logging.getLogger(__name__)
 
-_CASES_NAMED = 10  # in a message
+_CASES_NAMED = 10  # maximum number of cases listed in a message
 
 
 class SliceDataset(Dataset):
     """Slices of volumes that are read and preprocessed once.
 
-    Volumes are kept as half-precision slices and byte labels: 192 KiB a slice of 256 x 256.
+    Volumes are kept as half-precision slices and byte labels: 192 KiB per slice of 256 x 256.
 
     Args:
-        data: cases, each a dictionary with what ``transform`` reads.
-        transform: preprocessing of a case, giving ``image`` and ``label`` volumes ``(1, H, W, D)``, all of the same
-            H and W.
-        num_slices: how many slices the network sees at once, an odd number; slices at the edge repeat.
-        num_workers: threads that preprocess.
+        data: cases, each a dictionary that ``transform`` reads.
+        transform: preprocessing of a case; it returns ``image`` and ``label`` volumes ``(1, H, W, D)``, which must all
+            have the same H and W.
+        num_slices: number of slices that the network sees at once, odd; slices at the ends of a volume are repeated.
+        num_workers: number of threads for preprocessing.
         progress: whether to show a progress bar.
-        device: where the slices are kept; on the device that trains no slice has to be copied to it.
-        mirror: whether the slice mirrored about the midline follows its neighbours as a further channel.
+        device: where the slices are kept; on the training device, no slice has to be copied.
+        mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
 
     Raises:
         ValueError: when the volumes differ in H or W, or ``num_slices`` is not odd.
@@ -59,45 +60,46 @@ class SliceDataset(Dataset):
     ) -> None:
         super().__init__(data, transform)
         if not len(data):
-            raise ValueError("there is no case to take slices from.")
+            raise ValueError("there are no cases to take slices from: the list of cases is empty.")
         offsets = torch.tensor(neighbor_offsets(num_slices))
-        volumes = CacheDataset(
-            data, _Compact(transform, flag(mirror, "mirror")), num_workers=num_workers, progress=progress
-        )
+        compact = _Compact(transform, flag(mirror, "mirror"))
+        cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
+        volumes = [cached[n] for n in range(len(cached))]
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
-            raise ValueError(f"volumes differ in size ({sorted(sizes)}): bring them to one size in the preprocessing.")
+            raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
         self.images = torch.cat([volume["image"] for volume in volumes]).to(device)  # (slices, H, W)
         self.labels = torch.cat([volume["label"] for volume in volumes]).to(device)
         self.mirrored, self.brain = (
             torch.cat([volume[key] for volume in volumes]).to(device) if key in volumes[0] else None
             for key in ("mirrored", "brain")
         )
-        neighbours, first = [], 0
+        neighbors, first = [], 0
         for volume in volumes:
             depth = len(volume["image"])
             slices = torch.arange(depth)[:, None] + offsets
-            neighbours.append(first + slices.clamp(0, depth - 1))
+            neighbors.append(first + slices.clamp(0, depth - 1))
             first += depth
-        self.neighbours = torch.cat(neighbours).to(device)  # (slices, num_slices), places in `images`
+        self.neighbors = torch.cat(neighbors).to(device)  # (slices, num_slices), indices into `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
-        self._name_cases_without_tumour([not volume["label"].any() for volume in volumes])
+        self._log_cases_without_tumor([not volume["label"].any() for volume in volumes])
 
     def __len__(self) -> int:
         """Number of slices."""
-        return len(self.neighbours)
+        return len(self.neighbors)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One slice with its neighbours, and its place in the data set."""
-        item = {"image": self.images[self.neighbours[index]], "label": self.labels[index, None], "index": index}
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
+        """One slice with its neighbors, and its place in the data set."""
+        image = self.images[self.neighbors[index]]
         if self.mirrored is not None:
-            item["image"] = torch.cat([item["image"], self.mirrored[index, None]])
+            image = torch.cat([image, self.mirrored[index, None]])
+        item = {"image": image, "label": self.labels[index, None], "index": index}
         if self.brain is not None:
             item["brain"] = self.brain[index, None]
         return item
 
     def describe(self, index: int) -> str:
-        """Say where a slice comes from: its file, or the case's and the number of the slice, from 1."""
+        """Describe where a slice comes from: its file, or the case and the number of the slice, from 1."""
         case = int(torch.searchsorted(self._ends, index, right=True))
         files = self.data[case].get("image")
         last, first = int(self._ends[case]), int(self._ends[case - 1]) if case else 0
@@ -106,10 +108,10 @@ class SliceDataset(Dataset):
         return f"{self._name(case)}, slice {index - first + 1}"
 
     def weights(self, tumor_fraction: float | None) -> torch.Tensor:
-        """Weight of each slice by which a sampler draws tumour slices in the given proportion.
+        """Weights with which a sampler draws a given fraction of slices with tumour.
 
         Args:
-            tumor_fraction: share of slices drawn that show tumour, 0 to 1; None keeps the data's own share.
+            tumor_fraction: fraction of the drawn slices that have tumour, 0 to 1; None keeps the fraction of the data.
 
         Returns:
             weights ``(slices,)`` that sum to 1.
@@ -117,26 +119,26 @@ class SliceDataset(Dataset):
         Raises:
             ValueError: when ``tumor_fraction`` is not between 0 and 1.
         """
-        tumour = (self.labels > 0).flatten(1).any(dim=1).cpu()
-        if tumor_fraction is None or tumour.all() or not tumour.any():
+        tumor = (self.labels > 0).flatten(1).any(dim=1).cpu()
+        if tumor_fraction is None or tumor.all() or not tumor.any():
             return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
         if not 0 <= tumor_fraction <= 1:
             raise ValueError(f"tumor_fraction must be between 0 and 1, got {tumor_fraction}.")
-        share = torch.where(tumour, tumor_fraction / tumour.sum(), (1 - tumor_fraction) / (~tumour).sum())
-        return share.double()
+        weights = torch.where(tumor, tumor_fraction / tumor.sum(), (1 - tumor_fraction) / (~tumor).sum())
+        return weights.double()
 
     def _name(self, case: int) -> str:
         return self.data[case].get("case") or f"case {case + 1}"
 
-    def _name_cases_without_tumour(self, without: Sequence[bool]) -> None:
-        """Say in a line of the log which labels mark nothing: perhaps a mask is missing, or is that of another case."""
+    def _log_cases_without_tumor(self, without: Sequence[bool]) -> None:
+        """Log which labels are empty: a mask may be missing, or may belong to another case."""
         names = [self._name(case) for case, empty in enumerate(without) if empty]
         if not names or this_rank() > 0:
             return
         more = f" and {len(names) - _CASES_NAMED} more" if len(names) > _CASES_NAMED else ""
         logger.log(
             logging.WARNING if all(without) else logging.INFO,
-            "%d of %d cases to train on have no tumour in their label: %s%s.",
+            "%d of %d training cases have no tumour in their label: %s%s.",
             len(names),
             len(without),
             ", ".join(names[:_CASES_NAMED]),
@@ -145,19 +147,20 @@ class SliceDataset(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Draw slices by weight; what is drawn depends on seed and epoch alone.
+    """Draw slices by weight; the draws depend only on seed and epoch.
 
-    So a run that was stopped draws what it would have drawn: set ``epoch``, and ``start`` for the place within it.
-    Several processes share the same draws: each takes every so many, so that a step of all of them sees what one
-    process would see in a step of as many slices. Draws that do not go round are left out.
+    So a resumed run draws the same slices as an uninterrupted one: set ``epoch``, and ``start`` for the position within
+    it. In distributed training, all N processes make the same draws and each takes every N-th, so that together they
+    use the same slices in a step as one process with a batch N times as large. The remaining draws, fewer than N, are
+    dropped.
 
     Args:
         weights: weight of each slice ``(slices,)``.
-        num_samples: slices drawn in an epoch, by all processes together.
+        num_samples: number of slices drawn in an epoch, by all processes together.
         seed: seed of the draws.
-        replacement: whether a slice may be drawn again in an epoch.
-        num_replicas: number of processes; those that torchrun started if None.
-        rank: number of this process, from 0.
+        replacement: whether a slice may be drawn more than once in an epoch.
+        num_replicas: number of processes; None for the world size.
+        rank: rank of this process; None for its own rank.
     """
 
     def __init__(
@@ -180,15 +183,15 @@ class EpochSampler(Sampler):
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch is drawn next, from 1."""
+        """Set the epoch to draw next, from 1."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Slices of an epoch that this process takes."""
+        """Number of slices that this process takes in an epoch."""
         return self.num_samples // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        """Places of the slices drawn, from ``start`` on, by all processes together."""
+        """Indices of this process's slices; the first ``start`` draws of all processes together are skipped."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=generator)
         start, self.start = self.start, 0
@@ -200,7 +203,7 @@ _KEPT = {"image": torch.float16, "label": torch.uint8, "brain": torch.uint8, "mi
 
 
 class _Compact(Transform):
-    """Preprocessing followed by the compact form that is cached: slices first, float16 and uint8, no metadata."""
+    """Preprocess a case and convert it to the compact form that is cached: slices first, float16 and uint8."""
 
     def __init__(self, transform: Callable, mirror: bool = False) -> None:
         self.transform = transform
@@ -211,7 +214,7 @@ class _Compact(Transform):
         if self.mirror:
             volume["mirrored"] = torch.from_numpy(mirrored(volume["image"].numpy()[0]))[None]
         return {
-            # (D, H, W), without metadata, which would slow every slice drawn
+            # (D, H, W), without metadata, which would slow down every draw
             key: convert_to_tensor(volume[key][0], track_meta=False).movedim(-1, 0).to(dtype).contiguous()
             for key, dtype in _KEPT.items()
             if key in volume

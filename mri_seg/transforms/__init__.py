@@ -1,1 +1,1 @@
-"""Transforms of volumes, of batches and of predictions that MONAI does not have."""
+"""Transforms of volumes, labels, batches and predictions that MONAI does not have."""

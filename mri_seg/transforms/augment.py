@@ -1,4 +1,4 @@
-"""Random augmentation of whole batches, on the device that trains."""
+"""Random augmentation of whole batches on the training device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _AROUND_BRAIN = 5  # pixels across: the mask of the brain may end short of its e
 
 
 class AugmentBatch(PrepareBatch):
-    """Move a batch to the device and augment it there: ``prepare_batch`` of a ``SupervisedTrainer``.
+    """Move a batch to the device and augment it there; for ``prepare_batch`` of a ``SupervisedTrainer``.
 
     Args:
-        augment: called with image and label, returns both; None for no augmentation.
+        augment: function that takes image and label and returns both; None for no augmentation.
     """
 
     def __init__(self, augment: Callable | None = None) -> None:
@@ -51,31 +51,35 @@ class AugmentBatch(PrepareBatch):
 
 
 class RandomAugment:
-    """Random crop, geometry and contrast of a batch of normalised slices, each slice with its own draw.
+    """Change crop, geometry and contrast of a batch of normalized slices at random, differently for each slice.
 
-    Crop, rotation, scale, flip and elastic deformation are one resampling. What follows imitates what changes from
-    scanner to scanner: low resolution, gamma, contrast, shift, bias field and noise. Neighbouring slices, the channels,
-    are changed alike; noise alone is drawn for each. Draws come from torch's global generator of the device.
+    Crop, rotation, scale, flip and elastic deformation are done by one resampling. The other changes imitate the
+    differences between scanners: low resolution, gamma, contrast, shift, bias field and noise. The channels of a slice
+    (its adjacent slices) all change in the same way, except that each gets its own noise. Random numbers come from
+    torch's global generator of the device.
+
+    MONAI's ``Rand*d`` transforms are not used, because they change one sample at a time. This class changes a whole
+    batch on the training device, and does all geometric changes, elastic deformation included, in one interpolation.
 
     Args:
         size: rows and columns of the result.
         flip: probability of a left-right flip.
-        rotation: largest rotation either way, in degrees.
-        scale: range of the magnification, rows and columns apart.
-        elastic: largest standard deviation of the elastic displacement, in pixels, and distance of its control
-            points, in pixels.
-        low_resolution: range of the factor by which the resolution falls in either direction.
-        gamma: range of the exponent applied to intensities as a share of the slice's own range.
-        contrast: range of the factor on the distance from the median, which is 0 after normalisation.
-        shift: largest shift of all intensities either way, in spreads.
-        bias: largest strength of the bias field, as the log of its factor.
-        noise: largest standard deviation of the noise, in spreads.
-        probability: probability of each of these for a slice, apart from crop and flip.
-        scalp: range of the factor on what lies outside the brain, counted from air.
-        scalp_probability: probability of that factor for a slice; needs the mask of the brain.
-        strip_probability: probability that what lies outside the brain is taken away; needs the mask of the brain.
-        fade: range of the fraction of a lesion's excess over the tissue around it that is taken away from a part of the
-            lesion, so that this part is told by its texture alone.
+        rotation: maximum rotation in either direction, in degrees.
+        scale: range of the magnification, drawn separately for rows and columns.
+        elastic: maximum standard deviation of the elastic displacement, and distance between its control points, both
+            in pixels.
+        low_resolution: range of the factor by which the resolution is reduced, drawn separately for rows and columns.
+        gamma: range of the exponent, which is applied to intensities scaled to 0 to 1 within the slice.
+        contrast: range of the factor on the difference from the median, which is 0 after normalization.
+        shift: maximum shift of all intensities in either direction, in spreads (see ``NormalizeForeground``).
+        bias: maximum strength of the bias field, as the logarithm of its factor.
+        noise: maximum standard deviation of the noise, in spreads.
+        probability: probability of each of these changes for a slice, except crop and flip.
+        scalp: range of the factor by which everything outside the brain is scaled, relative to air.
+        scalp_probability: probability of that for a slice; it needs the mask of the brain.
+        strip_probability: probability that everything outside the brain is removed; it needs the mask of the brain.
+        fade: range of the fraction of a lesion's excess over the tissue around it that is removed in a part of the
+            lesion, so that only its texture shows this part.
         fade_probability: probability of that for a slice with tumour.
         mirror: whether the last channel is the slice mirrored about the midline.
 
@@ -134,7 +138,7 @@ class RandomAugment:
         """Augment a batch.
 
         Args:
-            image: normalised slices ``(B, C, H, W)``.
+            image: normalized slices ``(B, C, H, W)``.
             label: binary labels ``(B, 1, H, W)``.
             brain: masks of the brain ``(B, 1, H, W)``; without them scalps stay as they are.
 
@@ -165,15 +169,15 @@ class RandomAugment:
         scales = [self._chosen(one, self._log_uniform(one, self.scale), one) for _ in range(2)]
         mirror = torch.where(torch.rand_like(one) < self.flip, -one, one)
 
-        # Places, x then y, are -1 to 1 from edge to edge of crop and source, as grid_sample has them.
+        # Coordinates (x, then y) run from -1 to 1 between the edges of crop and source, as grid_sample expects.
         size, whole = self.size[::-1], source[::-1]
         cos, sin = angle.cos(), angle.sin()
         turn = [mirror * cos / scales[1], -mirror * sin / scales[0], sin / scales[1], cos / scales[0]]
-        turn = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
+        turns = torch.stack(turn, 1).view(-1, 2, 2) * image.new_tensor([[m / n for m in size] for n in whole])
         slacks = [max(n - m, 0) / n for m, n in zip(size, whole)]
         move = torch.stack([self._uniform(one, -slack, slack) for slack in slacks], 1)[..., None, None]
         columns, rows = ((2 * torch.arange(m, device=image.device) + 1) / m - 1 for m in size)
-        across, down = turn[..., None, None].unbind(2)
+        across, down = turns[..., None, None].unbind(2)
         grid = (across * columns + move) + down * rows[:, None]  # (B, 2, h, w)
         half = grid.new_tensor(whole)[:, None, None] / 2
         grid = self._on_some(grid, lambda grid: grid + self._displacement(grid) / half).movedim(1, -1)
@@ -218,7 +222,7 @@ class RandomAugment:
         return image
 
     def _displacement(self, grid: torch.Tensor) -> torch.Tensor:
-        """Smooth random displacements for places ``(B, 2, h, w)``, in pixels."""
+        """Smooth random displacements for coordinates ``(B, 2, h, w)``, in pixels."""
         largest, distance = self.elastic
         strength = self._uniform(grid.new_ones(len(grid), 1, 1, 1), 0, largest)
         points = [max(round(n / distance), 1) + 2 for n in self.size]
@@ -226,28 +230,28 @@ class RandomAugment:
         return _bicubic(field, self.size, align_corners=True)
 
     def _on_some(self, image: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Change the slices that are drawn, in place if need be, and spend no time on the others."""
+        """Apply a change to randomly drawn slices, possibly in place, and skip the others."""
         chosen = torch.rand(len(image), device=image.device) < self.probability
         if chosen.any():
             image[chosen] = change(image[chosen])
         return image
 
     def _lower_resolution(self, image: torch.Tensor) -> torch.Tensor:
-        """Average down and interpolate back, with one pair of factors for all."""
+        """Downsample and interpolate back to the old size, with the same two factors for all slices."""
         factors = torch.empty(2).uniform_(*map(math.log, self.low_resolution)).exp().tolist()
         small = [max(round(n / f), 1) for n, f in zip(self.size, factors)]
         low = F.interpolate(image, size=small, mode="bilinear", antialias=True)
         return F.interpolate(low, size=self.size, mode="bilinear")
 
     def _change_gamma(self, image: torch.Tensor) -> torch.Tensor:
-        """Raise intensities, as a share of the slice's range, to a power."""
+        """Scale intensities to 0 to 1 within the slice, raise them to a power, and scale them back."""
         low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
         span = (high - low).clamp_min(1e-6)
-        share = image.sub_(low).div_(span).clamp_min_(1e-6)
-        return share.pow_(self._log_uniform(low, self.gamma)).mul_(span).add_(low)
+        scaled = image.sub_(low).div_(span).clamp_min_(1e-6)
+        return scaled.pow_(self._log_uniform(low, self.gamma)).mul_(span).add_(low)
 
     def _add_bias_field(self, image: torch.Tensor) -> torch.Tensor:
-        """Multiply by a smooth field around 1, counted from air, which no receiver coil brightens."""
+        """Multiply intensities by a smooth field around 1, with air as 0, since no receiver coil brightens air."""
         air = image.amin(dim=(1, 2, 3), keepdim=True)
         field = torch.empty(len(image), 1, 4, 4, device=image.device).uniform_(-1, 1)
         field = _bicubic(field * self._uniform(air, 0, self.bias), self.size)
@@ -273,7 +277,7 @@ class RandomAugment:
 
 
 def _bicubic(field: torch.Tensor, size: Sequence[int], *, align_corners: bool = False) -> torch.Tensor:
-    """Interpolate a coarse field ``(B, C, h, w)`` bicubically, by products of matrices: faster than a kernel."""
+    """Interpolate a coarse field ``(B, C, h, w)`` bicubically, by matrix products, which are faster than a kernel."""
     rows, columns = (
         F.interpolate(
             torch.eye(n, device=field.device)[None, None], (m, n), mode="bicubic", align_corners=align_corners

@@ -1,4 +1,4 @@
-"""Labels of cases: brought to the grid of their image, and made binary."""
+"""Bring the labels of cases to the grid of their image, and make them binary."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Orientation, ResampleToMatch
-from monai.utils import MetaKeys
+from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.affines import apply_affine
 
 from mri_seg.utils.case_flags import add_flag
+from mri_seg.utils.meta_tensors import as_meta_tensor
 
 __all__ = ["BinaryLabeld", "LabelToImageGridd"]
 
 logger = logging.getLogger(__name__)
 
-_SAME_GRID = 0.1  # voxels of the image between the corners of two grids that are the same
-_SAME_SPACE = 0.5  # of the smaller field of view lies in the other
-_LARGEST_SHARE_OUTSIDE = 0.01  # of the labelled voxels
-_SAMPLES = 17  # points along an axis by which overlap is measured
-_VALUES_NAMED = 8  # in a message
+_SAME_GRID = 0.1  # tolerance in voxels of the image for corners of the same grid
+_MIN_OVERLAP = 0.5  # fraction of the smaller field of view that must lie in the other
+_MAX_FRACTION_OUTSIDE = 0.01  # of the labeled voxels
+_SAMPLES = 17  # number of points per axis with which the overlap is estimated
+_VALUES_NAMED = 8  # maximum number of values listed in a message
 
 
 class LabelToImageGridd(MapTransform):
     """Bring a label to the grid of its image, so that both can be compared voxel by voxel.
 
-    A label in the image's grid, its corners within a tenth of a voxel, stays as it is. One that differs in flips and
-    order of axes is reoriented, without resampling. Another grid over the same space is resampled by nearest neighbour,
-    with a line in the log; what lies outside the label's field of view is background. If image or label has no geometry
-    of its own (TIFF, PNG and JPEG; NIfTI with both codes 0; an identity matrix), equal shapes are taken voxel by voxel:
-    without a word if both were read alike, as slices beside slices are, otherwise with the flag
-    ``label_without_geometry``.
+    If the label is in the image's grid (corners within a tenth of a voxel), it stays as it is. If the grids differ only
+    in flips and the order of axes, the label is reoriented without resampling. If the grids differ but cover the same
+    space, the label is resampled by nearest neighbor, and the log says so; voxels outside the label's field of view
+    become background. If image or label has no geometry of its own (TIFF, PNG and JPEG; NIfTI with both codes 0; an
+    identity matrix) and both have the same shape, voxels are matched one to one. The case then gets the flag
+    ``label_without_geometry``, unless both were read in the same way, such as two folders of slices.
 
     Args:
         keys: keys of the labels ``(1, H, W, D)``, read by :py:class:`mri_seg.io.load.LoadVolumed`.
         key_dst: key of the image ``(1, H, W, D)``, before any other transform.
-        threshold: value from which a voxel counts as labelled.
-        allow_missing_keys: whether to pass over missing keys.
+        threshold: a voxel counts as labelled if its value is at least this.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(
@@ -62,18 +63,18 @@ class LabelToImageGridd(MapTransform):
         self._resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring each label to the image's grid; it gets the image's affine.
+        """Bring each label to the image's grid and give it the image's affine.
 
         Raises:
-            ValueError: when a label without geometry has another shape than the image, when label and image do not lie
-                in the same space, and when over 1 % of the labelled voxels lie outside the image.
+            ValueError: when a label without geometry has another shape than the image, when label and image do not
+                cover the same space, or when more than 1 % of the labelled voxels lie outside the image.
         """
         d = dict(data)
         for key in self.key_iterator(d):
             image, label = d[self.key_dst], d[key]
             moved = self._moved(image, label)
             meta = {k: v for k, v in label.meta.items() if k != MetaKeys.AFFINE}
-            # What is known of the place of voxels is known of the image.
+            # The label now has the grid of the image, so the image says whether the spacing is known.
             meta |= {k: image.meta[k] for k in ("spacing_known", "slice_spacing_known") if k in image.meta}
             d[key] = MetaTensor(moved.as_tensor(), affine=image.affine, meta=meta)
         return d
@@ -84,102 +85,107 @@ class LabelToImageGridd(MapTransform):
         if _same_grid(to_image, label.shape[1:], image.shape[1:]):
             return label
         if _has_geometry(label) and not _is_identity(label):
-            # In the space of the image's voxels, whose axes are its rows, columns and slices.
-            oriented = self._orient(MetaTensor(label.as_tensor(), affine=to_image))
+            # In voxel coordinates of the image, whose axes are its rows, columns and slices.
+            oriented = as_meta_tensor(self._orient(MetaTensor(label.as_tensor(), affine=to_image)))
             if _same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
                 return oriented
             if _has_geometry(image):
                 return self._resampled(image, label, to_image)
         if label.shape != image.shape:
-            raise ValueError(_refusal(image, label, "Their shapes differ, and not both say where in space they lie"))
+            raise ValueError(
+                _mismatch(image, label, "Their shapes differ, and at least one does not say where in space it lies")
+            )
         if not _read_alike(image, label):
             add_flag(
                 image.meta,
                 "label_without_geometry",
-                f"not both, the image and its label {_file(label)}, say where in space they lie, so the label is taken "
-                "voxel by voxel. Look whether it lies on the image.",
+                f"the image or its label {_file(label)} does not say where in space it lies, so their voxels are "
+                "matched one to one. Check that the label lies on the image.",
             )
         return label
 
     def _resampled(self, image: MetaTensor, label: MetaTensor, to_image: np.ndarray) -> MetaTensor:
         image_shape, label_shape = image.shape[1:], label.shape[1:]
         overlap = max(
-            _share_inside(apply_affine(to_image, _samples(label_shape)), image_shape),
-            _share_inside(apply_affine(np.linalg.inv(to_image), _samples(image_shape)), label_shape),
+            _fraction_inside(apply_affine(to_image, _samples(label_shape)), image_shape),
+            _fraction_inside(apply_affine(np.linalg.inv(to_image), _samples(image_shape)), label_shape),
         )
-        if overlap < _SAME_SPACE:
-            raise ValueError(_refusal(image, label, f"{100 * overlap:.0f} % of the smaller of both overlaps the other"))
-        labelled = np.argwhere((label.as_tensor()[0] >= self.threshold).numpy())
-        outside = 1 - _share_inside(apply_affine(to_image, labelled), image_shape) if len(labelled) else 0.0
-        if outside > _LARGEST_SHARE_OUTSIDE:
+        if overlap < _MIN_OVERLAP:
             raise ValueError(
-                _refusal(image, label, f"{100 * outside:.1f} % of the labelled voxels lie outside the image")
+                _mismatch(image, label, f"Only {100 * overlap:.0f} % of the smaller of the two overlaps the other")
             )
-        resampled = self._resample(MetaTensor(label.as_tensor(), affine=label.affine), img_dst=image)
+        labeled = np.argwhere((label.as_tensor()[0] >= self.threshold).numpy())
+        outside = 1 - _fraction_inside(apply_affine(to_image, labeled), image_shape) if len(labeled) else 0.0
+        if outside > _MAX_FRACTION_OUTSIDE:
+            raise ValueError(
+                _mismatch(image, label, f"{100 * outside:.1f} % of the labelled voxels lie outside the image")
+            )
+        resampled = as_meta_tensor(self._resample(MetaTensor(label.as_tensor(), affine=label.affine), img_dst=image))
         logger.info(
-            "%s: its label is in another grid (%s) than the image (%s), and was resampled to the image's by nearest "
-            "neighbour.",
+            "%s: this label has another grid (%s) than its image (%s). It was resampled to the grid of the image by "
+            "nearest neighbor.",
             _file(label),
             _grid(label),
             _grid(image),
         )
-        if len(labelled) and not (resampled >= self.threshold).any():
+        if len(labeled) and not (resampled >= self.threshold).any():
             add_flag(
                 image.meta,
                 "label_lost",
-                f"its label {_file(label)} is in a finer grid, and what it marks is lost on the voxels of the image. "
+                f"its label {_file(label)} is in a finer grid and is empty after resampling to the image's voxels. "
                 "Resample the label yourself, or leave the case out.",
             )
         return resampled
 
 
 class BinaryLabeld(MapTransform):
-    """Make labels binary: what is ``threshold`` or more is tumour, whatever its value.
+    """Make labels binary: every value of at least ``threshold`` is tumour.
 
-    If a label holds several such values, such as 1, 2 and 4 for parts of a tumour, a line in the log lists them with
-    their voxels, once for all labels of the same values.
+    If a label holds several such values, such as 1, 2 and 4 for parts of a tumour, the log lists them with their
+    numbers of voxels, once for all labels with the same values.
 
     Args:
         keys: keys of the labels.
-        threshold: lowest value that is tumour.
-        allow_missing_keys: whether to pass over missing keys.
+        threshold: lowest value that counts as tumour.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(self, keys: KeysCollection, threshold: float = 0.5, *, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.threshold = threshold
-        self._named: set[tuple[float, ...]] = set()
-        self._naming = threading.Lock()  # CacheDataset prepares cases in threads
+        self._logged: set[tuple[float, ...]] = set()
+        self._lock = threading.Lock()  # CacheDataset prepares cases in threads
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Make each label 0 and 1, of its own type."""
+        """Make each label 0 and 1; its data type stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            tumour = d[key] >= self.threshold
-            self._name_values(d[key], tumour)
-            d[key] = tumour.to(d[key].dtype)
+            tumor = d[key] >= self.threshold
+            self._log_values(d[key], tumor)
+            d[key] = tumor.to(d[key].dtype)
         return d
 
-    def _name_values(self, label: torch.Tensor, tumour: torch.Tensor) -> None:
-        marked = torch.as_tensor(label)[torch.as_tensor(tumour)]
+    def _log_values(self, label: torch.Tensor, tumor: torch.Tensor) -> None:
+        marked = torch.as_tensor(label)[torch.as_tensor(tumor)]
         if not len(marked) or marked.min() == marked.max():
             return
         values, voxels = (found.tolist() for found in marked.unique(return_counts=True))
-        # Greys of a picture differ from label to label: one line for all that hold many values.
+        # The gray levels of pictures differ from label to label, so all labels with many values share one line.
         kind = tuple(values) if len(values) <= _VALUES_NAMED else ()
-        with self._naming:
-            if kind in self._named:
+        with self._lock:
+            if kind in self._logged:
                 return
-            self._named.add(kind)
+            self._logged.add(kind)
         listed = ", ".join(f"{value:g} ({count} voxels)" for value, count in zip(values[:_VALUES_NAMED], voxels))
         more = f" and {len(values) - _VALUES_NAMED} more" if len(values) > _VALUES_NAMED else ""
         logger.info(
-            "%s: its label holds %d values, all taken for tumour: %s%s. Further labels with %s are not named.",
+            "%s: this label holds %d values, and all of them count as tumour: %s%s. Further labels with %s are not "
+            "listed.",
             _file(label),
             len(values),
             listed,
             more,
-            "these values" if kind else "as many",
+            "these values" if kind else "that many",
         )
 
 
@@ -188,7 +194,7 @@ def _affine(volume: MetaTensor) -> np.ndarray:
 
 
 def _same_grid(affine: np.ndarray, shape: Sequence[int], other_shape: Sequence[int]) -> bool:
-    """Whether the corners of two grids agree, of which the affine leads from voxels of one to those of the other."""
+    """Whether the corners of two grids coincide; the affine maps voxels of the first to voxels of the second."""
     corners = np.array(list(product(*((-0.5, size - 0.5) for size in shape))))
     return tuple(shape) == tuple(other_shape) and bool(
         np.abs(apply_affine(affine, corners) - corners).max() <= _SAME_GRID
@@ -196,7 +202,7 @@ def _same_grid(affine: np.ndarray, shape: Sequence[int], other_shape: Sequence[i
 
 
 def _has_geometry(volume: MetaTensor) -> bool:
-    """Whether a volume's file says where in space its voxels lie: slices do not, nor does NIfTI with both codes 0."""
+    """Whether a volume's file says where in space its voxels lie; slices and NIfTI with both codes 0 do not."""
     meta = volume.meta
     codes = [int(meta[key]) for key in ("qform_code", "sform_code") if key in meta]
     return (any(codes) or not codes) and all(
@@ -205,12 +211,12 @@ def _has_geometry(volume: MetaTensor) -> bool:
 
 
 def _is_identity(volume: MetaTensor) -> bool:
-    """Whether an affine is what programs write that know no geometry; ITK's axes point to the left and posterior."""
+    """Whether an affine is the identity, which programs write if they know no geometry; ITK's has two axes flipped."""
     return any(np.allclose(_affine(volume), np.diag([sign, sign, 1, 1])) for sign in (1, -1))
 
 
 def _read_alike(image: MetaTensor, label: MetaTensor) -> bool:
-    """Whether neither says where it lies and reading put both in the same order of axes, as it does with slices."""
+    """Whether neither file says where it lies and both were read with the same order of axes, as slices are."""
     if _has_geometry(image) or _has_geometry(label):
         return False
     axes, sizes = zip(
@@ -226,17 +232,18 @@ def _samples(shape: Sequence[int]) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def _share_inside(points: np.ndarray, shape: Sequence[int]) -> float:
-    """Share of points, as voxels ``(points, 3)``, that lie in a grid."""
+def _fraction_inside(points: np.ndarray, shape: Sequence[int]) -> float:
+    """Fraction of points, as voxels ``(points, 3)``, that lie in a grid."""
     edge = 0.5 + _SAME_GRID
     return float(((points >= -edge) & (points <= np.array(shape) - 1 + edge)).all(axis=1).mean())
 
 
-def _refusal(image: MetaTensor, label: MetaTensor, why: str) -> str:
+def _mismatch(image: MetaTensor, label: MetaTensor, why: str) -> str:
+    """Message that says why a label does not fit its image."""
     affines = [_affine(volume)[:3].round(3).tolist() for volume in (label, image)]
     return (
         f"{_file(label)}: this label does not fit its image {_file(image)}. {why}. The label has {_grid(label)} and the"
-        f" affine {affines[0]}, the image {_grid(image)} and the affine {affines[1]}. Write the label again in the grid"
+        f" affine {affines[0]}, the image {_grid(image)} and the affine {affines[1]}. Save the label again in the grid"
         " of its image."
     )
 
@@ -247,6 +254,6 @@ def _grid(volume: MetaTensor) -> str:
 
 
 def _file(volume: torch.Tensor) -> str:
-    """Name of the file, the first of several."""
+    """Name of the volume's file, or of the first file if there are several."""
     meta = volume.meta if isinstance(volume, MetaTensor) else {}
-    return str(meta.get("files") or meta.get(MetaKeys.FILENAME_OR_OBJ) or "label").partition("\n")[0]
+    return str(meta.get("files") or meta.get(ImageMetaKey.FILENAME_OR_OBJ) or "label").partition("\n")[0]

@@ -36,8 +36,8 @@ def _alignment(fixed: np.ndarray, moving: np.ndarray) -> tuple[float, float, flo
     for step, angles in _SEARCH:
         if min(fixed.shape) < 4 * step:
             continue
-        blocks = [_blocks(one, step) for one in (fixed, moving)]
-        _, angle, rows, columns = max(_score(*blocks, angle + turn) for turn in angles)
+        pair = _blocks(fixed, step), _blocks(moving, step)
+        _, angle, rows, columns = max(_score(*pair, angle + turn) for turn in angles)
         rows, columns = rows * step, columns * step
     return angle, rows, columns
 

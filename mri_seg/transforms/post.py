@@ -1,9 +1,10 @@
-"""Clean predicted masks: leave out lesions too small to be believed, fill holes in axial slices."""
+"""Clean predicted masks: remove lesions that are too small, and fill holes in axial slices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,16 @@ __all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
 class RemoveSmallLesionsd(MapTransform):
     """Remove lesions (26-connected components of a binary mask) smaller than a volume.
 
-    The volume of a voxel comes from the affine. Where the metadata says that spacing is not known, a usual one stands
-    in: for all three axes without ``spacing_known`` (TIFF without pixel size, and volumes without metadata), for the
-    third axis, the slices', where only ``slice_spacing_known`` is missing. MONAI's ``RemoveSmallObjectsd`` does the
-    same by the affine alone, but needs scikit-image.
+    The volume of a voxel comes from the affine. If the metadata say that a spacing is not known, a usual one is used
+    instead: for all three axes if ``spacing_known`` is false (TIFF without pixel size, and volumes without metadata),
+    only for the slices if just ``slice_spacing_known`` is false. MONAI's ``RemoveSmallObjectsd`` uses only the affine,
+    and needs scikit-image.
 
     Args:
         keys: keys of the masks.
-        smallest: volume of the smallest lesion kept, in mm3; 0 keeps all.
-        unknown_spacing: spacing in mm of rows, columns and slices that stands in for an unknown one.
-        allow_missing_keys: whether to pass over missing keys.
+        smallest: volume of the smallest lesion that is kept, in mm3; 0 keeps all.
+        unknown_spacing: spacing of rows, columns and slices in mm that is used if the real one is unknown.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when ``smallest`` is negative, or ``unknown_spacing`` is not three positive numbers.
@@ -66,9 +67,9 @@ class RemoveSmallLesionsd(MapTransform):
         d = dict(data)
         if self.smallest > 0:
             for key in self.key_iterator(d):
-                # A billionth of a voxel, so that a lesion of just this volume is kept despite rounding.
+                # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
                 voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
-                d[key] = _changed(d[key], lambda mask, voxels=voxels: _large(mask, voxels))
+                d[key] = _changed(d[key], partial(_large, voxels=voxels))
         return d
 
     def _voxel_volume(self, mask: NdarrayOrTensor) -> float:
@@ -82,16 +83,16 @@ class RemoveSmallLesionsd(MapTransform):
 
 
 class FillHolesInSlicesd(MapTransform):
-    """Fill holes of binary masks in their axial slices.
+    """Fill the holes of binary masks in their axial slices.
 
-    A hole is background that no path of pixels joined by edges leads out of, within its slice. Slices follow each
-    other along the axis that is closest to superior. MONAI's ``FillHolesd`` fills only holes closed in all three
-    directions, which thick slices rarely have.
+    A hole is background that is enclosed within its slice, with pixels joined by edges. Slices are stacked along the
+    axis that is closest to superior. MONAI's ``FillHolesd`` fills only holes that are closed in all three directions,
+    which are rare if slices are thick.
 
     Args:
         keys: keys of the masks.
-        enabled: False changes nothing.
-        allow_missing_keys: whether to pass over missing keys.
+        enabled: whether to fill holes; if false, masks stay as they are.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(self, keys: KeysCollection, enabled: bool | str = True, *, allow_missing_keys: bool = False) -> None:
@@ -99,19 +100,23 @@ class FillHolesInSlicesd(MapTransform):
         self.enabled = flag(enabled, "fill_holes")
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """Fill holes of each mask ``(1, H, W, D)``, without an affine along the last axis; type and metadata stay."""
+        """Fill holes of each mask ``(1, H, W, D)``; without an affine, slices are along the last axis.
+
+        Type and metadata stay.
+        """
         d = dict(data)
         if self.enabled:
             for key in self.key_iterator(d):
-                axis = slice_axis(convert_to_numpy(d[key].affine)) if isinstance(d[key], MetaTensor) else 2
-                d[key] = _changed(d[key], lambda mask, axis=axis: _filled(mask, axis))
+                mask = d[key]
+                axis = slice_axis(convert_to_numpy(mask.affine)) if isinstance(mask, MetaTensor) else 2
+                d[key] = _changed(mask, partial(_filled, axis=axis))
         return d
 
 
 def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Apply a function of a boolean mask ``(H, W, D)`` to each channel, keeping type, device and metadata.
+    """Apply a function to each channel ``(H, W, D)`` as a boolean mask; type, device and metadata stay.
 
-    The function sees the box around the mask, and leaves what is outside it empty.
+    The function gets only the box around the mask; everything outside the box stays empty.
     """
     if masks.ndim != 4:
         raise ValueError(f"the mask must be a volume (1, H, W, D), got shape {tuple(masks.shape)}.")
@@ -124,7 +129,7 @@ def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray])
 
 
 def _large(mask: np.ndarray, voxels: float) -> np.ndarray:
-    """The lesions of at least so many voxels."""
+    """Keep only the lesions that have at least this number of voxels."""
     labels, count = label_lesions(mask)
     large = np.bincount(labels.ravel(), minlength=count + 1) >= voxels
     large[0] = False
@@ -132,7 +137,7 @@ def _large(mask: np.ndarray, voxels: float) -> np.ndarray:
 
 
 def _filled(mask: np.ndarray, axis: int) -> np.ndarray:
-    """The mask with holes filled in the slices along an axis."""
+    """Fill the holes of a mask in the slices along an axis."""
     slices = np.moveaxis(mask, axis, 0)
     filled = [ndimage.binary_fill_holes(pixels) if pixels.any() else pixels for pixels in slices]
     return np.moveaxis(np.stack(filled), 0, axis)

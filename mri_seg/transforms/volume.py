@@ -1,4 +1,4 @@
-"""Transforms of whole volumes that MONAI does not have: geometry, normalisation, neighbouring slices."""
+"""Transforms of whole volumes that MONAI does not have: geometry, normalization, adjacent slices as channels (2.5D)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ __all__ = [
     "PlaneSpacingd",
     "RequireAxiald",
     "RequireImaged",
+    "foreground_mask",
+    "median_and_spread",
 ]
 
 logger = logging.getLogger(__name__)
@@ -39,17 +41,56 @@ _BELOW_MODE = 0.4  # spreads from the brain's most frequent value to the median 
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
-class NormalizeForeground(Transform):
-    """Normalise a volume by the median and spread of its own foreground.
-
-    MR intensities have no unit, and some volumes use a tenth of their range, so the foreground is found relative to
-    the volume: above ``threshold`` of the way from its darkest to its brightest values (the ``percentiles``). The
-    foreground's median becomes 0 and its spread (interquartile range, in standard deviations of a normal distribution)
-    becomes 1; values beyond ``limits`` are cut. The result does not depend on scale and offset of the input.
+def foreground_mask(
+    volume: np.ndarray, *, threshold: float = 0.12, percentiles: tuple[float, float] = (0.5, 99.5)
+) -> np.ndarray:
+    """Find the foreground of a volume: voxels that are bright relative to the range of the volume.
 
     Args:
-        threshold: where foreground begins, as a share of the way between the percentiles, 0 to 1.
-        percentiles: percentiles of the volume taken as its darkest and brightest value.
+        volume: intensities of any unit and shape.
+        threshold: where the foreground begins between the two percentiles, 0 to 1.
+        percentiles: percentiles of the volume that count as its darkest and its brightest value.
+
+    Returns:
+        mask of the same shape, bool. Values that are not finite are outside; they count as air, as dark as the darkest
+        value, so that the foreground of a skull-stripped brain is what it is with dark air around it.
+    """
+    finite = np.isfinite(volume)
+    if not finite.any():
+        return finite
+    values = np.where(finite, volume, volume[finite].min())
+    low, high = np.percentile(values, percentiles)
+    return values > low + threshold * (high - low)
+
+
+def median_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Median, and interquartile range in standard deviations of a normal distribution: they ignore outliers.
+
+    Args:
+        values: intensities of any shape.
+
+    Returns:
+        both, of the finite values; 0 and 0 if there is none.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 0.0
+    lower, median, upper = np.percentile(finite, (25, 50, 75))
+    return float(median), float((upper - lower) / _IQR_OF_NORMAL)
+
+
+class NormalizeForeground(Transform):
+    """Normalize a volume by the median and spread of its own foreground.
+
+    MR intensities have no unit, and some volumes use only a tenth of their range, so the threshold of the foreground is
+    relative to the volume: ``threshold`` is 0 at the lower of the two ``percentiles`` and 1 at the upper. The median of
+    the foreground becomes 0, and its spread becomes 1 (interquartile range / 1.349, which is the standard deviation of
+    a normal distribution). Values beyond ``limits`` are clipped. The result does not depend on scale and offset of the
+    input.
+
+    Args:
+        threshold: where the foreground begins between the two percentiles, 0 to 1.
+        percentiles: percentiles of the volume that count as its darkest and its brightest value.
         limits: lowest and highest value of the result, in spreads.
         region: ``head``: as above; ``brain``: the most frequent value of the brain becomes 0, and the spread is that of
             the brain's values below it, so that neither scalp nor tumour matters; if
@@ -60,8 +101,8 @@ class NormalizeForeground(Transform):
 
     Example::
 
-        >>> NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1
-        tensor(True)
+        >>> bool(NormalizeForeground()(torch.rand(1, 64, 64, 8)).median().abs() < 1)
+        True
     """
 
     def __init__(
@@ -80,30 +121,28 @@ class NormalizeForeground(Transform):
         self.limits = limits
 
     def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
-        """Normalise the volume ``(1, H, W, D)``; a constant one becomes all 0, with a warning.
+        """Normalize the volume ``(1, H, W, D)``; a constant volume becomes all 0, with a warning.
 
-        Values that are not numbers, which mark what lies outside a skull-stripped brain, become the lowest.
+        NaN, which marks the outside of a skull-stripped brain, becomes the lowest value.
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        finite = values[np.isfinite(values)]
-        # What is not a number stands for air, as dark as the darkest: foreground is then what it is with a dark air.
-        values = np.where(np.isfinite(values), values, finite.min()) if finite.size else finite
-        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
-        foreground = values[values > low + self.threshold * (high - low)]
-        brain = values[0][brain_mask(values[0])] if self.region == "brain" and values.ndim == 4 else foreground[:0]
-        if brain.size >= _SMALLEST_BRAIN:
-            median, spread = _mode_and_spread(brain)
-        else:
-            lower, median, upper = np.percentile(foreground, (25, 50, 75)) if foreground.size else (low, low, low)
-            spread = (upper - lower) / _IQR_OF_NORMAL
+        median, spread = self._median_and_spread(values)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
-            logger.warning("%s: intensities do not vary, so there is nothing to normalise by.", name)
+            logger.warning("%s: the intensities of the foreground do not vary, so they are not scaled.", name)
             spread = 1.0
         lowest, highest = self.limits
-        normalised = (volume - float(median)) / float(spread)
-        return normalised.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
+        normalized = (volume - median) / spread
+        return normalized.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
+
+    def _median_and_spread(self, values: np.ndarray) -> tuple[float, float]:
+        if self.region == "brain" and values.ndim == 4:
+            brain = values[0][brain_mask(values[0]) & np.isfinite(values[0])]
+            if brain.size >= _SMALLEST_BRAIN:
+                return _mode_and_spread(brain)
+        foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
+        return median_and_spread(values[foreground] if foreground.any() else values)
 
 
 def _mode_and_spread(values: np.ndarray) -> tuple[float, float]:
@@ -122,7 +161,7 @@ class NormalizeForegroundd(MapTransform):
 
     Args:
         keys: keys of the volumes.
-        allow_missing_keys: whether to pass over missing keys.
+        allow_missing_keys: whether to skip missing keys.
         kwargs: arguments of :py:class:`NormalizeForeground`.
     """
 
@@ -131,7 +170,7 @@ class NormalizeForegroundd(MapTransform):
         self.normalize = NormalizeForeground(**kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Normalise each volume ``(1, H, W, D)``."""
+        """Normalize each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.normalize(d[key])
@@ -139,12 +178,12 @@ class NormalizeForegroundd(MapTransform):
 
 
 class PlaneSpacingd(Spacingd):
-    """Resample in plane to a pixel size; slices stay, and so do volumes whose pixel size is unknown.
+    """Resample volumes within the plane to a pixel size; slices stay, and so do volumes with unknown pixel size.
 
     Args:
         keys: keys of the volumes.
-        pixdim: rows' and columns' spacing wanted, in mm.
-        max_voxels: voxels that the result may have.
+        pixdim: new spacing of rows and columns, in mm.
+        max_voxels: maximum number of voxels of the result.
         kwargs: further arguments of MONAI's ``Spacingd``.
     """
 
@@ -160,7 +199,7 @@ class PlaneSpacingd(Spacingd):
         self.pixdim = pixdim
         self.max_voxels = max_voxels
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Resample each volume ``(C, H, W, D)`` in its first two spatial axes.
 
         Raises:
@@ -178,27 +217,28 @@ class PlaneSpacingd(Spacingd):
                 f"{self.pixdim[0]:g} x {self.pixdim[1]:g} mm",
                 shape,
             )
-        # Spacingd takes every entry whose name begins with a key's for metadata: MONAI Label's image_path is a text.
+        # Spacingd takes every entry whose name begins with a key as metadata, also the text image_path of MONAI Label.
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
-    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample back to the grid before this transform."""
         return super().inverse(data) if self._spacing_known(data) else dict(data)
 
-    def _spacing_known(self, data: Mapping[Hashable, torch.Tensor]) -> bool:
+    def _spacing_known(self, data: Mapping[Hashable, Any]) -> bool:
         return all(data[key].meta.get("spacing_known", True) for key in self.key_iterator(data) if key in data)
 
 
 class RequireImaged(MapTransform):
-    """Refuse volumes that are no image, such as binary masks, and flag those that may be none.
+    """Refuse volumes that are not images, such as binary masks, and flag volumes that may not be.
 
-    A volume of one or two distinct finite values is refused. The flag ``few_values`` says that there are no more than
-    ``few``, as in a mask of several labels, and ``orientation_unknown`` that the file does not say which side is left.
+    A volume with only one or two distinct finite values is refused. The flag ``few_values`` means that it has at most
+    ``few`` of them, like a mask with several labels. The flag ``orientation_unknown`` means that the file does not say
+    which side is left.
 
     Args:
         keys: keys of the volumes, as read.
-        few: distinct values up to which a volume is flagged.
-        allow_missing_keys: whether to pass over missing keys.
+        few: a volume with at most this number of distinct values is flagged.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(self, keys: KeysCollection, *, few: int = 16, allow_missing_keys: bool = False) -> None:
@@ -219,26 +259,24 @@ class RequireImaged(MapTransform):
                 values = " and ".join(f"{value:g}" for value in found.tolist()) or "none that is a number"
                 raise ValueError(
                     f"{file}: its only {'value is' if len(found) == 1 else 'values are'} {values}, expected an image. "
-                    "It is empty or a mask: give the image, or leave it out."
+                    "It is empty or a mask: give the image instead, or leave it out."
                 )
             if found is not None:
-                message = (
-                    f"it has only {len(found)} distinct values, as a mask of several labels has: look at the image."
-                )
+                message = f"it has only {len(found)} distinct values, like a mask with several labels. Check the image."
                 add_flag(meta, "few_values", message)
             if not meta.get("orientation_known", True):
                 message = (
-                    "its file does not say which side is left; nibabel's default is taken. Convert it to NIfTI from "
-                    "its source if the side matters."
+                    "its file does not say which side is left, so nibabel's default is used. If the side matters, "
+                    "convert the original data to NIfTI again."
                 )
                 add_flag(meta, "orientation_unknown", message)
         return dict(data)
 
 
 def _distinct_values(volume: torch.Tensor, most: int) -> torch.Tensor | None:
-    """The distinct finite values of a volume, None if there are more than ``most``."""
+    """Find the distinct finite values of a volume; None if there are more than ``most``."""
     flat = volume.flatten()
-    for values in (flat[:: max(len(flat) // _SAMPLE, 1)], flat):  # an image shows in a sample of it
+    for values in (flat[:: max(len(flat) // _SAMPLE, 1)], flat):  # for an image, a sample of its voxels is enough
         distinct = values[torch.isfinite(values)].unique()
         if len(distinct) > most:
             return None
@@ -246,16 +284,16 @@ def _distinct_values(volume: torch.Tensor, most: int) -> torch.Tensor | None:
 
 
 class RequireAxiald(MapTransform):
-    """Refuse volumes of thick slices that are not axial, since the network reads axial slices.
+    """Refuse volumes with thick slices that are not axial, since the network works on axial slices.
 
-    A slice is thick when its distance is over ``ratio`` times the pixel size. Volumes of nearly cubic voxels can be
-    read in axial slices whatever they were acquired in, and volumes whose spacing is not known are let through.
+    Slices are thick if the distance between them is more than ``ratio`` times the pixel size. If voxels are nearly
+    cubic, the volume can be cut into axial slices however it was acquired. Volumes with unknown spacing are accepted.
 
     Args:
-        keys: keys of the volumes, brought to axial orientation before: slices along the last axis.
-        allow: whether to let such volumes through.
-        ratio: largest ratio of the distance of slices to the pixel size that still counts as cubic.
-        allow_missing_keys: whether to pass over missing keys.
+        keys: keys of the volumes, already in axial orientation: slices along the last axis.
+        allow: whether to accept such volumes.
+        ratio: maximum ratio of slice distance to pixel size at which voxels count as nearly cubic.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(
@@ -274,7 +312,7 @@ class RequireAxiald(MapTransform):
         """Check each volume ``(C, H, W, D)``.
 
         Raises:
-            ValueError: when the slices of a volume are thick and not axial.
+            ValueError: when a volume has thick slices that are not axial.
         """
         for key in self.key_iterator(data):
             meta = data[key].meta
@@ -285,23 +323,24 @@ class RequireAxiald(MapTransform):
             raise ValueError(
                 f"{meta.get('filename_or_obj', key)}: acquired in {'coronal' if rows > columns else 'sagittal'} slices "
                 f"{thick:.1f} mm apart, expected axial slices or voxels that are nearly cubic. Give the axial series, "
-                "or set allow_non_axial to true and mistrust the result."
+                "or set allow_non_axial to true and treat the result with caution."
             )
         return dict(data)
 
 
 class NeighboringSlicesd(MapTransform):
-    """Give every slice its neighbours as channels: ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
+    """Add the adjacent slices of every slice as channels (2.5D): ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
 
-    The slice itself is the middle channel, lower slices come before it; slices at the edge repeat. Channels share their
-    memory, slice after slice: do not write to them; :py:func:`mri_seg.io.collate.case_batch` keeps it so.
+    The middle channel is the slice itself, and lower slices come before it. At the ends of the volume, the last slice
+    is repeated. Channels of adjacent slices share their memory, so do not write to them;
+    :py:func:`mri_seg.io.collate.case_batch` keeps it shared.
 
     Args:
         keys: keys of the volumes.
-        number: how many slices the network sees at once, an odd number; 1 changes nothing.
-        mirror: whether the slice mirrored about the midline follows as a further channel, by which the network sees
-            asymmetry; it takes a copy of the volume.
-        allow_missing_keys: whether to pass over missing keys.
+        number: number of slices that the network sees at once, odd; 1 changes nothing.
+        mirror: whether the slice mirrored about the midline follows as one more channel, which shows the network
+            asymmetry; this copies the volume.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when ``number`` is not odd.
@@ -315,7 +354,7 @@ class NeighboringSlicesd(MapTransform):
         self.offsets = neighbor_offsets(number)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Stack the neighbours of each volume ``(1, H, W, D)``."""
+        """Stack the adjacent slices of each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
             slices, ends = d[key][0].movedim(-1, 0), len(self.offsets) // 2
@@ -329,11 +368,11 @@ class NeighboringSlicesd(MapTransform):
 
 
 def neighbor_offsets(number: int) -> range:
-    """Offsets of a slice's neighbours, itself included: -1, 0, 1 for three.
+    """Offsets of the adjacent slices of a slice, itself included: -1, 0, 1 for three slices.
 
     Raises:
         ValueError: when ``number`` is not a positive odd number.
     """
     if number < 1 or number % 2 == 0:
-        raise ValueError(f"the number of neighbouring slices must be odd, with the slice in the middle, got {number}.")
+        raise ValueError(f"the number of slices must be odd, with the slice itself in the middle, got {number}.")
     return range(-(number // 2), number // 2 + 1)

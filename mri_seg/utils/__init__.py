@@ -1,1 +1,1 @@
-"""What every stage uses: processes, files, limits, messages."""
+"""Helpers that all stages use: distributed processes, files, size limits, messages."""

@@ -1,4 +1,4 @@
-"""Flags of a case: what a user should know about it, from the search for its files to its tables and pages."""
+"""Flags of a case: warnings for the user, carried from the search for its files to its tables and pages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 def add_flag(target: MutableMapping[str, Any], name: str, message: str) -> None:
-    """Raise a flag for a case, and log its message as a warning; a flag that is raised already changes nothing.
+    """Raise a flag for a case and log its message as a warning; a flag that is already raised is not added again.
 
     Args:
         target: a case of :py:func:`mri_seg.io.cases.find_cases`, or the metadata of its volume. The flags are kept
-            under ``flags`` as JSON text, because MONAI collates lists element by element and leaves text whole.
+            under ``flags`` as JSON text, because MONAI collates lists element by element but leaves text unchanged.
         name: name of the flag, in lower case with underscores, such as ``not_flair``.
-        message: one sentence that says what was seen and what to do.
+        message: one sentence that says what was found and what to do.
     """
     flag = {"name": name, "message": message}
     flags = case_flags(target)
@@ -29,7 +29,7 @@ def add_flag(target: MutableMapping[str, Any], name: str, message: str) -> None:
 
 
 def case_flags(target: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Flags raised for a case, each a dictionary of ``name`` and ``message``, in the order they were raised.
+    """Flags of a case, each a dictionary with ``name`` and ``message``, in the order in which they were raised.
 
     Args:
         target: a case, or the metadata of its volume.

@@ -1,4 +1,4 @@
-"""Tell from a name, a DICOM description or a file's, whether an MR image is FLAIR or another contrast."""
+"""Find the contrast of an MR image from a name: a DICOM description or a file name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Contrast", "contrast_of", "patient_of", "words_of"]
 
 
 class Contrast(Enum):
-    """What a name says of the contrast; the value is how it is called in messages."""
+    """The contrast that a name says; the value is its name in messages."""
 
     FLAIR = "FLAIR"
     FLAIR_OR_MAP = "FLAIR, or a map or subtraction of it"
@@ -22,17 +22,17 @@ class Contrast(Enum):
 
     @property
     def may_be_flair(self) -> bool:
-        """Whether the name says FLAIR, be it with a doubt."""
+        """Whether the name says FLAIR, possibly with a doubt."""
         return self in (Contrast.FLAIR, Contrast.FLAIR_OR_MAP, Contrast.INVERSION_RECOVERY)
 
     @property
     def is_other(self) -> bool:
-        """Whether the name says another contrast than FLAIR."""
+        """Whether the name says a contrast other than FLAIR."""
         return self in (Contrast.T1, Contrast.T2, Contrast.OTHER)
 
 
 def _words(pattern: str) -> re.Pattern[str]:
-    """A pattern of whole words in a text as :py:func:`_spaced` gives it; a digit may stand beside a word."""
+    """Pattern of whole words in a text from :py:func:`_spaced`; a digit may be next to a word."""
     return re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])")
 
 
@@ -41,7 +41,7 @@ def _words(pattern: str) -> re.Pattern[str]:
 _FLAIR = _words(r"flair|(?:dark|fluid) ?(?:fl|fluid|att?en[a-z]*)|da ?fl|t2 ?f|fla")
 # Siemens' turbo inversion recovery magnitude and other inversion recovery: FLAIR or, with a short inversion time, STIR.
 _INVERSION_RECOVERY = _words(r"tirm|(?:spc|space|cube|tse|fse|vista) ir|ir (?:spc|space|cube|tse|fse)")
-# What vendors write behind T1 and T2, with or without a space, and sequences that are used for T1 alone.
+# What vendors write after T1 and T2, with or without a space, and sequences that are used only for T1.
 _T1 = _words(
     r"t1 ?(?:w|wi|w?ce|w?c|wgd|n|gd|gad|gado|km|map|rho|ir|se|tse|fse|ffe|tfe|fl|gre|post|pre)?(?![a-z0-9])"
     r"(?: (?:post|pre|gd|gad|ce|km|contrast)(?![a-z0-9]))*"
@@ -51,23 +51,23 @@ _T1 = _words(
 _T2 = _words(
     r"t2 ?(?:w|wi|n|tse|fse|se|star|ffe|tfe|map|blade|propeller|fs)?(?![a-z0-9])|t2 ?(?=(?:spc|space|tirm)(?![a-z]))"
 )
-# Other images that may bear FLAIR's name or timing: T1 FLAIR (above), double inversion recovery, diffusion, perfusion.
+# Other images that may have FLAIR's name or timing: T1 FLAIR (above), double inversion recovery, diffusion, perfusion.
 _OTHER = _words(
     r"dir|adc|dwi|dti|dki|trace[a-z]*|diff|diffusion[a-z]*|perf|perfusion[a-z]*|subtract[a-z]*|tensor|scout|survey"
     r"|locali[sz]er|stir|psir|swi|swan|qsm|asl|cbf|cbv|mtt|ttp|dsc|dce|bold|fmri|fieldmap"
 )
-# Words that name another contrast if nothing says FLAIR. Beside it they may mean something else: a flip angle (FA 150),
-# a weighting (PD FLAIR), a way of reading out (EPI FLAIR). Before a number they may be a patient's name: PD_01.
+# Words that name another contrast only if the name does not say FLAIR. With FLAIR they may mean something else: a flip
+# angle (FA 150), a weighting (PD FLAIR), a readout (EPI FLAIR). Before a number they may name a patient: PD_01.
 _OTHER_ALONE = re.compile(
     r"(?<![a-z0-9])(?:fa|md|pdw?|ct|pet|mra|mrv|tof|mrs|svs|csi|epi|gre|flash|vibe|ciss|fiesta)(?! ?\d)(?![a-z0-9])"
 )
 # An anisotropy map or a subtraction; not a flip angle (FA 150) and not a subject (sub-01).
 _MAP = re.compile(r"(?<![a-z0-9])(?:fa|sub)(?! ?[a-z]{0,3}\d)(?![a-z0-9])")
-# "T1 in FLAIR", "T1_to_FLAIR", "FLAIR2T1": the second contrast is the grid that the image was brought to.
+# "T1 in FLAIR", "T1_to_FLAIR", "FLAIR2T1": the second contrast is the grid to which the image was resampled.
 _BROUGHT_TO = re.compile(
     r"(?<![a-z])(?:in|to|on|onto|2|(?:co ?)?reg[a-z]*(?: to)?) ?(?:3d )?(?:flair|t1[a-z]*|t2[a-z]*|mprage)"
 )
-# What stands beside a contrast in a name, and tells no patients apart.
+# Words that occur with a contrast in a name and do not name a patient.
 _READ_OUT = _words(
     r"ax|axial|sag|sagittal|cor|coronal|tra|trans|transversal|obl|[23]d|iso|tirm|spc|space|cube|vista|brain ?view"
     r"|[tf]?se|blade|propeller|dark|fluid|long ?tr|mri?"
@@ -80,13 +80,14 @@ _TELLS_NO_CONTRAST = re.compile(r"_(?:space|run|echo|part|chunk)-[A-Za-z0-9+]+")
 
 
 def contrast_of(name: str) -> Contrast:
-    """Tell the contrast that a name says.
+    """Find the contrast that a name says.
 
-    T1-weighted FLAIR is T1: it shows oedema dark. Words end at digits, signs and changes from lower to upper case.
+    T1-weighted FLAIR counts as T1, since edema is dark on it. Words end at digits, at other characters, and where lower
+    case changes to upper case.
 
     Args:
-        name: a description, or the name of a file without its suffix; names as BIDS has them (``sub-01_FLAIR``) are
-            taken at what their suffix says.
+        name: a description, or the name of a file without its suffix; in BIDS names (``sub-01_FLAIR``), only the BIDS
+            suffix counts.
 
     Example::
 
@@ -100,13 +101,13 @@ def contrast_of(name: str) -> Contrast:
 
 
 def patient_of(name: str) -> tuple[str, ...]:
-    """What a file's name says of the patient: its words without those of the contrast.
+    """Find the words in a file name that name the patient: all words except those of the contrast.
 
     Args:
         name: the name of a file without its suffix.
 
     Returns:
-        the words, in lower case; of BIDS names subject and session. Empty where the name says a contrast alone.
+        the words in lower case; for BIDS names, subject and session. Empty if the name says only a contrast.
     """
     if bids := _BIDS.match(name):
         return tuple(part for part in (bids["subject"], bids["session"]) if part)
@@ -118,11 +119,11 @@ def patient_of(name: str) -> tuple[str, ...]:
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """Words of a name in lower case, ended by signs and by changes from lower to upper case."""
+    """Words of a name in lower case; words end at other characters and where lower case changes to upper case."""
     return tuple(_spaced(name).split())
 
 
-@lru_cache(maxsize=10_000)  # names are looked at several times, and those of folders for each file
+@lru_cache(maxsize=10_000)  # each name is checked several times, and names of folders for each file
 def _spaced(name: str) -> str:
     """A name in lower case, with one space between words."""
     text = re.sub(r"flair", " Flair ", name, flags=re.IGNORECASE)
@@ -134,7 +135,7 @@ def _spaced(name: str) -> str:
 
 
 def _without_target(text: str) -> str:
-    """A spaced name without the contrast whose grid an image was brought to."""
+    """A spaced name without the contrast to whose grid the image was resampled."""
     target = _BROUGHT_TO.search(text)
     if target is None or _contrast_of_text(text[: target.start()]) is Contrast.UNKNOWN:
         return text

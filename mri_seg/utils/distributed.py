@@ -1,4 +1,4 @@
-"""Rank of this process, and what processes tell one another."""
+"""Rank of this process, and communication between the processes of a distributed run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import torch
 import torch.distributed as dist
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardHandler
 
+from mri_seg.utils.compat import first_to_count
+
 __all__ = [
+    "LOGGING_HANDLERS",
     "all_gather_object",
     "all_reduce_max",
     "all_reduce_sum",
@@ -23,6 +26,7 @@ __all__ = [
     "init_distributed",
     "is_main_process",
     "local_device",
+    "print_on_main_process",
     "rank",
     "world_size",
 ]
@@ -31,23 +35,24 @@ __all__ = [
 T = TypeVar("T")
 
 
-_TELLING = (StatsHandler, TensorBoardHandler, MLFlowHandler, ignite.handlers.ProgressBar)
+LOGGING_HANDLERS = (StatsHandler, TensorBoardHandler, MLFlowHandler, ignite.handlers.ProgressBar)
+"""Handlers that only log or draw, so that rank 0 alone needs them."""
 
 
-_PATIENCE = timedelta(days=1)  # for a process with nothing left to do, until the others are done
+_TIMEOUT = timedelta(days=1)  # how long a process without work waits for the others
 
 
 _control: Any = None
-"""Group for decisions and results: over the network of the CPUs, so that no GPU has to wait for them."""
+"""Process group for decisions and results; it uses gloo, so that no GPU has to wait for it."""
 
 
 def init_distributed(device: str | torch.device) -> None:
-    """Join the processes that torchrun started; without torchrun, or with one process, do nothing.
+    """Initialize the process group of the processes that torchrun started; with a single process, do nothing.
 
-    They talk by NCCL where ``device`` is a GPU, by gloo where it is not. All but the first log warnings only.
+    The backend is NCCL if ``device`` is a GPU, otherwise gloo. All ranks except 0 log only warnings.
 
     Args:
-        device: where this process computes.
+        device: the device of this process.
     """
     global _control
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -56,34 +61,36 @@ def init_distributed(device: str | torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    idist.sync()  # it talks to the others when it is first used, so all have to use it at once
+    _control = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+    idist.sync()  # ignite communicates when it is first used, so all processes must first use it together
     if not is_main_process():
         logging.getLogger().setLevel(logging.WARNING)
 
 
 def cleanup() -> None:
-    """Part from the other processes."""
+    """Destroy the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def local_device() -> torch.device:
-    """The device of this process: a GPU each, or the CPU for all.
+    """The device of this process: one GPU per process, or the CPU for all.
 
     Raises:
-        ValueError: when the machine has GPUs, but fewer than processes.
+        ValueError: when the machine has GPUs, but fewer GPUs than processes.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     place, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if place >= count:
-        raise ValueError(f"--nproc_per_node: expected at most {count}, the GPUs of this machine. Or add --device cpu.")
+        raise ValueError(
+            f"--nproc_per_node: expected at most {count}, the number of GPUs of this machine. Or add --device cpu."
+        )
     return torch.device("cuda", place)
 
 
 def rank() -> int:
-    """Number of this process among all, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -93,31 +100,36 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and tells."""
+    """Whether this process is rank 0, which writes files and logs."""
     return rank() == 0
 
 
+def print_on_main_process(*values: object) -> None:
+    """Print values like ``print``, but only on rank 0."""
+    if is_main_process():
+        print(*values)
+
+
 def first_to_fail() -> bool:
-    """Whether this process should show its error: the first that fails does, as the others fail because of it."""
+    """Whether this process should show its error: the first process to fail does, since it makes the others fail."""
     if world_size() == 1:
-        return os.environ.get("RANK", "0") == "0"  # before they have joined, all fail alike
+        return os.environ.get("RANK", "0") == "0"  # before the group is initialized, all fail with the same error
     try:
-        return dist.distributed_c10d._get_default_store().add("mri_seg/failed", 1) == 1
-    except RuntimeError:  # the first process kept count, has failed and told, and is gone; with torchrun, torchrun does
+        return first_to_count("mri_seg/failed")
+    except RuntimeError:  # rank 0 held the store, showed its error and is gone; under torchrun, torchrun holds it
         return is_main_process()
 
 
-def broadcast_object(value: T) -> T:
-    """The first process's value, on all processes. Every process must call it."""
-    if world_size() == 1:
-        return value
-    values = [value if is_main_process() else None]
-    dist.broadcast_object_list(values, src=0, group=_control)
+def broadcast_object(value: T | None) -> T:
+    """The first process's value, on all processes. Every process must call it; what the others give does not matter."""
+    values: list[Any] = [value if is_main_process() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0, group=_control)
     return values[0]
 
 
 def all_gather_object(value: T) -> list[T]:
-    """The values of all processes in order, on all processes. Every process must call it."""
+    """Return the values of all processes, in order of rank, on all processes. Every process must call it."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -126,7 +138,7 @@ def all_gather_object(value: T) -> list[T]:
 
 
 def all_reduce_max(number: int) -> int:
-    """The highest number of all processes. Every process must call it."""
+    """Return the maximum over all processes. Every process must call it."""
     if world_size() == 1:
         return number
     numbers = torch.tensor([number])
@@ -135,7 +147,7 @@ def all_reduce_max(number: int) -> int:
 
 
 def all_reduce_sum(counts: torch.Tensor) -> torch.Tensor:
-    """Sum of the counts of all processes, on the CPU. Every process must call it."""
+    """Return the sum over all processes, on the CPU. Every process must call it."""
     counts = counts.cpu().clone()
     if world_size() > 1:
         dist.all_reduce(counts, group=_control)

@@ -1,4 +1,4 @@
-"""Write files so that each appears whole under its name or not at all."""
+"""Read and write files; a partly written file is never left under its name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.
 
 
 def safe_name(name: str, default: str = "case") -> str:
-    """A name that a file or folder may have on Linux, macOS and Windows; most names stay as they are.
+    """Make a name that is valid for files and folders on Linux, macOS and Windows; most names stay as they are.
 
     Args:
         name: any text.
-        default: what stands for a text of which nothing is left.
+        default: the name if no valid character is left.
 
     Example::
 
@@ -39,21 +39,22 @@ def safe_name(name: str, default: str = "case") -> str:
 
 @contextmanager
 def atomic_write(path: PathLike | str) -> Iterator[Path]:
-    """Give a hidden name in the same folder to write to; the file gets its own name when the block ends well.
+    """Write a file under a temporary hidden name in the same folder; it is renamed if the block raises no error.
 
-    The folder is made when it is not there. Suffixes stay as they are, for libraries that choose a format by them.
+    The folder is created if it does not exist. The suffix stays, for libraries that choose a format by it.
 
     Args:
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing file is replaced.
 
     Example::
 
-        >>> with atomic_write("result.txt") as unfinished:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, atomic_write(Path(folder) / "result.txt") as unfinished:
         ...     _ = unfinished.write_text("all of it")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Other processes and threads may write the same file; a name cut at its start stays within what a name may have.
+    # Other processes and threads may write the same file. A long name is cut at its start, because names are limited.
     prefix = f".part-{os.getpid()}-{threading.get_ident()}-"
     unfinished = path.with_name(prefix + path.name[-(_LONGEST_NAME - len(prefix)) :])
     try:
@@ -76,7 +77,7 @@ def sha256(file: PathLike | str) -> str:
 
 
 def write_json(file: PathLike | str, content: Any) -> None:
-    """Write JSON so that the file is whole or not there; what JSON has no form for becomes text."""
+    """Write JSON; a partly written file is never left. Values without a JSON form become text."""
     with atomic_write(file) as unfinished:
         unfinished.write_text(json.dumps(content, indent=4, default=str) + "\n", encoding="utf-8")
 
@@ -90,4 +91,4 @@ def read_json(file: PathLike | str) -> Any:
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}). Remove it to have it written again.") from error
+        raise ValueError(f"{file}: is not JSON ({error}). Remove it, so that it is written again.") from error

@@ -1,4 +1,4 @@
-"""Switches as a command line gives them."""
+"""Read true or false from a command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def flag(value: bool | str, name: str = "") -> bool:
         name: name of the switch, for the error.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: when the value is neither.
     """
     if isinstance(value, bool):
         return value

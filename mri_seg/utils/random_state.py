@@ -1,4 +1,4 @@
-"""The state of all random generators of the process."""
+"""Save and restore the state of all random generators of the process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = ["load_random_state", "random_state"]
 
 
 def random_state() -> dict[str, Any]:
-    """Every random state of the process: Python, NumPy, torch, and each CUDA device once CUDA is in use."""
+    """Return every random state of the process: Python, NumPy, torch, and each CUDA device if CUDA is in use."""
     version, words, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
+    legacy: Any = np.random.get_state()  # a tuple, as the generator of np.random is MT19937
+    kind, keys, *rest = legacy
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
@@ -25,7 +26,7 @@ def random_state() -> dict[str, Any]:
 
 
 def load_random_state(state: Mapping[str, Any]) -> None:
-    """Set every random state as :py:func:`random_state` found it."""
+    """Restore every random state that :py:func:`random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = state["numpy"]

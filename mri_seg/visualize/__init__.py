@@ -1,1 +1,1 @@
-"""Outlines, sheets and the page of a case."""
+"""Draw outlines, contact sheets, and the HTML page of a case."""

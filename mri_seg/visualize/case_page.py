@@ -1,17 +1,15 @@
-"""Draw a case as one HTML page that needs nothing else: its slices and its measurements."""
+"""Write a case as one self-contained HTML page: its slices and its measurements."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import mri_seg
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.html import png_uri, template_environment
 
 __all__ = ["case_page"]
 
@@ -27,38 +25,38 @@ _FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstance
 
 
 def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> str:
-    """Draw the page of a case.
+    """Write the HTML page of a case.
 
     Args:
-        measurements: what :py:func:`mri_seg.measurements.lesions.measure` found; flags of the case, its input and what
-            the result was made of stand on the page if they are in it: ``flags``, ``input``, ``series_description``,
+        measurements: result of :py:func:`mri_seg.measurements.lesions.measure`. The page also shows the case's flags,
+            its input and the versions used, if they are in it: ``flags``, ``input``, ``series_description``,
             ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
-        pictures: slices ``(h, w, 3)`` from the lowest, as :py:func:`mri_seg.visualize.overlays.slice_pictures` draws
-            them.
-        with_reference: whether they have the outline of a reference.
+        pictures: slices ``(h, w, 3)`` from the lowest, from :py:func:`mri_seg.visualize.overlays.slice_pictures`.
+        with_reference: whether the pictures show the outline of a reference.
 
     Returns:
-        one HTML document; the pictures are inside, and nothing is fetched from elsewhere.
+        one HTML document that contains the pictures and loads nothing from elsewhere.
     """
-    from jinja2 import Environment, PackageLoader  # not needed before the first page
-
-    environment = Environment(loader=PackageLoader("mri_seg"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     lesions = measurements["lesions"]
     quantities = [(name, *_unit(units, lesions[0])) for name, units in _QUANTITIES] if lesions else []
-    return environment.get_template("case.html").render(
-        case=measurements["case"],
-        measurements=measurements,
-        total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
-        header=[f"{name} ({unit})" for name, _, unit in quantities],
-        rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
-        pictures=[_data_uri(picture) for picture in pictures],
-        width=pictures[0].shape[1],
-        height=pictures[0].shape[0],
-        legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
-        flags=measurements.get("flags", []),
-        facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
-        weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
-        version=measurements.get("mri_seg_version", mri_seg.__version__),
+    return (
+        template_environment()
+        .get_template("case.html")
+        .render(
+            case=measurements["case"],
+            measurements=measurements,
+            total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
+            header=[f"{name} ({unit})" for name, _, unit in quantities],
+            rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
+            pictures=[png_uri(picture, compress_level=3) for picture in pictures],
+            width=pictures[0].shape[1],
+            height=pictures[0].shape[0],
+            legend=[("prediction", PREDICTION)] + ([("reference", REFERENCE)] if with_reference else []),
+            flags=measurements.get("flags", []),
+            facts=[(name, value) for name, key in _FACTS if (value := measurements.get(key))],
+            weights=[measurements.get("checkpoint_sha256"), *measurements.get("ensemble_sha256", [])],
+            version=measurements.get("mri_seg_version", mri_seg.__version__),
+        )
     )
 
 
@@ -69,9 +67,3 @@ def _unit(units: Mapping[str, str], found: Mapping[str, Any]) -> tuple[str, str]
 def _text(found: Mapping[str, Any], key: str, unit: str = "") -> str:
     value = found[key]
     return f"{value:,.1f} {unit}".strip() if isinstance(value, float) else f"{value:,} {unit}".strip()
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
+from mri_seg.utils.colors import PREDICTION, REFERENCE, Color
 from mri_seg.utils.files import atomic_write
 
 __all__ = [
-    "PREDICTION",
-    "REFERENCE",
+    "SHOWN_PERCENTILES",
     "attention_overlay",
     "contact_sheet",
     "contours",
     "draw_contours",
     "finite_percentiles",
-    "grey_levels",
+    "gray_levels",
     "head_box",
     "panel",
     "save_png",
@@ -29,25 +28,20 @@ __all__ = [
     "tile",
 ]
 
-Colour = tuple[int, int, int]
+SHOWN_PERCENTILES = (1.0, 99.7)
+"""Percentiles of a volume that pictures show as black and white."""
 
-# Okabe and Ito's colours, which colour-blind people can tell apart, on grey too.
-REFERENCE: Colour = (86, 180, 233)
-"""Colour of the manual mask: sky blue."""
-PREDICTION: Colour = (230, 159, 0)
-"""Colour of the prediction: orange."""
-
-_PANEL_MASK: Colour = (150, 150, 150)
-_PANEL_PREDICTION: Colour = (255, 255, 0)
+_PANEL_MASK: Color = (150, 150, 150)
+_PANEL_PREDICTION: Color = (255, 255, 0)
 _GAP = 4  # pixels between slices
 
 
 def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles of the finite values of a volume: NaN often marks what lies outside a brain, and has no grey level.
+    """Percentiles of the finite values of a volume; NaN often marks the outside of the brain and has no gray level.
 
     Args:
         volume: intensities of any shape.
-        percentiles: the two percentiles wanted, 0 to 100.
+        percentiles: the two percentiles, 0 to 100.
 
     Returns:
         both values; 0 and 0 if no value is finite.
@@ -57,78 +51,77 @@ def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> 
     return float(low), float(high)
 
 
-def grey_levels(volume: np.ndarray, percentiles: tuple[float, float] = (1.0, 99.7)) -> np.ndarray:
-    """Map intensities to grey levels, the same for every slice of a volume.
+def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PERCENTILES) -> np.ndarray:
+    """Map intensities to gray levels, with the same window for every slice of a volume.
 
     Args:
         volume: intensities of any unit and shape.
-        percentiles: percentiles of the volume's finite values shown as black and white.
+        percentiles: percentiles of the volume's finite values that are shown as black and as white.
 
     Returns:
-        grey levels 0 to 255 of the same shape, uint8; NaN is black, as is minus infinity, and infinity is white.
+        gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
     low, high = finite_percentiles(volume, percentiles)
-    share = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
-    return (np.nan_to_num(share.clip(0, 1)) * 255).astype(np.uint8)
+    scaled = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
+    return (np.nan_to_num(scaled.clip(0, 1)) * 255).astype(np.uint8)
 
 
 def contours(masks: np.ndarray) -> np.ndarray:
-    """Outlines one pixel wide, inside the mask.
+    """Find the outlines of masks, one pixel wide and inside the mask.
 
     Args:
         masks: binary slices ``(..., H, W)``.
 
     Returns:
-        bool array of the same shape, true on pixels of the mask with a neighbour (of 4) outside it.
+        bool array of the same shape: true on pixels of the mask that have one of their 4 neighbors outside it.
     """
-    mask = torch.as_tensor(np.asarray(masks) > 0)
-    outside = F.pad(~mask, (1, 1, 1, 1), value=True)
-    touching = outside[..., :-2, 1:-1] | outside[..., 2:, 1:-1] | outside[..., 1:-1, :-2] | outside[..., 1:-1, 2:]
-    return (mask & touching).numpy()
+    mask = np.asarray(masks) > 0
+    cross = ndimage.generate_binary_structure(2, 1).reshape((1,) * (mask.ndim - 2) + (3, 3))
+    return mask & ~ndimage.binary_erosion(mask, cross)
 
 
-def draw_contours(grey: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]]) -> np.ndarray:
-    """Draw outlines of masks over a grey slice, later ones on top.
+def draw_contours(gray: np.ndarray, masks: Sequence[tuple[np.ndarray, Color]]) -> np.ndarray:
+    """Draw outlines of masks over a gray slice, later ones on top.
 
     Args:
-        grey: grey levels ``(H, W)``.
+        gray: grey levels ``(H, W)``.
         masks: binary masks ``(H, W)`` with the colour of each.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
     """
-    picture = np.repeat(grey[..., None], 3, axis=-1)
-    for mask, colour in masks:
-        picture[contours(mask)] = colour
+    picture = np.repeat(gray[..., None], 3, axis=-1)
+    for mask, color in masks:
+        picture[contours(mask)] = color
     return picture
 
 
-def attention_overlay(grey: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Show attention over a grey slice: dark blue where it is weakest, yellow where it is strongest.
+def attention_overlay(gray: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Show attention over a gray slice: dark blue where it is weakest, yellow where it is strongest.
 
     Args:
-        grey: grey levels ``(H, W)``.
-        coefficients: attention coefficients ``(H, W)`` from 0 to 1, stretched to the slice's own range.
+        gray: grey levels ``(H, W)``.
+        coefficients: attention coefficients ``(H, W)`` from 0 to 1; they are stretched to the range of the slice.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
     """
     low, high = finite_percentiles(coefficients, (0, 100))
-    share = np.nan_to_num(((coefficients - low) / max(high - low, 1e-6)).clip(0, 1))
+    scaled = np.nan_to_num(((coefficients - low) / max(high - low, 1e-6)).clip(0, 1))
     # Between the ends of the cividis colour map, which reads the same for colour-blind people.
     weak, strong = np.array([0, 34, 78]), np.array([254, 232, 56])
-    heat = weak + share[..., None] * (strong - weak)
-    return (0.45 * grey[..., None] + 0.55 * heat).astype(np.uint8)
+    heat = weak + scaled[..., None] * (strong - weak)
+    return (0.45 * gray[..., None] + 0.55 * heat).astype(np.uint8)
 
 
-def head_box(grey: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
-    """Rows and columns that hold the head in any slice, with a margin in pixels.
+def head_box(gray: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
+    """Rows and columns that contain the head in any slice, with a margin in pixels.
 
     Args:
-        grey: grey levels ``(H, W, D)``.
-        margin: pixels kept around the head.
+        gray: grey levels ``(H, W, D)``.
+        margin: number of pixels kept around the head.
     """
-    bright = (grey > 25).mean(axis=2) > 0.05  # in one slice of twenty or more: the head, not noise in the air
+    bright = (gray > 25).mean(axis=2) > 0.05  # in one slice of twenty or more: the head, not noise in the air
     box = []
     for axis in (1, 0):
         places = np.flatnonzero(bright.any(axis=axis))
@@ -138,7 +131,7 @@ def head_box(grey: np.ndarray, margin: int = 4) -> tuple[slice, slice]:
 
 
 def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Lay pictures ``(H, W, 3)`` of one size out in rows on black."""
+    """Arrange pictures ``(H, W, 3)`` of one size in rows on a black background."""
     height, width = pictures[0].shape[:2]
     rows = math.ceil(len(pictures) / columns)
     sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), dtype=np.uint8)
@@ -149,7 +142,7 @@ def tile(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> list[np.ndarray]:
-    """Draw each slice of a volume, from the lowest, with the outline of the prediction and of the reference if any.
+    """Draw each slice of a volume, from the lowest, with the outlines of the prediction and, if given, the reference.
 
     Args:
         volume: FLAIR intensities ``(H, W, D)``, rows anterior to posterior, columns right to left.
@@ -159,21 +152,21 @@ def slice_pictures(volume: np.ndarray, pred: np.ndarray, label: np.ndarray | Non
     Returns:
         D pictures ``(h, w, 3)``, uint8, at the resolution of the volume, cropped to the head.
     """
-    grey = grey_levels(volume)
-    rows, columns = head_box(grey)
+    gray = gray_levels(volume)
+    rows, columns = head_box(gray)
     pictures = []
     for n in range(volume.shape[-1]):
         masks = [] if label is None else [(label[rows, columns, n], REFERENCE)]
-        pictures.append(draw_contours(grey[rows, columns, n], [*masks, (pred[rows, columns, n], PREDICTION)]))
+        pictures.append(draw_contours(gray[rows, columns, n], [*masks, (pred[rows, columns, n], PREDICTION)]))
     return pictures
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> np.ndarray:
-    """Lay the slices of a volume out on one sheet, numbered from 1, with a legend.
+    """Arrange the slices of a volume on one sheet, numbered from 1, with a legend.
 
     Args:
-        pictures: the slices ``(h, w, 3)`` as :py:func:`slice_pictures` draws them.
-        with_reference: whether they have the outline of a reference.
+        pictures: the slices ``(h, w, 3)`` from :py:func:`slice_pictures`.
+        with_reference: whether the pictures show the outline of a reference.
 
     Returns:
         picture ``(H, W, 3)``, uint8.
@@ -191,32 +184,33 @@ def panel(volume: np.ndarray, pred: np.ndarray, label: np.ndarray, rows: int = 4
     Args:
         volume: FLAIR intensities ``(H, W, D)``.
         pred: binary prediction ``(H, W, D)``, yellow.
-        label: binary reference ``(H, W, D)``, grey.
-        rows: how many slices to show, spread evenly over those with tumour in the reference, or else the prediction.
+        label: binary reference ``(H, W, D)``, gray.
+        rows: number of slices to show, spread evenly over the slices with tumour in the reference; if there are none,
+            over those with tumour in the prediction.
 
     Returns:
-        picture ``(h, w, 3)``, uint8, a row a slice.
+        picture ``(h, w, 3)``, uint8, with one row per slice.
     """
-    grey = grey_levels(volume)
+    gray = gray_levels(volume)
     candidates = [np.flatnonzero((mask > 0).any(axis=(0, 1))) for mask in (label, pred)]
-    tumour = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
-    shown = min(rows, tumour.size)
-    places = tumour[((np.arange(shown) + 0.5) * tumour.size / shown).astype(int)]  # the middle of each of equal parts
+    tumor = next((places for places in candidates if places.size), np.array([volume.shape[-1] // 2]))
+    shown = min(rows, tumor.size)
+    places = tumor[((np.arange(shown) + 0.5) * tumor.size / shown).astype(int)]  # the middle of each of equal parts
     pictures = []
     for n in places:
-        image = np.repeat(grey[..., n, None], 3, axis=-1)
+        image = np.repeat(gray[..., n, None], 3, axis=-1)
         mask = np.repeat((label[..., n, None] > 0).astype(np.uint8) * 255, 3, axis=-1)
         overlay = image.astype(np.float32)
-        # Grey first and nearly opaque, so that what the prediction misses stands out on bright tissue.
-        for part, colour, opacity in ((label, _PANEL_MASK, 0.85), (pred, _PANEL_PREDICTION, 0.6)):
+        # Gray comes first and is nearly opaque, so that missed tumour stands out on bright tissue.
+        for part, color, opacity in ((label, _PANEL_MASK, 0.85), (pred, _PANEL_PREDICTION, 0.6)):
             inside = part[..., n] > 0
-            overlay[inside] = (1 - opacity) * overlay[inside] + opacity * np.array(colour)
+            overlay[inside] = (1 - opacity) * overlay[inside] + opacity * np.array(color)
         pictures += [_write(image, str(n + 1)), mask, overlay.astype(np.uint8)]
     return _with_legend(tile(pictures, 3), [("manual mask", _PANEL_MASK), ("prediction", _PANEL_PREDICTION)])
 
 
 def save_png(path: PathLike | str, picture: np.ndarray) -> None:
-    """Write a picture ``(H, W, 3)`` so that the file is whole or not there."""
+    """Write a picture ``(H, W, 3)`` as PNG; a partly written file is never left."""
     with atomic_write(path) as unfinished:
         Image.fromarray(picture).save(
             unfinished, format="PNG", compress_level=3
@@ -229,11 +223,11 @@ def _write(picture: np.ndarray, text: str, place: tuple[int, int] = (3, 2)) -> n
     return np.asarray(image)
 
 
-def _with_legend(sheet: np.ndarray, entries: Sequence[tuple[str, Colour]]) -> np.ndarray:
+def _with_legend(sheet: np.ndarray, entries: Sequence[tuple[str, Color]]) -> np.ndarray:
     bar = Image.new("RGB", (sheet.shape[1], 18))
     draw, left = ImageDraw.Draw(bar), 4
-    for text, colour in entries:
-        draw.rectangle((left, 5, left + 9, 14), fill=colour)
+    for text, color in entries:
+        draw.rectangle((left, 5, left + 9, 14), fill=color)
         draw.text((left + 14, 3), text, fill=(255, 255, 255))
         left += 30 + int(draw.textlength(text))
     return np.concatenate([np.asarray(bar), sheet])

@@ -17,7 +17,8 @@ from evaluated import make_cases, write_evaluation
 from PIL import Image
 
 from mri_seg.report import write_report
-from mri_seg.visualize.overlays import PREDICTION, REFERENCE, contours, grey_levels, head_box
+from mri_seg.utils.colors import PREDICTION, REFERENCE
+from mri_seg.visualize.overlays import contours, gray_levels, head_box
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
@@ -141,12 +142,12 @@ class Shown:
         return self.page.execute_script("return arguments[0].contains(document.activeElement)", self.element)
 
 
-def count_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((pixels == colour).all(axis=-1).sum())
+def count_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((pixels == color).all(axis=-1).sum())
 
 
 class TestStepping:
-    def test_opens_at_the_largest_false_lesion(self, page: Any) -> None:
+    def test_viewer_opens_at_the_largest_false_lesion(self, page: Any) -> None:
         Shown(page).reaches(6)
 
     @pytest.mark.parametrize(
@@ -161,12 +162,12 @@ class TestStepping:
             ([Keys.ARROW_UP], 6),
         ],
     )
-    def test_keys(self, page: Any, keys: list[str], number: int) -> None:
+    def test_keys_step_through_slices(self, page: Any, keys: list[str], number: int) -> None:
         viewer = Shown(page)
         viewer.canvas.send_keys(*keys)
         viewer.reaches(number)
 
-    def test_slider(self, page: Any) -> None:
+    def test_slider_steps_through_slices(self, page: Any) -> None:
         viewer = Shown(page)
         viewer.find("input[type=range]").send_keys(Keys.ARROW_LEFT)
         viewer.reaches(5)
@@ -187,7 +188,7 @@ class TestStepping:
         wait(page, lambda: page.execute_script("return scrollY") < place)
         viewer.reaches(6)
 
-    def test_slices_differ(self, page: Any) -> None:
+    def test_slices_of_the_viewer_differ(self, page: Any) -> None:
         viewer = Shown(page)
         before = viewer.pixels()
         viewer.canvas.send_keys(Keys.ARROW_DOWN)
@@ -205,18 +206,18 @@ class TestLayers:
 
     def test_outlines_are_those_of_the_pictures(self, viewer: Shown) -> None:
         expected = {
-            colour: int(contours(mask[..., 1]).sum())
-            for mask, colour in ((PARTLY_FALSE.label, REFERENCE), (PARTLY_FALSE.pred, PREDICTION))
+            color: int(contours(mask[..., 1]).sum())
+            for mask, color in ((PARTLY_FALSE.label, REFERENCE), (PARTLY_FALSE.pred, PREDICTION))
         }
         assert count_of(viewer.pixels(), PREDICTION) == expected[PREDICTION]
         assert count_of(viewer.press("prediction"), REFERENCE) == expected[REFERENCE]
 
-    def test_without_outlines_it_is_the_image_at_native_resolution(self, viewer: Shown) -> None:
+    def test_viewer_without_outlines_shows_the_image_at_native_resolution(self, viewer: Shown) -> None:
         viewer.press("reference")
         shown = viewer.press("prediction")
         assert (np.ptp(shown, axis=-1) == 0).all()
-        grey = grey_levels(PARTLY_FALSE.image)
-        expected = grey[(*head_box(grey), 1)]
+        gray = gray_levels(PARTLY_FALSE.image)
+        expected = gray[(*head_box(gray), 1)]
         assert shown.shape[:2] == expected.shape
         assert np.abs(shown[..., 0].astype(int) - expected).max() <= 1
 
@@ -231,13 +232,13 @@ class TestLayers:
         viewer.press("probability")
         assert viewer.find("[data-layer=mistakes]").get_attribute("aria-pressed") == "false"
 
-    def test_gates_differ(self, viewer: Shown) -> None:
+    def test_attention_of_gates_differs(self, viewer: Shown) -> None:
         gates = viewer.find(".gate")
         assert not gates.is_displayed()
         viewer.press("attention")
         assert [option.text for option in gates.find_elements(By.TAG_NAME, "option")] == ["1", "2", "3", "4"]
 
-    def test_no_attention_where_there_is_none(self, page: Any) -> None:
+    def test_viewer_has_no_attention_where_there_is_none(self, page: Any) -> None:
         name = make_cases()[1].case
         page.find_element(By.CSS_SELECTOR, f"details[data-case='{name}'] summary").click()
         assert not Shown(page, name).find("[data-layer=attention]").is_displayed()
@@ -256,7 +257,7 @@ class TestWindow:
         viewer.find("[data-action=reset]").click()
         wait(page, lambda: (viewer.pixels() == before).all())
 
-    def test_typing_does_too(self, page: Any) -> None:
+    def test_typing_changes_window_and_level(self, page: Any) -> None:
         viewer = Shown(page)
         before = viewer.pixels()
         level = viewer.find("[data-window=level]")
@@ -266,7 +267,7 @@ class TestWindow:
 
 
 class TestPanel:
-    def test_is_a_png_of_three_pictures(self, page: Any, tmp_path: Path) -> None:
+    def test_panel_is_a_png_of_three_pictures(self, page: Any, tmp_path: Path) -> None:
         page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
         viewer = Shown(page)
         viewer.canvas.send_keys(Keys.HOME, Keys.ARROW_UP)
@@ -341,11 +342,11 @@ class TestReaders:
         Shown(page)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
-    def test_dark_and_light(self, page: Any) -> None:
+    def test_report_is_dark_and_light(self, page: Any) -> None:
         def brightness() -> list[float]:
             style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
-            colours = [c.partition("(")[2].strip(")").split(",")[:3] for c in page.execute_script(style)]
-            return [np.mean([float(v) for v in colour]) for colour in colours]
+            colors = [c.partition("(")[2].strip(")").split(",")[:3] for c in page.execute_script(style)]
+            return [np.mean([float(v) for v in color]) for color in colors]
 
         ground, text = brightness()
         assert ground > 200 > text
@@ -363,7 +364,7 @@ class TestReaders:
     @pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm install axe-core, or its file in MRI_SEG_AXE")
     @pytest.mark.parametrize("dark", [False, True])
     @pytest.mark.parametrize("width", [1280, 390])
-    def test_no_serious_accessibility_violation(self, page: Any, dark: bool, width: int) -> None:
+    def test_report_has_no_serious_accessibility_violation(self, page: Any, dark: bool, width: int) -> None:
         show(page, dark=dark, width=width)
         for details in page.find_elements(By.TAG_NAME, "details"):
             page.execute_script("arguments[0].open = true", details)

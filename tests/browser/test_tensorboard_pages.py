@@ -179,7 +179,7 @@ class TestPages:
         open_page(browser, address, "custom_scalars", list(LAYOUT["Overview"]))
         assert wait_until(lambda: browser.execute_script(LINES) >= len(LAYOUT["Overview"]))
 
-    def test_scalars_are_listed(self, browser: object, address: str) -> None:
+    def test_tensorboard_lists_scalars(self, browser: object, address: str) -> None:
         tags = ["train/loss", "train/learning_rate", *(f"validation/{name}" for name in METRICS)]
         open_page(browser, address, "timeseries", tags)
 

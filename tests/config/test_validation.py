@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mri_seg.config.validation import RULES, check_values, check_words
+from mri_seg.config.options import RULES
+from mri_seg.config.validation import RENAMED, check_arguments, check_renamed, check_values
 from mri_seg.utils.flags import flag
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -78,6 +79,29 @@ class TestCheckValues:
             check_values({"learning_rate": value})
 
 
+class TestCheckRenamed:
+    @pytest.mark.parametrize(("former", "today"), RENAMED.items())
+    def test_names_the_option_of_today(self, former: str, today: str) -> None:
+        with pytest.raises(ValueError, match=f"^`{former}` is now `{today}`\\.$"):
+            check_renamed({"epochs": 1, former: 5})
+
+    def test_names_all_of_them_at_once(self) -> None:
+        with pytest.raises(ValueError, match=r"^`flip` is now `tta_flip`; `skip_air` is now `crop_foreground`\.$"):
+            check_renamed({"skip_air": True, "flip": False})
+
+    @pytest.mark.parametrize(
+        "part", ["@crop_size", "$[*@crop_size, -1]", {"transforms": [{"size": "@crop_size"}]}, "@crop_size#0"]
+    )
+    def test_names_a_reference_in_an_old_config(self, part: object) -> None:
+        with pytest.raises(ValueError, match=r"^`crop_size` is now `roi_size`\.$"):
+            check_renamed({"mine": part})
+
+    def test_lets_arguments_of_parts_and_names_of_today_through(self) -> None:
+        check_renamed(
+            {"tta_flip": True, "train": {"augmentation": {"flip": 0.5}}, "text": "flip", "_flip": "@tta_flip"}
+        )
+
+
 class TestCheckWords:
     @pytest.mark.parametrize(
         ("words", "pattern"),
@@ -94,8 +118,8 @@ class TestCheckWords:
     )
     def test_refuses_what_would_lose_its_end(self, words: list[str], pattern: str) -> None:
         with pytest.raises(ValueError, match=pattern):
-            check_words(words)
+            check_arguments(words)
 
     def test_lets_through_what_arrives_whole(self) -> None:
-        check_words(["--dataset_dir", "./patient#2", "--checkpoint", "/a#1/b.pt", "--run_name", "'a#1'"])
-        check_words(["--network_def#channels", "[2,4]", "--epochs", "-3", "--ensemble", "['a#1.pt']", "--debug"])
+        check_arguments(["--dataset_dir", "./patient#2", "--checkpoint", "/a#1/b.pt", "--run_name", "'a#1'"])
+        check_arguments(["--network_def#channels", "[2,4]", "--epochs", "-3", "--ensemble", "['a#1.pt']", "--debug"])

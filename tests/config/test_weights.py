@@ -25,10 +25,11 @@ def weights(network: torch.nn.Module, tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def load(path: Path, network: torch.nn.Module) -> None:
+def load(path: Path, network: torch.nn.Module) -> Engine:
     engine = Engine(lambda engine, batch: None)
     CheckpointLoader(path, {"model": network}).attach(engine)
     engine.fire_event(Events.STARTED)
+    return engine
 
 
 class TestLoads:
@@ -53,6 +54,9 @@ class TestLoads:
     def test_weights_without_a_sum(self, network: torch.nn.Module, weights: Path) -> None:
         weights.with_name(SUMS).write_text("00  other.pt\n")
         load(weights, network)
+
+    def test_and_says_which(self, network: torch.nn.Module, weights: Path) -> None:
+        assert load(weights, network).state.loaded_weights == str(weights)
 
 
 class TestRefuses:
@@ -91,12 +95,12 @@ class TestRefuses:
             read_weights(weights)
 
     def test_another_network(self, weights: Path) -> None:
-        with pytest.raises(ValueError, match=r"is of another network: \d+ of its weights .* such as "):
+        with pytest.raises(ValueError, match=r"belongs to another network: \d+ weights .* such as "):
             load(weights, torch.nn.Conv2d(3, 4, 3))
 
     def test_another_number_of_channels(self, weights: Path) -> None:
         other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
-        with pytest.raises(ValueError, match=r"0\.weight has the shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
+        with pytest.raises(ValueError, match=r"0\.weight has shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
             load(weights, other)
 
 

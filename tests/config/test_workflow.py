@@ -159,6 +159,18 @@ class TestOptions:
         with pytest.raises(ValueError, match=r"^--idle: no such option"):
             initialized(config, idle=4)
 
+    @pytest.mark.parametrize("options", [{"smallest_lesion": 800}, {"parts": ["@smallest_lesion"]}, {"no_such": 1}])
+    def test_of_before_are_named_first(self, config: Path, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"^`smallest_lesion` is now `min_lesion_volume`\.$"):
+            initialized(config, **{"tresholdd": 1, "device": "none", "smallest_lesion": 0, **options})
+
+    def test_of_before_are_refused_in_an_old_overlay(self, config: Path) -> None:
+        overlay = config.with_name("own.json")
+        overlay.write_text(json.dumps({"parts": {"cut": "@warmup_share"}, "largest_volume": 7}))
+        made = ConfigWorkflow([str(config), str(overlay)], logging_file=False)
+        with pytest.raises(ValueError, match=r"^`largest_volume` is now `max_voxels`; `warmup_share` is now `warmup_f"):
+            made.initialize()
+
     def test_are_checked_before_anything_is_resolved(self, config: Path) -> None:
         with pytest.raises(ValueError, match=r"^--tresholdd"):
             initialized(config, tresholdd=1, dataset_dir="$1 / 0")

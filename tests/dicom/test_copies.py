@@ -29,7 +29,7 @@ def changed(path: Path, **values: object) -> Path:
 
 
 class TestCopies:
-    def test_of_a_whole_series_count_once_and_are_told_in_one_line(
+    def test_dicom_copies_of_a_whole_series_count_once_and_are_told_in_one_line(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         write_series(tmp_path / "a", IMAGE)
@@ -41,9 +41,9 @@ class TestCopies:
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert str(tmp_path / "b" / "IM0000.dcm") in record.message
-        assert "among the 8 files of the series: 4;" in record.message
+        assert "Copies among the 8 files of the series: 4." in record.message
 
-    def test_make_one_case_that_is_read(self, tmp_path: Path) -> None:
+    def test_dicom_copies_make_one_case_that_is_read(self, tmp_path: Path) -> None:
         write_series(tmp_path / "a", IMAGE)
         shutil.copytree(tmp_path / "a", tmp_path / "a" / "copy")
         (case,) = find_cases(tmp_path)
@@ -51,20 +51,22 @@ class TestCopies:
         reader = DICOMReader()
         np.testing.assert_array_equal(reader.get_data(reader.read(case["image"]))[0], IMAGE)
 
-    def test_of_an_enhanced_file_count_once(self, tmp_path: Path) -> None:
+    def test_dicom_copies_of_an_enhanced_file_count_once(self, tmp_path: Path) -> None:
         file = write_multiframe(tmp_path / "a.dcm", IMAGE)
         shutil.copy(file, tmp_path / "b.dcm")
         (series,) = find_series([file, tmp_path / "b.dcm"])
         assert (series.image_count, series.files) == (4, (file,))
 
-    def test_given_to_the_reader_count_once(self, tmp_path: Path) -> None:
+    def test_dicom_copies_given_to_the_reader_count_once(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE)
         copy = shutil.copy(files[1], tmp_path / "copy.dcm")
         assert order_frames([*files, copy]).shape == (8, 6, 4)
         reader = DICOMReader()
         np.testing.assert_array_equal(reader.get_data(reader.read([copy, *files]))[0], IMAGE)
 
-    def test_that_were_compressed_or_given_other_private_values_on_export_are_copies(self, tmp_path: Path) -> None:
+    def test_dicom_copies_that_were_compressed_or_given_other_private_values_on_export_are_copies(
+        self, tmp_path: Path
+    ) -> None:
         uids = [generate_uid() for _ in range(4)]
         header = {"series_uid": "1.2.3", "study_uid": "1.2", "SOPInstanceUID": lambda k: uids[k]}
         header["FrameOfReferenceUID"] = "1.2.4"
@@ -74,7 +76,7 @@ class TestCopies:
         (series,) = find_series(files)
         assert series.files == tuple(files[:4])
 
-    def test_without_a_sop_instance_uid_are_images_of_their_own(self, tmp_path: Path) -> None:
+    def test_dicom_copies_without_a_sop_instance_uid_are_images_of_their_own(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE)
         for file in files:
             changed(file, SOPInstanceUID="")
@@ -82,7 +84,7 @@ class TestCopies:
 
 
 class TestImagesOfOneUID:
-    def test_whose_pixels_differ_are_refused(self, tmp_path: Path) -> None:
+    def test_images_of_one_uid_whose_pixels_differ_are_refused(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE)
         data = pydicom.dcmread(files[2])
         data.PixelData = bytes(len(data.PixelData))
@@ -92,21 +94,21 @@ class TestImagesOfOneUID:
         ):
             find_series([*files, tmp_path / "other.dcm"])
 
-    def test_whose_rescale_differs_are_refused(self, tmp_path: Path) -> None:
+    def test_images_of_one_uid_whose_rescale_differs_are_refused(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE)
         shutil.copy(files[0], tmp_path / "other.dcm")
         changed(tmp_path / "other.dcm", RescaleSlope="2", RescaleIntercept="0")
         with pytest.raises(ValueError, match=r"other\.dcm: .*IM0000\.dcm, but differs from it in its values"):
             find_series([*files, tmp_path / "other.dcm"])
 
-    def test_that_lie_elsewhere_are_refused(self, tmp_path: Path) -> None:
+    def test_images_of_one_uid_that_lie_elsewhere_are_refused(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, SOPInstanceUID="1.2.3.4")
         with pytest.raises(ValueError, match=r"IM0001\.dcm: .*IM0000\.dcm.* in ImagePositionPatient.*gen-inst-uid"):
             find_series(files)
         with pytest.raises(ValueError, match="in ImagePositionPatient"):
             order_frames(files)
 
-    def test_whose_frames_lie_elsewhere_are_refused(self, tmp_path: Path) -> None:
+    def test_images_of_one_uid_whose_frames_lie_elsewhere_are_refused(self, tmp_path: Path) -> None:
         file = write_multiframe(tmp_path / "a.dcm", IMAGE)
         data = pydicom.dcmread(file)
         data.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence[0].ImagePositionPatient = [0, 0, 7]
@@ -114,7 +116,7 @@ class TestImagesOfOneUID:
         with pytest.raises(ValueError, match=r"b\.dcm: .*a\.dcm, but differs from it in ImagePositionPatient"):
             find_series([file, tmp_path / "b.dcm"])
 
-    def test_make_a_row_with_the_error_beside_other_series(self, tmp_path: Path) -> None:
+    def test_images_of_one_uid_make_a_row_with_the_error_beside_other_series(self, tmp_path: Path) -> None:
         write_series(tmp_path / "good", IMAGE, patient_id="A")
         write_series(tmp_path / "bad", IMAGE, patient_id="B", SOPInstanceUID="1.2.3.4")
         errors = [case.get("error", "") for case in find_cases(tmp_path)]

@@ -66,7 +66,7 @@ def let_pydicom_warn(length: int) -> None:
 
 class TestNoWordOfPydicom:
     @pytest.mark.parametrize("multiframe", [False, True])
-    def test_on_reading_long_values(self, tmp_path: Path, heard: Heard, multiframe: bool) -> None:
+    def test_pydicom_is_quiet_on_reading_long_values(self, tmp_path: Path, heard: Heard, multiframe: bool) -> None:
         made = [write_multiframe(tmp_path / "a.dcm", IMAGE)] if multiframe else write_series(tmp_path, IMAGE)
         files = with_long_values(made)
         str(pydicom.dcmread(files[0]))
@@ -77,7 +77,7 @@ class TestNoWordOfPydicom:
         DICOMReader().read(series.files)
         assert heard.of_pydicom() == []
 
-    def test_on_writing_a_seg_and_a_report(self, tmp_path: Path, heard: Heard) -> None:
+    def test_pydicom_is_quiet_on_writing_a_seg_and_a_report(self, tmp_path: Path, heard: Heard) -> None:
         pytest.importorskip("highdicom")
         from mri_seg.dicom.seg import write_segmentation
         from mri_seg.dicom.sr import write_report
@@ -92,7 +92,7 @@ class TestNoWordOfPydicom:
         write_report(tmp_path / "sr.dcm", measured, tmp_path / "seg.dcm", files, algorithm_version="1")
         assert heard.of_pydicom() == []
 
-    def test_of_numbers_that_are_too_long(self, tmp_path: Path, heard: Heard) -> None:
+    def test_pydicom_is_quiet_of_numbers_that_are_too_long(self, tmp_path: Path, heard: Heard) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             files = write_series(tmp_path, IMAGE)
@@ -107,7 +107,7 @@ class TestNoWordOfPydicom:
 
 
 class TestTheHostProcess:
-    def test_is_left_as_it_was(self, tmp_path: Path) -> None:
+    def test_host_process_is_left_as_it_was(self, tmp_path: Path) -> None:
         logger = logging.getLogger("pydicom")
         settings = vars(pydicom.config.settings).copy()
         before = list(warnings.filters), list(logger.filters), warnings.showwarning
@@ -118,7 +118,7 @@ class TestTheHostProcess:
         assert (list(warnings.filters), list(logger.filters), warnings.showwarning) == before
         assert vars(pydicom.config.settings) == settings
 
-    def test_still_hears_pydicom_in_other_threads(self, heard: Heard) -> None:
+    def test_host_process_still_hears_pydicom_in_other_threads(self, heard: Heard) -> None:
         inside, done = threading.Event(), threading.Event()
 
         def read() -> None:
@@ -136,12 +136,12 @@ class TestTheHostProcess:
         assert len(heard.of_pydicom()) == 2  # a warning, and a line in the log
         assert all("length (40)" in words for words in heard.of_pydicom())
 
-    def test_hears_other_warnings_meanwhile(self, heard: Heard) -> None:
+    def test_host_process_hears_other_warnings_meanwhile(self, heard: Heard) -> None:
         with quiet_pydicom():
             warnings.warn("of the host", stacklevel=1)
         assert [str(one.message) for one in heard.warned] == ["of the host"]
 
-    def test_that_leaves_its_own_filters_meanwhile_is_no_error(self) -> None:
+    def test_host_process_that_leaves_its_own_filters_meanwhile_is_no_error(self) -> None:
         before = list(warnings.filters)
         with warnings.catch_warnings():
             quiet = quiet_pydicom()
@@ -149,7 +149,7 @@ class TestTheHostProcess:
         quiet.__exit__(None, None, None)
         assert list(warnings.filters) == before
 
-    def test_may_nest_it(self, heard: Heard) -> None:
+    def test_host_process_may_nest_quiet_pydicom(self, heard: Heard) -> None:
         with quiet_pydicom():
             with quiet_pydicom():
                 pass

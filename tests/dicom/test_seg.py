@@ -108,7 +108,7 @@ def files(request: pytest.FixtureRequest) -> list[Path]:
 
 
 class TestReadsBack:
-    def test_voxel_for_voxel(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_reads_back_voxel_for_voxel(self, tmp_path: Path, files: list[Path]) -> None:
         write(tmp_path / "seg.dcm", blob(), files)
         found = read_segmentation(tmp_path / "seg.dcm", files)
         assert found.dtype == bool
@@ -116,7 +116,7 @@ class TestReadsBack:
 
     @pytest.mark.parametrize("degrees", [20, 95, 180, 300])
     @pytest.mark.parametrize("kind", ["series", "multiframe"])
-    def test_in_any_orientation(self, tmp_path: Path, kind: str, degrees: float) -> None:
+    def test_seg_reads_back_in_any_orientation(self, tmp_path: Path, kind: str, degrees: float) -> None:
         if kind == "series":
             files = write_series(tmp_path / "series", ramp(*SHAPE), turned(degrees))
         else:
@@ -124,26 +124,26 @@ class TestReadsBack:
         write(tmp_path / "seg.dcm", blob(), files)
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), blob())
 
-    def test_whatever_the_order_of_the_files(self, tmp_path: Path) -> None:
+    def test_seg_reads_back_whatever_the_order_of_the_files(self, tmp_path: Path) -> None:
         files = write_series(tmp_path / "series", ramp(*SHAPE), shuffled=True, reversed_numbers=True)
         write(tmp_path / "seg.dcm", blob(), files[::-1])
         for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
             found = read_segmentation(tmp_path / "seg.dcm", [files[n] for n in order])
             np.testing.assert_array_equal(found, blob())
 
-    def test_an_empty_mask(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_reads_back_an_empty_mask(self, tmp_path: Path, files: list[Path]) -> None:
         write(tmp_path / "seg.dcm", np.zeros(SHAPE, np.uint8), files)
         found = read_segmentation(tmp_path / "seg.dcm", files)
         assert found.shape == SHAPE
         assert not found.any()
 
-    def test_a_full_mask(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_reads_back_a_full_mask(self, tmp_path: Path, files: list[Path]) -> None:
         write(tmp_path / "seg.dcm", np.ones(SHAPE, bool), files)
         assert read_segmentation(tmp_path / "seg.dcm", files).all()
 
     @pytest.mark.parametrize("kind", ["series", "multiframe"])
     @pytest.mark.parametrize("empty", [False, True])
-    def test_one_slice(self, tmp_path: Path, kind: str, empty: bool) -> None:
+    def test_seg_reads_back_one_slice(self, tmp_path: Path, kind: str, empty: bool) -> None:
         volume, mask = ramp(8, 6, 1), blob((8, 6, 1)) & (not empty)
         files = (
             write_series(tmp_path / "series", volume)
@@ -154,11 +154,11 @@ class TestReadsBack:
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), mask)
 
     @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32, np.int64])
-    def test_masks_of_any_type(self, tmp_path: Path, series: list[Path], dtype: type) -> None:
+    def test_seg_reads_back_masks_of_any_type(self, tmp_path: Path, series: list[Path], dtype: type) -> None:
         write(tmp_path / "seg.dcm", blob().astype(dtype), series)
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", series), blob())
 
-    def test_frames_that_are_not_whole_bytes(self, tmp_path: Path) -> None:
+    def test_seg_reads_back_frames_that_are_not_whole_bytes(self, tmp_path: Path) -> None:
         shape = (5, 3, 4)
         files = write_series(tmp_path / "series", ramp(*shape))
         write(tmp_path / "seg.dcm", blob(shape), files)
@@ -227,7 +227,7 @@ class TestReferences:
             assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
             assert frame.PlanePositionSequence == groups.PlanePositionSequence
 
-    def test_names_the_series_and_all_its_images(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_names_the_series_and_all_its_images(self, tmp_path: Path, files: list[Path]) -> None:
         data = write(tmp_path / "seg.dcm", blob(), files)
         sources = [pydicom.dcmread(file) for file in files]
         (series,) = data.ReferencedSeriesSequence
@@ -237,7 +237,7 @@ class TestReferences:
 
 
 class TestContent:
-    def test_is_one_binary_segment(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_is_one_binary_segment(self, tmp_path: Path, files: list[Path]) -> None:
         data = write(tmp_path / "seg.dcm", blob(), files)
         assert data.SOPClassUID.name == "Segmentation Storage"
         assert (data.SegmentationType, data.BitsAllocated, data.Modality) == ("BINARY", 1, "SEG")
@@ -256,7 +256,7 @@ class TestContent:
             (code,) = sequence
             assert (code.CodeValue, code.CodingSchemeDesignator) == (value, "SCT")
 
-    def test_says_what_made_it(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_says_what_made_it(self, tmp_path: Path, files: list[Path]) -> None:
         data = write(tmp_path / "seg.dcm", blob(), files)
         assert (data.Manufacturer, data.SoftwareVersions) == ("mri_seg", "1.2.3")
         (segment,) = data.SegmentSequence
@@ -283,16 +283,16 @@ class TestContent:
 
 class TestConforms:
     @pytest.mark.parametrize("mask", [blob(), np.zeros(SHAPE, bool)], ids=["tumour", "no tumour"])
-    def test_dciodvfy_finds_no_error(self, tmp_path: Path, files: list[Path], mask: np.ndarray) -> None:
+    def test_seg_has_no_error_by_dciodvfy(self, tmp_path: Path, files: list[Path], mask: np.ndarray) -> None:
         write(tmp_path / "seg.dcm", mask, files)
         assert errors_of(tmp_path / "seg.dcm") == []
 
-    def test_nor_in_one_slice(self, tmp_path: Path) -> None:
+    def test_seg_conforms_in_one_slice(self, tmp_path: Path) -> None:
         files = write_series(tmp_path / "series", ramp(8, 6, 1))
         write(tmp_path / "seg.dcm", blob((8, 6, 1)), files)
         assert errors_of(tmp_path / "seg.dcm") == []
 
-    def test_nor_where_anonymising_has_removed_attributes(self, tmp_path: Path) -> None:
+    def test_seg_conforms_where_anonymising_has_removed_attributes(self, tmp_path: Path) -> None:
         removed = dict.fromkeys(
             ["PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"]
         )
@@ -309,12 +309,14 @@ class TestConforms:
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), blob())
 
     @pytest.mark.parametrize("header", INVALID, ids=lambda header: next(iter(header)))
-    def test_nor_where_the_source_has_an_invalid_attribute(self, tmp_path: Path, header: dict[str, Any]) -> None:
+    def test_seg_conforms_where_the_source_has_an_invalid_attribute(
+        self, tmp_path: Path, header: dict[str, Any]
+    ) -> None:
         files = invalid_series(tmp_path / "series", **header)
         write(tmp_path / "seg.dcm", blob(), files)
         assert errors_of(tmp_path / "seg.dcm") == []
 
-    def test_nor_where_weights_options_and_remarks_are_said(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_conforms_where_weights_options_and_remarks_are_said(self, tmp_path: Path, files: list[Path]) -> None:
         said = {"checkpoint_sha256": "0" * 64, "ensemble_sha256": ["1" * 64], "pixdim": [0.94, 0.94]}
         data = write(tmp_path / "seg.dcm", blob(), files, algorithm_parameters=said, remarks=["Not FLAIR."] * 200)
         assert errors_of(tmp_path / "seg.dcm") == []
@@ -360,12 +362,12 @@ class TestMultiframe:
 
 class TestRefuses:
     @pytest.mark.parametrize("keyword", ["PixelSpacing", "FrameOfReferenceUID"])
-    def test_a_series_without_what_a_seg_needs(self, tmp_path: Path, keyword: str) -> None:
+    def test_seg_refuses_a_series_without_what_a_seg_needs(self, tmp_path: Path, keyword: str) -> None:
         files = write_series(tmp_path / "series", ramp(*SHAPE), **{keyword: None})
         with pytest.raises(ValueError, match=rf"series.*\.dcm: has no {keyword}"):
             write(tmp_path / "seg.dcm", blob(), files)
 
-    def test_a_multiframe_file_without_spacing(self, tmp_path: Path, multiframe: list[Path]) -> None:
+    def test_seg_refuses_a_multiframe_file_without_spacing(self, tmp_path: Path, multiframe: list[Path]) -> None:
         data = pydicom.dcmread(multiframe[0])
         del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
         data.save_as(multiframe[0])
@@ -373,33 +375,35 @@ class TestRefuses:
             write(tmp_path / "seg.dcm", blob(), multiframe)
 
     @pytest.mark.parametrize("shape", [(6, 8, 4), (8, 6, 3), (8, 6)])
-    def test_a_mask_of_another_shape(self, tmp_path: Path, files: list[Path], shape: tuple[int, ...]) -> None:
+    def test_seg_refuses_a_mask_of_another_shape(
+        self, tmp_path: Path, files: list[Path], shape: tuple[int, ...]
+    ) -> None:
         with pytest.raises(ValueError, match=r"shape \(8, 6, 4\)"):
             write(tmp_path / "seg.dcm", np.zeros(shape, bool), files)
 
     @pytest.mark.parametrize("value", [2, 255, 0.5, -1, np.nan])
-    def test_a_mask_that_is_not_binary(self, tmp_path: Path, files: list[Path], value: float) -> None:
-        with pytest.raises(ValueError, match="expected 0 and 1 alone"):
+    def test_seg_refuses_a_mask_that_is_not_binary(self, tmp_path: Path, files: list[Path], value: float) -> None:
+        with pytest.raises(ValueError, match="expected only 0 and 1"):
             write(tmp_path / "seg.dcm", np.full(SHAPE, value), files)
 
-    def test_a_header_that_highdicom_cannot_copy(self, tmp_path: Path) -> None:
+    def test_seg_refuses_a_header_that_highdicom_cannot_copy(self, tmp_path: Path) -> None:
         files = write_series(tmp_path / "series", ramp(*SHAPE), SpecificCharacterSet="NONE SUCH")
         with pytest.raises(ValueError, match=r"series.*\.dcm: no DICOM segmentation can refer to this file"):
             write(tmp_path / "seg.dcm", blob(), files)
 
-    def test_to_read_a_seg_of_other_images(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_refuses_to_read_a_seg_of_other_images(self, tmp_path: Path, files: list[Path]) -> None:
         write(tmp_path / "seg.dcm", blob(), files)
         other = write_series(tmp_path / "other", ramp(*SHAPE))
         with pytest.raises(ValueError, match=r"seg\.dcm: refers to \d images"):
             read_segmentation(tmp_path / "seg.dcm", other)
 
-    def test_to_read_what_is_no_seg(self, tmp_path: Path, series: list[Path]) -> None:
+    def test_seg_refuses_to_read_what_is_no_seg(self, tmp_path: Path, series: list[Path]) -> None:
         (tmp_path / "text.dcm").write_text("no DICOM")
         for path in (series[0], tmp_path / "text.dcm"):
             with pytest.raises(ValueError, match=rf"{path.name}: cannot be read as a DICOM segmentation"):
                 read_segmentation(path, series)
 
-    def test_to_go_on_without_highdicom(
+    def test_seg_refuses_to_go_on_without_highdicom(
         self, tmp_path: Path, series: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "highdicom", None)
@@ -408,11 +412,13 @@ class TestRefuses:
 
 
 class TestWritesWhole:
-    def test_makes_the_folder_and_leaves_one_file(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_seg_makes_the_folder_and_leaves_one_file(self, tmp_path: Path, files: list[Path]) -> None:
         write(tmp_path / "new" / "case" / "seg.dcm", blob(), files)
         assert [path.name for path in (tmp_path / "new" / "case").iterdir()] == ["seg.dcm"]
 
-    def test_or_not_at_all(self, tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_seg_is_written_whole_or_not_at_all(
+        self, tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def interrupted(self: Any, name: Path, **options: Any) -> None:
             Path(name).write_bytes(b"half")
             raise KeyboardInterrupt

@@ -34,10 +34,10 @@ def made(description: str = "", number: int = 1, **values: object) -> Series:
 
 class TestIsDicom:
     @pytest.mark.parametrize("name", ["a.dcm", "A.DCM", "a.dicom", "a.Ima"])
-    def test_by_name(self, name: str) -> None:
+    def test_dicom_is_known_by_name(self, name: str) -> None:
         assert is_dicom(name)
 
-    def test_by_the_mark_in_the_file(self, tmp_path: Path) -> None:
+    def test_dicom_is_known_by_the_mark_in_the_file(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, names="IM{:06d}")
         assert all(is_dicom(file) for file in files)
 
@@ -61,7 +61,7 @@ class TestIsDicom:
 
 
 class TestFindSeries:
-    def test_reads_what_a_series_is(self, tmp_path: Path) -> None:
+    def test_find_series_reads_what_a_series_is(self, tmp_path: Path) -> None:
         files = write_series(tmp_path, IMAGE, series_uid="1.2.3", study_uid="1.2", series_number=7)
         (series,) = find_series(files)
         assert series == Series(
@@ -89,24 +89,24 @@ class TestFindSeries:
         assert found[1].files == tuple(first)
 
     @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-    def test_reads_any_encoding_of_headers(self, tmp_path: Path, syntax: str) -> None:
+    def test_find_series_reads_any_encoding_of_headers(self, tmp_path: Path, syntax: str) -> None:
         (series,) = find_series(write_series(tmp_path, IMAGE, transfer_syntax=syntax))
         assert series.echo_time == 120
 
-    def test_refuses_a_deflated_file_that_would_fill_the_memory(
+    def test_find_series_refuses_a_deflated_file_that_would_fill_the_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("mri_seg.dicom.headers._LARGEST_DEFLATED", 100_000)
         files = write_series(tmp_path, ramp(300, 300, 1), transfer_syntax=DeflatedExplicitVRLittleEndian)
-        with pytest.raises(ValueError, match=r"IM0000\.dcm: .*deflated, of more than"):
+        with pytest.raises(ValueError, match=r"IM0000\.dcm: .*it inflates to more than"):
             find_series(files)
 
-    def test_counts_frames_and_reads_functional_groups_of_an_enhanced_image(self, tmp_path: Path) -> None:
+    def test_find_series_counts_frames_and_reads_functional_groups_of_an_enhanced_image(self, tmp_path: Path) -> None:
         (series,) = find_series([write_multiframe(tmp_path / "a.dcm", IMAGE, echo_time=90, inversion_time=2200)])
         assert (series.image_count, series.echo_time, series.inversion_time) == (3, 90, 2200)
 
     @pytest.mark.parametrize("keyword", ["ProtocolName", "SequenceName"])
-    def test_description_falls_back(self, tmp_path: Path, keyword: str) -> None:
+    def test_description_of_a_series_falls_back(self, tmp_path: Path, keyword: str) -> None:
         (series,) = find_series(write_series(tmp_path, IMAGE, description=None, **{keyword: "ax flair"}))
         assert series.description == "ax flair"
 
@@ -121,24 +121,24 @@ class TestFindSeries:
         ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.2"],
         ids=["segmentation", "secondary capture", "CT"],
     )
-    def test_passes_over_what_is_not_an_mr_image(self, tmp_path: Path, sop_class: str) -> None:
+    def test_find_series_passes_over_what_is_not_an_mr_image(self, tmp_path: Path, sop_class: str) -> None:
         assert find_series(write_series(tmp_path, IMAGE, SOPClassUID=sop_class)) == []
 
-    def test_passes_over_other_files(self, tmp_path: Path) -> None:
+    def test_find_series_passes_over_other_files(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
         assert find_series([tmp_path / "notes.txt"]) == []
 
-    def test_names_the_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+    def test_find_series_names_the_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "bad.dcm").write_bytes(b"nothing")
         with pytest.raises(ValueError, match=r"bad\.dcm: cannot be read as DICOM"):
             find_series([tmp_path / "bad.dcm"])
 
-    def test_names_the_file_without_a_series(self, tmp_path: Path) -> None:
+    def test_find_series_names_the_file_without_a_series(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"IM0000\.dcm: has no SeriesInstanceUID"):
             find_series(write_series(tmp_path, IMAGE, SeriesInstanceUID=None))
 
     @pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
-    def test_refuses_a_series_of_several_patients_or_studies(self, tmp_path: Path, keyword: str) -> None:
+    def test_find_series_refuses_a_series_of_several_patients_or_studies(self, tmp_path: Path, keyword: str) -> None:
         files = write_series(tmp_path, IMAGE, **{keyword: lambda k: "1.7" if k < 2 else "1.8"})
         with pytest.raises(ValueError, match=rf'IM0002\.dcm: {keyword} is "1\.8", but "1\.7" in .*IM0000\.dcm'):
             find_series(files)
@@ -158,7 +158,7 @@ class TestName:
             ({"patient_id": "..", "study_date": "", "number": None}, "series"),
         ],
     )
-    def test_is_safe(self, values: dict, name: str) -> None:
+    def test_series_name_is_safe(self, values: dict, name: str) -> None:
         assert made(**({"number": 3} | values)).name == name
 
 
@@ -175,7 +175,7 @@ class TestLooksLikeFlair:
             "Sag CUBE T2FLAIR +C",
         ],
     )
-    def test_by_description(self, description: str) -> None:
+    def test_flair_is_known_by_description(self, description: str) -> None:
         assert made(description).looks_like_flair
         assert made(description, echo_time=120.0, inversion_time=2500.0).looks_like_flair
 
@@ -183,7 +183,7 @@ class TestLooksLikeFlair:
         "description",
         ["AX T1 FLAIR", "T1W_FLAIR", "t2_tirm_cor", "T2 TSE", "DIR FLAIR", "ADC", "FLAIR DWI b1000", "localizer", ""],
     )
-    def test_not_by_description(self, description: str) -> None:
+    def test_flair_is_not_known_by_other_descriptions(self, description: str) -> None:
         assert not made(description).looks_like_flair
 
     @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ class TestLooksLikeFlair:
         ],
         ids=["2D", "3D", "T2", "no echo time", "STIR", "long STIR", "perfusion"],
     )
-    def test_by_timing(self, echo_time: float | None, inversion_time: float | None, flair: bool) -> None:
+    def test_flair_is_known_by_timing(self, echo_time: float | None, inversion_time: float | None, flair: bool) -> None:
         assert made("AX", echo_time=echo_time, inversion_time=inversion_time).looks_like_flair is flair
 
-    def test_not_with_the_timing_of_t1(self) -> None:
+    def test_flair_is_not_known_with_the_timing_of_t1(self) -> None:
         assert not made("AX FLAIR", echo_time=10.0, inversion_time=900.0).looks_like_flair
 
-    def test_not_when_values_are_of_a_map(self) -> None:
+    def test_flair_is_not_known_when_values_are_of_a_map(self) -> None:
         assert not made("FLAIR", image_type=("DERIVED", "PRIMARY", "ADC")).looks_like_flair
 
 
@@ -219,7 +219,7 @@ class TestDoubts:
             made("AX T2", echo_time=120.0, inversion_time=2500.0),
         ],
     )
-    def test_are_none_of_flair(self, series: Series) -> None:
+    def test_no_doubts_of_flair(self, series: Series) -> None:
         assert series.doubts == []
 
     @pytest.mark.parametrize(
@@ -238,31 +238,33 @@ class TestDoubts:
 
 
 class TestChooseFlair:
-    def test_takes_the_one_that_looks_like_it(self) -> None:
+    def test_choose_flair_takes_the_one_that_looks_like_it(self) -> None:
         series = [made("T1", 1), made("AX FLAIR", 2), made("DWI", 3)]
         assert choose_flair(series) is series[1]
 
-    def test_takes_a_single_series_whatever_it_is(self) -> None:
+    def test_choose_flair_takes_a_single_series_whatever_it_is(self) -> None:
         series = made("unknown")
         assert choose_flair([series]) is series
 
-    def test_takes_the_one_asked_for(self) -> None:
+    def test_choose_flair_takes_the_one_asked_for(self) -> None:
         series = [made("AX FLAIR", 1), made("COR FLAIR", 2)]
         assert choose_flair(series, series_uid="1.2.2") is series[1]
         assert choose_flair(series, series_description="ax fl") is series[0]
 
     @pytest.mark.parametrize("wish", ["FLAIR", "flair", " Flair "])
     @pytest.mark.parametrize("longer", ["FLAIR_ND", "FLAIR", "sag FLAIR"])
-    def test_takes_the_one_whose_description_is_the_text_asked_for(self, wish: str, longer: str) -> None:
+    def test_choose_flair_takes_the_one_whose_description_is_the_text_asked_for(self, wish: str, longer: str) -> None:
         series = [made(longer if longer != "FLAIR" else "FLAIR ND", 1), made("FLAIR", 2)]
         assert choose_flair(series, series_description=wish) is series[1]
 
     @pytest.mark.parametrize("description", ["FLAIR (FA 150)", "FLAIR FA=90", "FLAIR Sub", "sub-01 FLAIR", "EPI FLAIR"])
-    def test_takes_flair_whose_description_holds_a_word_that_may_mean_a_map(self, description: str) -> None:
+    def test_choose_flair_takes_flair_whose_description_holds_a_word_that_may_mean_a_map(
+        self, description: str
+    ) -> None:
         series = [made("AX T1", 1), made(description, 2), made("T2", 3)]
         assert choose_flair(series) is series[1]
 
-    def test_takes_plain_flair_before_what_may_be_a_map_of_it(self) -> None:
+    def test_choose_flair_takes_plain_flair_before_what_may_be_a_map_of_it(self) -> None:
         series = [made("FLAIR Sub", 1), made("FLAIR", 2), made("FLAIR FA", 3)]
         assert choose_flair(series) is series[1]
 
@@ -279,14 +281,16 @@ class TestChooseFlair:
             ),
         ],
     )
-    def test_lists_the_series_when_not_one_fits(self, series: list[Series], wish: dict, message: str) -> None:
+    def test_choose_flair_lists_the_series_when_not_one_fits(
+        self, series: list[Series], wish: dict, message: str
+    ) -> None:
         with pytest.raises(ValueError, match="Choose one with series_uid, or with series_description") as caught:
             choose_flair(series, **wish)
         assert message in str(caught.value)
         for one in series:
             assert str(one) in str(caught.value)
 
-    def test_refuses_nothing(self) -> None:
+    def test_choose_flair_refuses_nothing(self) -> None:
         with pytest.raises(ValueError, match="no MR image"):
             choose_flair([])
 

@@ -124,7 +124,7 @@ class TestFigures:
                 codes.SCT.ShortAxis.value: (pytest.approx(lesion["perpendicular_diameter_mm"]), "mm"),
             }
 
-    def test_says_which_area_and_which_volume(self, tmp_path: Path, series: list[Path]) -> None:
+    def test_sr_says_which_area_and_which_volume(self, tmp_path: Path, series: list[Path]) -> None:
         whole, lesion, _ = groups_of(report_of(tmp_path, lesions(), series))
         (area,) = lesion.get_measurements(codes.SCT.Area)
         (total,) = whole.get_measurements(codes.SCT.Volume)
@@ -132,19 +132,19 @@ class TestFigures:
         assert total.derivation == codes.SCT.Total
         assert total.method == codes.DCM.SumOfSegmentedVoxelMethodForVolume
 
-    def test_without_a_lesion_number_and_volume_are_0(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_sr_without_a_lesion_has_number_and_volume_0(self, tmp_path: Path, files: list[Path]) -> None:
         (whole,) = groups_of(report_of(tmp_path, np.zeros(SHAPE, bool), files))
         assert figures_of(whole) == {"246206008": (0, "1"), "118565006": (0, "cm3")}
         assert whole.finding_type is None
 
-    def test_of_one_slice(self, tmp_path: Path) -> None:
+    def test_sr_of_one_slice_has_figures(self, tmp_path: Path) -> None:
         files = write_series(tmp_path / "series", ramp(*SHAPE[:2], 1))
         groups = groups_of(report_of(tmp_path, lesions()[..., 5:], files))
         assert len(groups) == 2
 
 
 class TestContent:
-    def test_is_a_measurement_report_of_a_brain_mri(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_sr_is_a_measurement_report_of_a_brain_mri(self, tmp_path: Path, files: list[Path]) -> None:
         report = report_of(tmp_path, lesions(), files)
         assert report.SOPClassUID.name == "Comprehensive 3D SR Storage"
         assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
@@ -231,11 +231,11 @@ class TestReferences:
 
 class TestConforms:
     @pytest.mark.parametrize("mask", [lesions(), np.zeros(SHAPE, bool)], ids=["tumour", "no tumour"])
-    def test_dciodvfy_finds_no_error(self, tmp_path: Path, files: list[Path], mask: np.ndarray) -> None:
+    def test_sr_has_no_error_by_dciodvfy(self, tmp_path: Path, files: list[Path], mask: np.ndarray) -> None:
         report_of(tmp_path, mask, files)
         assert errors_of(tmp_path / "sr.dcm") == []
 
-    def test_nor_where_anonymising_has_removed_attributes(self, tmp_path: Path) -> None:
+    def test_sr_conforms_where_anonymising_has_removed_attributes(self, tmp_path: Path) -> None:
         removed = dict.fromkeys(["PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyDate"])
         files = write_series(tmp_path / "series", ramp(*SHAPE), StudyTime=None, StudyID=None, **removed)
         report_of(tmp_path, lesions(), files)
@@ -265,14 +265,14 @@ class TestSaysHowItWasMade:
 
 
 class TestRefuses:
-    def test_figures_in_voxels(self, tmp_path: Path, series: list[Path]) -> None:
+    def test_sr_refuses_figures_in_voxels(self, tmp_path: Path, series: list[Path]) -> None:
         write_segmentation(tmp_path / "seg.dcm", lesions(), series, algorithm_version="1")
         for unknown in ("spacing_known", "slice_spacing_known"):
             figures = measure(lesions(), order_frames(series).affine, **{unknown: False})
             with pytest.raises(ValueError, match=r"\.dcm: .* spacing is unknown"):
                 write_report(tmp_path / "sr.dcm", figures, tmp_path / "seg.dcm", series, algorithm_version="1")
 
-    def test_a_segmentation_of_another_series(self, tmp_path: Path, series: list[Path]) -> None:
+    def test_sr_refuses_a_segmentation_of_another_series(self, tmp_path: Path, series: list[Path]) -> None:
         other = write_series(tmp_path / "other", ramp(*SHAPE))
         write_segmentation(tmp_path / "seg.dcm", lesions(), other, algorithm_version="1")
         with pytest.raises(ValueError, match=r"seg\.dcm: segments the series"):
@@ -280,18 +280,18 @@ class TestRefuses:
                 tmp_path / "sr.dcm", measured(lesions(), series), tmp_path / "seg.dcm", series, algorithm_version="1"
             )
 
-    def test_a_segmentation_of_another_mask(self, tmp_path: Path, files: list[Path]) -> None:
+    def test_sr_refuses_a_segmentation_of_another_mask(self, tmp_path: Path, files: list[Path]) -> None:
         write_segmentation(tmp_path / "seg.dcm", lesions()[..., ::-1], files, algorithm_version="1")
         with pytest.raises(ValueError, match=r"seg\.dcm: holds no tumour in some of the slices"):
             write_report(
                 tmp_path / "sr.dcm", measured(lesions(), files), tmp_path / "seg.dcm", files, algorithm_version="1"
             )
 
-    def test_what_is_no_segmentation(self, tmp_path: Path, series: list[Path]) -> None:
+    def test_sr_refuses_what_is_no_segmentation(self, tmp_path: Path, series: list[Path]) -> None:
         with pytest.raises(ValueError, match=r"\.dcm: is not a DICOM segmentation"):
             write_report(tmp_path / "sr.dcm", measured(lesions(), series), series[0], series, algorithm_version="1")
 
-    def test_to_go_on_without_highdicom(
+    def test_sr_refuses_to_go_on_without_highdicom(
         self, tmp_path: Path, series: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         figures = measured(lesions(), series)
@@ -301,7 +301,9 @@ class TestRefuses:
 
 
 class TestWritesWhole:
-    def test_or_not_at_all(self, tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sr_is_written_whole_or_not_at_all(
+        self, tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def interrupted(self: Any, name: Path, **options: Any) -> None:
             Path(name).write_bytes(b"half")
             raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from monai.transforms import AsDiscreted
 
 from mri_seg.evaluation.metrics import SliceProtocolMetric
 from mri_seg.evaluation.writer import EvaluationWriter, bootstrap_interval, describe, patient_row, slice_rows, summarize
+from mri_seg.utils.files import sha256
 
 Box = tuple[slice, slice, slice]
 
@@ -41,7 +42,7 @@ SHIFTED = box((3, 7), (3, 7), (1, 3))  # a row further: 12 of 16 pixels shared i
 
 
 class TestSliceRows:
-    def test_by_hand(self) -> None:
+    def test_slice_rows_agree_with_those_by_hand(self) -> None:
         pred, label = volume(SHIFTED, box((0, 1), (0, 1), (3, 4))), volume(TUMOUR)
         first, second, third, fourth = slice_rows("a", pred, label)
         assert [first["slice"], fourth["slice"]] == [1, 4]
@@ -60,14 +61,14 @@ class TestSliceRows:
 
 
 class TestPatientRow:
-    def test_by_hand_in_mm(self) -> None:
+    def test_patient_row_agrees_with_one_by_hand_in_mm(self) -> None:
         row = patient_row("a", volume(SHIFTED), volume(TUMOUR))
         assert row["dice"] == pytest.approx(24 / 32)
         assert row["hd95"] == pytest.approx(2)  # a row is 2 mm high
         assert row["distance_unit"] == "mm"
         assert (row["label_voxels"], row["pred_voxels"], row["slices"]) == (32, 32, 4)
 
-    def test_by_hand_in_pixels(self) -> None:
+    def test_patient_row_agrees_with_one_by_hand_in_pixels(self) -> None:
         row = patient_row("a", volume(SHIFTED, spacing_known=False), volume(TUMOUR))
         assert row["hd95"] == pytest.approx(1)
         assert row["distance_unit"] == "pixel"
@@ -121,7 +122,7 @@ class TestPatientRow:
             {"spacing_known": False} | {"slice_spacing_known": False},
         ],
     )
-    def test_is_in_mm_only_if_all_three_spacings_are_known(self, unknown: dict) -> None:
+    def test_patient_row_is_in_mm_only_if_all_three_spacings_are_known(self, unknown: dict) -> None:
         one, other = volume(box((5, 6), (5, 6), (0, 1)), **unknown), volume(box((5, 6), (5, 6), (2, 3)))
         row = patient_row("a", one, other)
         assert (row["hd95"], row["distance_unit"]) == (pytest.approx(2), "pixel")
@@ -132,12 +133,12 @@ class TestPatientRow:
         row = patient_row("a", edge, edge)
         assert (row["hd95"], row["surface_dice"]) == (0, 1)
 
-    def test_does_not_depend_on_the_size_of_the_volume(self) -> None:
+    def test_patient_row_does_not_depend_on_the_size_of_the_volume(self) -> None:
         small = patient_row("a", volume(SHIFTED, shape=(12, 10, 4)), volume(TUMOUR, shape=(12, 10, 4)))
         large = patient_row("a", volume(SHIFTED, shape=(40, 30, 4)), volume(TUMOUR, shape=(40, 30, 4)))
         assert small == large
 
-    def test_takes_a_single_slice(self) -> None:
+    def test_patient_row_takes_a_single_slice(self) -> None:
         one = box((2, 6), (3, 7), (0, 1)), box((3, 7), (3, 7), (0, 1))
         row = patient_row("a", volume(one[0], shape=(12, 10, 1)), volume(one[1], shape=(12, 10, 1)))
         assert row["hd95"] == pytest.approx(2)
@@ -199,7 +200,7 @@ def by_brute_force(
 
 
 class TestSurfaces:
-    def test_of_two_cubes_by_hand(self) -> None:
+    def test_surfaces_of_two_cubes_agree_with_those_by_hand(self) -> None:
         """Two voxels of 1 mm next but one: each surface has 8 corners, 4 of them 1 mm nearer to the other."""
         one, other = (volume(box((5, 6), column, (1, 2))) for column in ((2, 3), (4, 5)))
         one.affine = other.affine = torch.eye(4)
@@ -218,7 +219,9 @@ class TestSurfaces:
         ids=["shifted", "crossed", "at the edges of the volume"],
     )
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.94, 0.94, 5.0), (2.0, 1.0, 0.7)])
-    def test_are_those_of_the_definition(self, pred: Box, label: Box, spacing: tuple[float, float, float]) -> None:
+    def test_surfaces_are_those_of_the_definition(
+        self, pred: Box, label: Box, spacing: tuple[float, float, float]
+    ) -> None:
         masks = [volume(pred), volume(label)]
         for mask in masks:
             mask.affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
@@ -226,7 +229,7 @@ class TestSurfaces:
         expected = by_brute_force(*(mask[0].numpy() > 0 for mask in masks), spacing, 1.5)
         assert (row["hd95"], row["surface_dice"]) == pytest.approx(expected, rel=1e-5)
 
-    def test_of_a_square_in_one_slice_are_its_outline(self) -> None:
+    def test_surfaces_of_a_square_in_one_slice_are_its_outline(self) -> None:
         """4 x 4 pixels of 2 x 1 mm, a row apart: an outline has four corners, and three steps on each side."""
         one, other = (volume(box(rows, (3, 7), (0, 1)), shape=(12, 10, 1)) for rows in ((3, 7), (2, 6)))
         row = patient_row("a", one, other, surface_tolerance=1.0)
@@ -236,7 +239,7 @@ class TestSurfaces:
         assert row["hd95"] == pytest.approx(2)
         assert row["surface_dice"] == pytest.approx(1 - (2 * corner + 3 + 1) / outline)
 
-    def test_of_a_lesion_in_one_slice_of_several_are_solid(self) -> None:
+    def test_surfaces_of_a_lesion_in_one_slice_of_several_are_solid(self) -> None:
         """Nothing but the caps of a plate that is 40 mm wide counts as 95 %: the border may be anywhere."""
         shape = (44, 44, 3)
         plate, smaller = (volume(box((2, end), (2, 42), (1, 2)), shape=shape) for end in (42, 41))
@@ -255,23 +258,23 @@ class TestSummarise:
         ]
         return summarize(patients, slices)
 
-    def test_counts(self, summary: dict) -> None:
+    def test_summary_counts_patients_and_slices(self, summary: dict) -> None:
         assert (summary["patients"], summary["slices"], summary["tumour_slices"]) == (3, 6, 3)
 
-    def test_averages_over_slices(self, summary: dict) -> None:
+    def test_summary_averages_over_slices(self, summary: dict) -> None:
         by_slice = summary["slice_protocol"]
         assert by_slice["dice"]["mean"] == pytest.approx((0.9 + 0.8 + 0.5 + 1 + 1 + 0) / 6)
         assert by_slice["dice_of_tumour_slices"]["mean"] == pytest.approx((0.9 + 0.8 + 0.5) / 3)
         assert by_slice["healthy_slices_with_false_tumour"]["mean"] == pytest.approx(1 / 3)
 
-    def test_averages_over_patients(self, summary: dict) -> None:
+    def test_summary_averages_over_patients(self, summary: dict) -> None:
         dice = summary["patient_protocol"]["dice"]
         assert dice["patients"] == 3
         assert dice["mean"] == pytest.approx(0.6)
         assert dice["median"] == pytest.approx(0.8)
         assert dice["lowest"] == 0.1
 
-    def test_leaves_out_patients_without_a_distance(self, summary: dict) -> None:
+    def test_summary_leaves_out_patients_without_a_distance(self, summary: dict) -> None:
         distance = summary["patient_protocol"]["hd95_mm"]
         assert (distance["patients"], distance["mean"]) == (2, pytest.approx(3))
         assert (distance["one_mask_empty"], distance["both_masks_empty"]) == (0, 1)
@@ -306,7 +309,7 @@ class TestSummarise:
         assert summary["slice_protocol"]["dice"]["mean"] == pytest.approx(80 / 99)
         assert summary["slice_protocol"]["dice"]["interval"][1] > 80 / 99
 
-    def test_does_not_mix_units(self) -> None:
+    def test_summary_does_not_mix_units(self) -> None:
         rows = [patient("a", 0.9, 2.0), patient("b", 0.8, 9.0, "pixel")]
         protocol = summarize(rows, [*slices_of("a", 0.9), *slices_of("b", 0.8)])["patient_protocol"]
         assert (protocol["hd95_mm"]["mean"], protocol["hd95_pixel"]["mean"]) == (2, 9)
@@ -326,51 +329,60 @@ class TestSummarise:
         assert summary["patient_protocol"]["hd95_mm"]["mean"] is None
         assert summary["patient_protocol"]["hd95_mm"]["patients"] == 0
 
-    def test_repeats(self) -> None:
+    def test_summary_repeats(self) -> None:
         rows, slices = [patient("a", 0.9), patient("b", 0.2)], [*slices_of("a", 0.9), *slices_of("b", 0.2)]
         assert json.dumps(summarize(rows, slices)) == json.dumps(summarize(rows, slices))
 
-    def test_there_must_be_a_patient(self) -> None:
+    def test_summary_needs_a_patient(self) -> None:
         with pytest.raises(ValueError, match="no patient"):
             summarize([], [])
 
-    def test_reads_as_text(self, summary: dict) -> None:
+    def test_summary_reads_as_text(self, summary: dict) -> None:
         text = describe(summary)
         assert "3 patients, 6 slices, 3 with tumour" in text
         assert "mean Dice 0.6000 [" in text
         assert "lowest 0.1000" in text
         assert "HD95 in mm: mean 3.0000" in text
-        assert "of 2 patients, 0 of them with one mask empty" in text
-        assert "1 more with both empty left out" in text
+        assert "2 patients, 0 of them with one mask empty" in text
+        assert "1 with both masks empty left out" in text
 
     def test_text_says_what_a_pixel_is_between_slices(self) -> None:
         text = describe(summarize([patient("a", 0.9, 2.0, "pixel")], slices_of("a", 0.9)))
         assert "HD95 in pixels (slices count as 1 apart)" in text
 
-    def test_reads_as_text_where_there_is_nothing_to_say(self) -> None:
+    def test_summary_reads_as_text_where_there_is_nothing_to_say(self) -> None:
         text = describe(summarize([patient("a", 1.0)], slices_of("a", 1.0, label=0, pred=0)))
         assert "Dice of tumour slices none" in text
         assert "mean Dice 1.0000, median" in text
 
 
 class TestBootstrapInterval:
-    def test_is_that_of_the_mean_of_many(self) -> None:
+    def test_bootstrap_interval_is_that_of_the_mean_of_many(self) -> None:
         values = np.random.default_rng(1).normal(10, 2, 400)
-        low, high = bootstrap_interval(400, lambda places: values[places].mean(-1))
+        low, high = bootstrap_interval((values,), np.mean)
         assert low < values.mean() < high
         assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
 
     def test_narrows_to_a_point_where_all_agree(self) -> None:
-        assert bootstrap_interval(5, lambda places: np.full(len(places), 0.7)) == pytest.approx([0.7, 0.7])
+        assert bootstrap_interval((np.full(5, 0.7),), np.median) == pytest.approx([0.7, 0.7])
 
     @pytest.mark.parametrize("number", [0, 1])
-    def test_needs_two_patients(self, number: int) -> None:
-        assert bootstrap_interval(number, np.mean) is None
+    def test_bootstrap_interval_needs_two_patients(self, number: int) -> None:
+        assert bootstrap_interval((np.ones(number),), np.mean) is None
 
-    def test_depends_on_the_seed_alone(self) -> None:
+    def test_bootstrap_interval_depends_on_the_seed_alone(self) -> None:
         values = np.random.default_rng(1).normal(size=10)
-        first, second, other = (bootstrap_interval(10, lambda p: values[p].mean(-1), seed=seed) for seed in (0, 0, 1))
+        first, second, other = (bootstrap_interval((values,), np.mean, seed=seed) for seed in (0, 0, 1))
         assert first == second != other
+
+    def test_bootstrap_interval_is_that_of_patients_drawn_with_replacement(self) -> None:
+        values, weights = np.random.default_rng(1).random((2, 12))
+        drawn = np.random.default_rng(5).integers(12, size=(300, 12))
+        expected = np.percentile(values[drawn].sum(axis=1) / weights[drawn].sum(axis=1), (2.5, 97.5))
+        ratio = bootstrap_interval(
+            (values, weights), lambda v, w, axis: v.sum(axis) / w.sum(axis), resamples=300, seed=5
+        )
+        assert ratio == pytest.approx(expected)
 
 
 class TestEvaluationWriter:
@@ -378,10 +390,11 @@ class TestEvaluationWriter:
     def cases(self) -> list[dict]:
         """A shifted prediction, a perfect one of another size, a patient without tumour; the network adds nothing."""
         return [
-            {"image": volume(SHIFTED, case="a"), "label": volume(TUMOUR, case="a")},
+            {"image": volume(SHIFTED, case="a"), "label": volume(TUMOUR, case="a"), "group": "CS"},
             {
                 "image": volume(TUMOUR, shape=(14, 10, 6), case="b", spacing_known=False),
                 "label": volume(TUMOUR, shape=(14, 10, 6), case="b", spacing_known=False),
+                "group": "",
             },
             {"image": volume(case="c"), "label": volume(case="c")},
         ]
@@ -399,7 +412,9 @@ class TestEvaluationWriter:
             val_handlers=[writer],
         )
 
-    def test_writes_tables_whose_figures_agree(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
+    def test_evaluation_writer_writes_tables_whose_figures_agree(
+        self, evaluator: SupervisedEvaluator, tmp_path: Path
+    ) -> None:
         evaluator.run()
         folder = tmp_path / "results"
         assert sorted(file.name for file in folder.iterdir()) == ["metrics.json", "patients.csv", "slices.csv"]
@@ -412,6 +427,7 @@ class TestEvaluationWriter:
         assert [row["case"] for row in patients] == ["a", "b", "c"]
         assert [float(row["dice"]) for row in patients] == pytest.approx([0.75, 1, 1])
         assert [row["distance_unit"] for row in patients] == ["mm", "pixel", "mm"]
+        assert [row["group"] for row in patients] == ["CS", "", ""]  # empty, or none in the data set
         assert [(row["case"], row["slice"]) for row in slices[3:6]] == [("a", "4"), ("b", "1"), ("b", "2")]
         assert len(slices) == metrics["slices"] == sum(int(row["slices"]) for row in patients) == 14
         assert metrics["patients"] == 3
@@ -427,7 +443,9 @@ class TestEvaluationWriter:
             **{"one_mask_empty": 0, "both_masks_empty": 1},
         }
 
-    def test_says_what_was_evaluated_and_with_what(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
+    def test_evaluation_writer_says_what_was_evaluated_and_with_what(
+        self, evaluator: SupervisedEvaluator, tmp_path: Path
+    ) -> None:
         evaluator.run()
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert metrics["section"] == "validation"
@@ -435,12 +453,24 @@ class TestEvaluationWriter:
         assert metrics["bootstrap_resamples"] == 50
         assert metrics["versions"]["torch"] == torch.__version__
 
+    def test_says_which_weights_were_loaded(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
+        evaluator.run()
+        assert json.loads((tmp_path / "results" / "metrics.json").read_text())["checkpoint"] is None
+        weights = tmp_path / "own.pt"
+        torch.save(evaluator.network.state_dict(), weights)
+        evaluator.state.loaded_weights = str(weights)
+        evaluator.run()
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert (metrics["checkpoint"], metrics["checkpoint_sha256"]) == (str(weights), sha256(weights))
+
     def test_starts_anew_with_every_run(self, evaluator: SupervisedEvaluator, tmp_path: Path) -> None:
         evaluator.run()
         evaluator.run()
         assert json.loads((tmp_path / "results" / "metrics.json").read_text())["patients"] == 3
 
-    def test_logs_both_protocols(self, evaluator: SupervisedEvaluator, caplog: pytest.LogCaptureFixture) -> None:
+    def test_evaluation_writer_logs_both_protocols(
+        self, evaluator: SupervisedEvaluator, caplog: pytest.LogCaptureFixture
+    ) -> None:
         evaluator.logger.setLevel("INFO")
         with caplog.at_level("INFO"):
             evaluator.run()

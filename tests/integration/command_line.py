@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"network_def#channels": "[2,4]", "flip": "false", "amp": "false"}
+SMALL = {"network_def#channels": "[2,4]", "tta_flip": "false", "amp": "false"}
 """Options that make inference quick."""
 
 
@@ -37,6 +37,7 @@ def module(name: str, *words: str) -> Ended:
     """``python -m name words``."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    main = sys.modules.pop(f"{name}.__main__", None)  # as in an interpreter that has just started
     with (
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
@@ -55,4 +56,6 @@ def module(name: str, *words: str) -> Ended:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
             root.handlers, root.level = handlers, level
+            if main is not None:
+                sys.modules[f"{name}.__main__"] = main
     return Ended(status, stdout.getvalue(), stderr.getvalue())

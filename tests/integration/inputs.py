@@ -256,13 +256,13 @@ BAD = [
     # Values that are none.
     Input("nan_tiff", tiff("nan_tiff.tif", np.full(SHAPE, np.nan, np.float32)), "not finite"),
     Input("inf_tiff", tiff("inf_tiff.tif", np.full(SHAPE, np.inf, np.float32)), "not finite"),
-    Input("all_nan", nifti("all_nan.nii", np.full((*SHAPE, 3), np.nan, np.float32)), "holds no number but NaN"),
+    Input("all_nan", nifti("all_nan.nii", np.full((*SHAPE, 3), np.nan, np.float32)), "holds only NaN and infinity"),
     Input("complex_tiff", tiff("complex_tiff.tif", np.zeros(SHAPE, np.complex64)), "type complex64, expected real"),
     Input("complex", nifti("complex.nii", np.zeros((*SHAPE, 3), np.complex64)), "type complex64, expected real"),
     Input("rgb_nifti", nifti("rgb_nifti.nii", RGB), r"rgb_nifti\.nii: .*expected real numbers"),
     Input("unknown_type", nifti("unknown_type.nii", datatype=7777), r"unknown_type\.nii: cannot be read"),
-    Input("colours", png("colours.png", coloured_palette()), "has a colour palette, expected grey values"),
-    Input("cmyk", png("cmyk.jpg", GREY.convert("CMYK")), "pixels of the kind CMYK, expected grey values"),
+    Input("colours", png("colours.png", coloured_palette()), "has a color palette, expected gray values"),
+    Input("cmyk", png("cmyk.jpg", GREY.convert("CMYK")), "pixels of mode CMYK, expected gray values"),
     # Shapes that are none.
     Input("no_rows", nifti("no_rows.nii", dim=[3, 0, 24, 3, 1, 1, 1, 1]), r"no_rows\.nii: .*0 x 24 x 3"),
     Input("minus_rows", nifti("minus_rows.nii", dim=[3, -32, 24, 3, 1, 1, 1, 1]), r"minus_rows\.nii: .*-32 x 24 x 3"),
@@ -273,7 +273,7 @@ BAD = [
         several(tiff("sizes_1.tif"), tiff("sizes_2.tif", slice_pixels(shape=(20, 24)))),
         r"sizes_2\.tif: shape is \(20, 24\), but \(32, 24\) in .*sizes_1\.tif",
     ),
-    Input("twice", several(tiff("twice_1.tif"), tiff("twice_01.tif"), tiff("twice_2.tif")), "slice 1 is also"),
+    Input("twice", several(tiff("twice_1.tif"), tiff("twice_01.tif"), tiff("twice_2.tif")), "has slice number 1, like"),
     Input(
         "reference",
         several(tiff("reference.tif"), tiff("reference_mask.tif", slice_pixels(shape=(16, 16)))),

@@ -85,7 +85,8 @@ class TestFilesOfAFolder:
     """All files in one folder and one run: each bad one is told, each other one is done."""
 
     @pytest.fixture(scope="class")
-    def run(self, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, dict], Path]:
+    @classmethod
+    def run(cls, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, dict], Path]:
         folder = tmp_path_factory.mktemp("files")
         for given in (*BAD, *ODD):
             (folder / "in" / given.id).mkdir(parents=True)
@@ -101,7 +102,7 @@ class TestFilesOfAFolder:
         return rows[name]
 
     @pytest.mark.parametrize("given", BAD, ids=lambda given: given.id)
-    def test_bad_ones_are_refused(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
+    def test_bad_files_of_a_folder_are_refused(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
         row = self.row(run[1], given)
         assert row["status"] == "failed"
         assert re.search(given.says, row["error"]), row["error"]
@@ -109,7 +110,7 @@ class TestFilesOfAFolder:
         assert not (run[2] / row["case"]).exists()
 
     @pytest.mark.parametrize("given", ODD, ids=lambda given: given.id)
-    def test_odd_ones_work(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
+    def test_odd_files_of_a_folder_work(self, run: tuple[Ended, dict[str, dict], Path], given: Input) -> None:
         row = self.row(run[1], given)
         assert row["status"] == "done", row["error"]
         mask = nibabel.load(run[2] / row["folder"] / f"{row['case']}_mask.nii.gz")
@@ -155,7 +156,9 @@ COMMANDS = [
     Command("fraction of 2", TRAINING, {"tumor_fraction": 2}, r"--tumor_fraction: 2, expected a number, 0 to 1"),
     Command("resume maybe", TRAINING, {"resume": "maybe"}, "--resume: 'maybe', expected true or false"),
     Command("no such device", TRAINING, {"device": "gpu"}, "--device: 'gpu', expected a device, such as cpu"),
-    Command("split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: neither a shipped split nor a file.*folds/5"),
+    Command(
+        "split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: is neither a shipped split nor a file.*folds/5"
+    ),
     Command(
         "no such folder", TRAINING, {"dataset_dir": "nowhere"}, "nowhere: no such folder.*mri_seg.datasets.lgg fetch"
     ),
@@ -165,7 +168,9 @@ COMMANDS = [
     Command("threshold of 2", INFERENCE, {"threshold": 2}, r"--threshold: 2, expected a number, 0 to 1"),
     Command("two spacings", INFERENCE, {"spacing": "[1,1]"}, r"--spacing: \[1, 1\], expected three numbers above 0"),
     Command("spacing of 0", INFERENCE, {"spacing": "[1,1,0]"}, r"--spacing: \[1, 1, 0\], expected three numbers"),
-    Command("no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected some of auto"),
+    Command(
+        "no such output", INFERENCE, {"outputs": "film"}, "outputs: film is not known; expected one or more of auto"
+    ),
     Command("volume in words", INFERENCE, {"volume": "flair"}, "--volume: 'flair', expected a whole number"),
     Command("overwrite perhaps", INFERENCE, {"overwrite": "perhaps"}, "--overwrite: 'perhaps', expected true or"),
     Command("nothing to infer on", INFERENCE, {"dataset_dir": "nowhere"}, "nowhere: no such folder or file"),
@@ -174,7 +179,7 @@ COMMANDS = [
 
 class TestOptions:
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.id)
-    def test_that_cannot_work_stop_the_command_at_once(
+    def test_options_that_cannot_work_stop_the_command_at_once(
         self, command: Command, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -237,16 +242,16 @@ CHECKPOINTS = [
     ("a list", save("list.pt", [1, 2]), r"list\.pt: holds no weights, but list"),
     ("malicious", malicious, r"malicious\.pt: cannot be read as weights.*more than tensors"),
     ("malicious archive", malicious_archive, r"archive\.pt: cannot be read as weights.*more than tensors"),
-    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: is of another network"),
+    ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: belongs to another network"),
     (
         "other channels",
         save("channels.pt", network(3, (4, 8)).state_dict()),
-        r"channels\.pt: is of another size of network: .*expected \(2, 3, 3, 3\)",
+        r"channels\.pt: belongs to a network of another size: .*expected \(2, 3, 3, 3\)",
     ),
     (
         "one input channel",
         save("one.pt", network(1, (2, 4)).state_dict()),
-        r"one\.pt: is of another size of network: .*num_slices",
+        r"one\.pt: belongs to a network of another size: .*num_slices",
     ),
 ]
 
@@ -259,7 +264,7 @@ class TestCheckpoints:
             *(pytest.param(EVALUATION, *row[1:], id=f"evaluation, {row[0]}") for row in CHECKPOINTS[::3]),
         ],
     )
-    def test_that_are_none_are_refused_and_never_executed(
+    def test_files_that_are_no_checkpoints_are_refused_and_never_executed(
         self, run: tuple[str, ...], make: Callable[[Path], Path], pattern: str, tmp_path: Path
     ) -> None:
         data = write_data(tmp_path / "data")
@@ -306,7 +311,9 @@ DATA = [
 
 class TestTraining:
     @pytest.mark.parametrize(("change", "pattern"), [row[1:] for row in DATA], ids=[row[0] for row in DATA])
-    def test_on_bad_data_names_the_file(self, change: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
+    def test_training_on_bad_data_names_the_file(
+        self, change: Callable[[Path], Any], pattern: str, tmp_path: Path
+    ) -> None:
         data = write_data(tmp_path / "data")
         change(data)
         options = {"network_def#channels": "[2,4]", "dataset_dir": data, "split": data / "split.json"}
@@ -357,14 +364,14 @@ def enlarge(file: Path) -> None:
 
 class TestCheck:
     @pytest.mark.parametrize(("make", "pattern"), [row[1:] for row in CHECKED], ids=[row[0] for row in CHECKED])
-    def test_finds(self, make: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
+    def test_check_finds_every_defect(self, make: Callable[[Path], Any], pattern: str, tmp_path: Path) -> None:
         make(tmp_path / "data")
         ended = module("mri_seg.datasets.lgg", "check", str(tmp_path / "data"))
         assert ended.status == 1
         assert re.search(pattern, ended.stdout + ended.stderr), ended
         assert "Traceback" not in ended.stderr
 
-    def test_follows_links_once(self, tmp_path: Path) -> None:
+    def test_check_follows_links_once(self, tmp_path: Path) -> None:
         patient = write_patient(tmp_path / "data")
         (patient / "up").symlink_to(tmp_path / "data", target_is_directory=True)
         (tmp_path / "data" / "itself").symlink_to("itself")
@@ -392,7 +399,7 @@ class TestProcess:
         ended = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False, **options)
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    def test_tells_an_unknown_option(self, tmp_path: Path) -> None:
+    def test_command_tells_an_unknown_option(self, tmp_path: Path) -> None:
         config = ROOT / "bundle" / "configs" / "train.json"
         words = ["monai.bundle", "run", "training", "--config_file", config, "--lerning_rate", 1]
         ended = self.run(*words, cwd=tmp_path)
@@ -400,14 +407,14 @@ class TestProcess:
         assert ended.status == 1
         assert not list(tmp_path.iterdir())
 
-    def test_shows_where_with_debug(self, tmp_path: Path) -> None:
+    def test_command_shows_where_with_debug(self, tmp_path: Path) -> None:
         ended = bundle(*INFERENCE, dataset_dir="nowhere", output_dir=tmp_path / "out", debug="true")
         assert ended.status == 1
         assert "Traceback" in ended.stderr
         assert "nowhere: no such folder or file" in ended.stderr
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs permissions of POSIX")
-    def test_tells_a_folder_that_may_not_be_read(self, locked: Path) -> None:
+    def test_command_tells_a_folder_that_may_not_be_read(self, locked: Path) -> None:
         if os.geteuid() == 0:
             pytest.skip("root may read everything")
         ended = self.run("mri_seg.datasets.lgg", "check", locked)

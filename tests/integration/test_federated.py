@@ -39,13 +39,13 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, o
     """Folders of three and of four synthetic cases: lesions are bright at one hospital and dark at the other."""
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
     from mri_seg.datasets.phantom import make_phantom
-    from mri_seg.datasets.phantom.volume import has_tumour
+    from mri_seg.datasets.phantom.volume import has_tumor
 
     cases = {}
     for number, (name, brightness) in enumerate({"bright": 1.9, "dark": 0.05}.items(), start=3):
         folder = tmp_path_factory.mktemp("data") / name
         made = make_phantom(folder, patients=number, seed=number, slices=4, size=64)
-        patients = [patient.name for n, patient in enumerate(made) if has_tumour(number, n)]
+        patients = [patient.name for n, patient in enumerate(made) if has_tumor(number, n)]
         for file in sorted(folder.glob("*/*[0-9].tif")):
             image = tifffile.imread(file).astype(float)
             lesion = tifffile.imread(file.with_name(f"{file.stem}_mask.tif")) > 0
@@ -72,7 +72,7 @@ def holds(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
 
 
 class TestClient:
-    def test_trains_each_round_from_the_weights_it_is_sent(self, client: MonaiAlgo) -> None:
+    def test_federated_client_trains_each_round_from_the_weights_it_is_sent(self, client: MonaiAlgo) -> None:
         sent = changed(client.get_weights().weights)
         seen = []
 
@@ -87,7 +87,9 @@ class TestClient:
         assert not holds(client.trainer.network, sent)
         assert client.get_weights().statistics[FlStatistics.NUM_EXECUTED_ITERATIONS] == 2
 
-    def test_evaluates_the_weights_it_is_sent_and_says_so(self, client: MonaiAlgo, tmp_path: Path) -> None:
+    def test_federated_client_evaluates_the_weights_it_is_sent_and_says_so(
+        self, client: MonaiAlgo, tmp_path: Path
+    ) -> None:
         sent = changed(client.get_weights().weights)
         metrics = client.evaluate(ExchangeObject(weights=sent)).metrics
         assert {"patient_dice", "slice_dice", "slice_precision", "slice_recall"} <= set(metrics)
@@ -95,7 +97,9 @@ class TestClient:
         record = json.loads((tmp_path / "bright" / "evaluation" / "metrics.json").read_text())
         assert record["checkpoint"] is record["checkpoint_sha256"] is None
 
-    def test_gives_statistics_of_its_cases(self, hospitals: dict[str, dict[str, object]], tmp_path: Path) -> None:
+    def test_federated_client_gives_statistics_of_its_cases(
+        self, hospitals: dict[str, dict[str, object]], tmp_path: Path
+    ) -> None:
         pytest.importorskip("yaml", reason="needs the extra `federated`")
         config = str(ROOT / "bundle" / "configs" / "train.json")
         own = {**OPTIONS, **hospitals["dark"], "output_dir": str(tmp_path / "run")}
@@ -117,14 +121,14 @@ class TestClient:
 
 
 class TestAverage:
-    def test_weighs_each_hospital_by_its_share_and_keeps_the_types(self) -> None:
+    def test_federated_average_weighs_each_hospital_by_its_share_and_keeps_the_types(self) -> None:
         one = {"weight": torch.tensor([1.0, -2.0]), "batches": torch.tensor(8)}
         other = {"weight": torch.tensor([5.0, 2.0]), "batches": torch.tensor(4)}
         found = federated.average([one, other], [3, 1])
         assert found["weight"].tolist() == [2.0, -1.0]
         assert (found["batches"].item(), found["batches"].dtype) == (7, torch.int64)
 
-    def test_of_equal_weights_are_these_weights_bit_for_bit(self) -> None:
+    def test_federated_average_of_equal_weights_are_these_weights_bit_for_bit(self) -> None:
         weights = {"weight": torch.randn(1000)}
         assert torch.equal(federated.average([weights] * 3, [5, 7, 9])["weight"], weights["weight"])
 

@@ -136,7 +136,7 @@ class TestFound:
         data = bytearray(path.read_bytes())
         data[end : end + 4] = struct.pack("<I", second)
         path.write_bytes(data)
-        assert "a.tif: cannot be read as TIFF (its pages follow" in outcome(SliceReader().read, path)[1]
+        assert "a.tif: cannot be read as TIFF (its list of pages has a loop" in outcome(SliceReader().read, path)[1]
 
     def test_a_metaimage_of_minus_one_dimensions(self, tmp_path: Path) -> None:
         header = "ObjectType = Image\nNDims = -1\nDimSize = 2 2\nTransformMatrix = 1 0 0 1\nElementType = MET_UCHAR\n"

@@ -27,7 +27,7 @@ ORIENTATIONS = [
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped; float32, as bfloat16
 # makes visible steps of the last bits in which resampled volumes differ.
-QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "flip": False, "amp": False}
+QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "tta_flip": False, "amp": False}
 
 SAGITTAL = [[0, 0, 8.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]  # slices from left to right
 
@@ -55,7 +55,7 @@ def head() -> nib.Nifti1Image:
     pytest.importorskip("nilearn", reason="needs the extra `phantom`")
     from mri_seg.datasets.phantom import phantom_volume
 
-    volume, _ = phantom_volume(seed=0, index=0, slices=6, size=128, tumour=True)
+    volume, _ = phantom_volume(seed=0, index=0, slices=6, size=128, tumor=True)
     affine = np.eye(4)
     affine[:3, :3] = euler2mat(x=0.12, y=-0.08, z=0.05) @ np.array([[0, -2.0, 0], [-2.0, 0, 0], [0, 0, 8.0]])
     affine[:3, 3] = (120, 130, -30)
@@ -125,8 +125,9 @@ class TestFormats:
     """One volume in every format the scanner or the archive may give, in one folder."""
 
     @pytest.fixture(scope="class")
+    @classmethod
     def found(
-        self, head: nib.Nifti1Image, tmp_path_factory: pytest.TempPathFactory
+        cls, head: nib.Nifti1Image, tmp_path_factory: pytest.TempPathFactory
     ) -> tuple[Path, dict[str, nib.Nifti1Image]]:
         folder = tmp_path_factory.mktemp("formats")
         values, affine = np.asarray(head.dataobj), head.affine
@@ -142,7 +143,9 @@ class TestFormats:
             itk.imwrite(itk.imread(str(folder / "in" / "nifti.nii.gz")), str(folder / "in" / f"{suffix}.{suffix}"))
         return folder, infer(folder / "in", folder / "out", outputs="mask,seg,measurements")
 
-    def test_give_the_same_mask(self, found: tuple[Path, dict], head: nib.Nifti1Image, mask: np.ndarray) -> None:
+    def test_formats_give_the_same_mask(
+        self, found: tuple[Path, dict], head: nib.Nifti1Image, mask: np.ndarray
+    ) -> None:
         assert len(found[1]) == 9
         expected = nib.as_closest_canonical(nib.Nifti1Image(mask, head.affine))
         for image in found[1].values():
@@ -150,14 +153,14 @@ class TestFormats:
             np.testing.assert_allclose(image.affine, expected.affine, atol=2e-3)
             assert dice(image.get_fdata(), expected.get_fdata()) > 0.999
 
-    def test_give_the_same_measurements(self, found: tuple[Path, dict]) -> None:
-        rows = list(csv.DictReader((found[0] / "out" / "measurements.csv").open()))
+    def test_formats_give_the_same_measurements(self, found: tuple[Path, dict]) -> None:
+        rows = list(csv.DictReader((found[0] / "out" / "measurements.csv").read_text(encoding="utf-8").splitlines()))
         assert len(rows) == 9
         for name in ("volume_ml", "largest_lesion_longest_diameter_mm", "largest_lesion_centroid_x_mm"):
             values = [float(row[name]) for row in rows]
             np.testing.assert_allclose(values, values[0], rtol=1e-3)
 
-    def test_as_dicom_give_a_segmentation_with_the_mask(self, found: tuple[Path, dict]) -> None:
+    def test_formats_as_dicom_give_a_segmentation_with_the_mask(self, found: tuple[Path, dict]) -> None:
         pytest.importorskip("highdicom", reason="needs the extra `dicom`")
         from mri_seg.dicom.seg import read_segmentation
 
@@ -182,7 +185,10 @@ class TestPlanes:
         nib.save(head, tmp_path / "in" / "axial.nii")
         with pytest.raises(SystemExit):
             infer(tmp_path / "in", tmp_path / "out")
-        rows = {row["case"]: row for row in csv.DictReader((tmp_path / "out" / "summary.csv").open())}
+        rows = {
+            row["case"]: row
+            for row in csv.DictReader((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines())
+        }
         assert rows["axial"]["status"] == "done"
         assert "sagittal slices 8.0 mm apart" in rows["sagittal"]["error"]
         assert "allow_non_axial" in rows["sagittal"]["error"]

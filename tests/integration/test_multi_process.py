@@ -84,15 +84,15 @@ def die_at(number: int) -> None:
     """A process kills itself before it writes its so manieth case."""
     from mri_seg.inference.writer import CaseWriter
 
-    write, written = CaseWriter._write_cases, []
+    write, written = CaseWriter.write, []
 
-    def write_or_die(writer: CaseWriter, engine: object) -> None:
-        written.append(engine)
+    def write_or_die(writer: CaseWriter, batch: object, output: object) -> None:
+        written.append(output)
         if len(written) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        write(writer, engine)
+        write(writer, batch, output)
 
-    CaseWriter._write_cases = write_or_die
+    CaseWriter.write = write_or_die
 
 
 def run(number: int, folder: Path, run_id: str, *configs: str, **options: object) -> Ranks:
@@ -166,17 +166,21 @@ def stopped(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     ranks.processes[1].send(signal.SIGTERM)
     go_on.touch()
     assert ranks.wait() == [128 + signal.SIGTERM] * 2, ranks.text()[-5000:]
-    assert ranks.text().count("Stopped. The same command goes on") == 1
+    assert ranks.text().count("Stopped. Run the same command to resume") == 1
     return folder
 
 
 class TestTraining:
-    def test_leaves_one_record_and_weights_as_one_process_does(self, trained: Path, checkpoint: Path) -> None:
+    def test_training_of_several_processes_leaves_one_record_and_weights_as_one_process_does(
+        self, trained: Path, checkpoint: Path
+    ) -> None:
         assert len(list(trained.glob("events.out.tfevents.*"))) == 1
         assert json.loads((trained / "run.json").read_text())["processes"] == 2
         assert weights(trained / "model.pt").keys() == weights(checkpoint).keys()
 
-    def test_validates_what_it_saves(self, trained: Path, phantom: Path, split: Path, tmp_path: Path) -> None:
+    def test_training_of_several_processes_validates_what_it_saves(
+        self, trained: Path, phantom: Path, split: Path, tmp_path: Path
+    ) -> None:
         (events,) = trained.glob("events.out.tfevents.*")
         scalars = EventAccumulator(str(events)).Reload()
         run(
@@ -190,7 +194,7 @@ class TestTraining:
             checkpoint=trained / "model_final.pt",
             output_dir=tmp_path,
             report=False,
-            flip=False,
+            tta_flip=False,
             fill_holes=False,
             **TINY,
         )
@@ -203,7 +207,7 @@ class TestTraining:
         ]:
             assert scalars.Scalars(f"validation/{name}")[-1].value == pytest.approx(value, abs=1e-6)
 
-    def test_that_was_stopped_goes_on_to_the_same_weights(
+    def test_training_of_several_processes_that_was_stopped_goes_on_to_the_same_weights(
         self, trained: Path, stopped: Path, data: dict[str, Path], tmp_path: Path
     ) -> None:
         folder = shutil.copytree(stopped, tmp_path / "run")
@@ -214,7 +218,7 @@ class TestTraining:
         assert same(folder / "model.pt", trained / "model.pt")
 
     @pytest.mark.parametrize(("number", "steps"), [(1, 10), (3, 3)])
-    def test_goes_on_with_another_number_of_processes(
+    def test_training_of_several_processes_goes_on_with_another_number_of_processes(
         self, stopped: Path, data: dict[str, Path], tmp_path: Path, number: int, steps: int
     ) -> None:
         folder = shutil.copytree(stopped, tmp_path / "run")
@@ -226,11 +230,11 @@ class TestTraining:
 
 
 class TestErrors:
-    def test_are_told_once(self, data: dict[str, Path], tmp_path: Path) -> None:
+    def test_errors_of_several_processes_are_told_once(self, data: dict[str, Path], tmp_path: Path) -> None:
         ranks = train(2, data, tmp_path / "run", sync_batchnorm=True)
         assert all(ranks.wait())
         assert ranks.text().count("error: ") == 1, ranks.text()
-        assert "--sync_batchnorm: PyTorch has it on GPUs only" in ranks.text()
+        assert "--sync_batchnorm: PyTorch supports it only on GPUs" in ranks.text()
 
 
 def evaluation(phantom: Path, split: Path, folder: Path, checkpoint: Path) -> dict[str, object]:
@@ -246,7 +250,8 @@ def evaluation(phantom: Path, split: Path, folder: Path, checkpoint: Path) -> di
 
 class TestEvaluation:
     @pytest.fixture(scope="class")
-    def alone(self, phantom: Path, split: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def alone(cls, phantom: Path, split: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("alone")
         options = evaluation(phantom, split, folder, checkpoint)
         (folder / "log.txt").write_text(run(1, folder, "evaluation", "train.json", "evaluate.json", **options).text())
@@ -266,7 +271,7 @@ class TestEvaluation:
             assert all(np.array_equal(one[key], other[key]) for key in other.files)
         assert (folder / "report.html").is_file()
 
-    def test_of_uneven_shares_is_that_of_one_process(
+    def test_evaluation_of_uneven_shares_is_that_of_one_process(
         self, phantom: Path, split: Path, checkpoint: Path, alone: Path, tmp_path: Path
     ) -> None:
         options = evaluation(phantom, split, tmp_path, checkpoint)
@@ -277,7 +282,9 @@ class TestEvaluation:
         assert re.search(r"new best metric of patient_dice: (.*)", (alone / "log.txt").read_text())[1] == metric
 
     @pytest.mark.slow
-    def test_by_torchrun(self, phantom: Path, split: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    def test_evaluation_by_torchrun_agrees(
+        self, phantom: Path, split: Path, checkpoint: Path, alone: Path, tmp_path: Path
+    ) -> None:
         files = [str(CONFIGS / name) for name in ("train.json", "evaluate.json", "multi_gpu_evaluate.json")]
         command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command += ["-m", "monai.bundle", "run", "evaluation", "--config_file", str(files)]
@@ -291,16 +298,20 @@ class TestEvaluation:
 
 
 class TestInference:
-    def options(self, phantom: Path, folder: Path, checkpoint: Path) -> dict[str, object]:
+    @staticmethod
+    def options(phantom: Path, folder: Path, checkpoint: Path) -> dict[str, object]:
         return {"dataset_dir": phantom, "checkpoint": checkpoint, "output_dir": folder, **TINY}
 
     @pytest.fixture(scope="class")
-    def alone(self, phantom: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def alone(cls, phantom: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("alone") / "out"
-        run(1, folder.parent, "inference", "inference.json", **self.options(phantom, folder, checkpoint))
+        run(1, folder.parent, "inference", "inference.json", **cls.options(phantom, folder, checkpoint))
         return folder
 
-    def test_makes_every_result_once(self, phantom: Path, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    def test_inference_of_several_processes_makes_every_result_once(
+        self, phantom: Path, checkpoint: Path, alone: Path, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "out"
         configs = ("inference.json", "multi_gpu_inference.json")
         ranks = run(3, tmp_path, "inference", *configs, **self.options(phantom, folder, checkpoint))
@@ -309,7 +320,7 @@ class TestInference:
             assert (folder / name).read_bytes() == (alone / name).read_bytes()
         assert files(folder) == files(alone)
 
-    def test_goes_on_where_a_process_was_killed(
+    def test_inference_of_several_processes_goes_on_where_a_process_was_killed(
         self, phantom: Path, checkpoint: Path, alone: Path, tmp_path: Path
     ) -> None:
         folder = tmp_path / "out"
@@ -328,11 +339,15 @@ class TestInference:
         assert files(folder) == files(alone)
         assert (folder / "measurements.csv").read_bytes() == (alone / "measurements.csv").read_bytes()
         found, expected = (
-            [{**row, "status": ""} for row in csv.DictReader((f / "summary.csv").open())] for f in (folder, alone)
+            [
+                {**row, "status": ""}
+                for row in csv.DictReader((f / "summary.csv").read_text(encoding="utf-8").splitlines())
+            ]
+            for f in (folder, alone)
         )
         assert found == expected
 
-    def test_refuses_results_of_other_options_on_all(
+    def test_inference_of_several_processes_refuses_results_of_other_options_on_all(
         self, phantom: Path, checkpoint: Path, alone: Path, tmp_path: Path
     ) -> None:
         folder = tmp_path / "out"

@@ -54,7 +54,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 class TestSecondRun:
-    def test_with_the_same_settings_keeps_everything(self, given: Path, output_dir: Path) -> None:
+    def test_second_run_with_the_same_settings_keeps_everything(self, given: Path, output_dir: Path) -> None:
         before = {file: text for file, text in content(output_dir).items() if file.name != "summary.csv"}
         ended = segment(given, output_dir, slices_per_batch=1)
         assert "Cases segmented: 0, kept as they were: 2, failed: 0." in ended.stdout
@@ -68,7 +68,7 @@ class TestSecondRun:
             ({"postprocessing#transforms#5": {"_target_": "Identityd", "keys": "pred"}}, "postprocessing was"),
         ],
     )
-    def test_with_other_settings_is_refused_and_changes_nothing(
+    def test_second_run_with_other_settings_is_refused_and_changes_nothing(
         self, given: Path, output_dir: Path, options: dict, told: str
     ) -> None:
         before = content(output_dir)
@@ -81,7 +81,7 @@ class TestSecondRun:
         assert "Traceback" not in ended.stderr
         assert content(output_dir) == before
 
-    def test_that_overwrites_leaves_one_kind_of_result(self, given: Path, output_dir: Path) -> None:
+    def test_second_run_that_overwrites_leaves_one_kind_of_result(self, given: Path, output_dir: Path) -> None:
         ended = segment(given, output_dir, checkpoint=given / "two.pt", overwrite="true")
         assert ended.status == 0, ended.stderr
         for name in ("summary.csv", "measurements.csv"):

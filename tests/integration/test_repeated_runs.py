@@ -45,7 +45,7 @@ def write_head(file: Path) -> None:
 
 def inference(tmp_path: Path, weights: Path, **options: Any) -> ConfigWorkflow:
     own = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "checkpoint": str(weights)}
-    options = {**own, **SMALL, "flip": False, "outputs": "mask", **options}
+    options = {**own, **SMALL, "tta_flip": False, "outputs": "mask", **options}
     return ConfigWorkflow(files(INFERENCE), workflow_type="infer", logging_file=False, **options)
 
 
@@ -55,7 +55,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 class TestInference:
-    def test_segments_each_time_what_is_to_be_done_then_and_counts_it(
+    def test_repeated_inference_segments_each_time_what_is_to_be_done_then_and_counts_it(
         self, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
@@ -74,7 +74,7 @@ class TestInference:
         }
         assert statuses(tmp_path / "out") == dict.fromkeys("abc", "kept")
 
-    def test_finds_cases_after_a_run_that_had_none_to_do(
+    def test_repeated_inference_finds_cases_after_a_run_that_had_none_to_do(
         self, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
@@ -87,7 +87,7 @@ class TestInference:
         workflow.finalize()
         assert capsys.readouterr().out.count("Cases segmented: 1, kept as they were: 2, failed: 0.") == 1
 
-    def test_writes_again_with_overwrite(
+    def test_repeated_inference_writes_again_with_overwrite(
         self, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
@@ -104,7 +104,7 @@ class TestInference:
         assert "Cases segmented: 2, kept as they were: 0" in out
         assert "Cases segmented: 1, kept as they were: 0" in out  # since the first finalize
 
-    def test_counts_a_case_that_fails_in_each_run(
+    def test_repeated_inference_counts_a_case_that_fails_in_each_run(
         self, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
@@ -117,7 +117,7 @@ class TestInference:
             workflow.finalize()
         assert "Cases segmented: 1, kept as they were: 1, failed: 2." in capsys.readouterr().out
 
-    def test_goes_on_after_a_run_that_failed(self, weights: Path, tmp_path: Path) -> None:
+    def test_repeated_inference_goes_on_after_a_run_that_failed(self, weights: Path, tmp_path: Path) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
         there = tmp_path / "there.pt"
         workflow = inference(tmp_path, there)
@@ -129,7 +129,9 @@ class TestInference:
         workflow.finalize()
         assert statuses(tmp_path / "out") == {"a": "done"}
 
-    def test_by_create_workflow_and_the_name_of_the_part(self, weights: Path, tmp_path: Path) -> None:
+    def test_repeated_inference_by_create_workflow_and_the_name_of_the_part(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
         write_head(tmp_path / "in" / "a.nii.gz")
         own = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out"), "checkpoint": str(weights)}
         options = {**own, **SMALL, "outputs": "mask", "run_id": "inference", "logging_file": False}
@@ -142,7 +144,7 @@ class TestInference:
 
 
 class TestEvaluation:
-    def test_evaluates_each_time(self, phantom: Path, weights: Path, tmp_path: Path) -> None:
+    def test_repeated_evaluation_evaluates_each_time(self, phantom: Path, weights: Path, tmp_path: Path) -> None:
         workflow = ConfigWorkflow(
             files(EVALUATION),
             workflow_type="train",
@@ -169,7 +171,7 @@ class TestEvaluation:
 
 
 class TestTraining:
-    def test_that_is_finished_says_so_and_changes_nothing(
+    def test_training_that_is_finished_says_so_and_changes_nothing(
         self, phantom: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         folder = tmp_path / "run"

@@ -69,7 +69,7 @@ def unstopped(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 class TestKilled:
     @pytest.mark.parametrize("moment", range(MOMENTS))
-    def test_at_a_random_moment_ends_with_the_same_weights(
+    def test_training_killed_at_a_random_moment_ends_with_the_same_weights(
         self, phantom: Path, unstopped: tuple[Path, float], tmp_path: Path, moment: int
     ) -> None:
         folder = tmp_path / "run"
@@ -86,7 +86,7 @@ class TestKilled:
 
 
 class TestToldToStop:
-    def test_leaves_a_checkpoint_and_a_status_that_says_so(
+    def test_training_told_to_stop_leaves_a_checkpoint_and_a_status_that_says_so(
         self, phantom: Path, unstopped: tuple[Path, float], tmp_path: Path
     ) -> None:
         folder = tmp_path / "run"
@@ -101,7 +101,9 @@ class TestToldToStop:
 
 
 class TestTheSameFolder:
-    def test_with_another_config_is_refused(self, phantom: Path, unstopped: tuple[Path, float]) -> None:
+    def test_training_in_the_same_folder_with_another_config_is_refused(
+        self, phantom: Path, unstopped: tuple[Path, float]
+    ) -> None:
         before = (unstopped[0] / "config.json").read_bytes()
         ended = bundle("training", "train.json", **{**options(phantom, unstopped[0]), "learning_rate": 0.5})
         assert ended.status == 1
@@ -109,7 +111,9 @@ class TestTheSameFolder:
         assert "Traceback" not in ended.stdout + ended.stderr
         assert (unstopped[0] / "config.json").read_bytes() == before
 
-    def test_starts_anew_beside_it_when_asked(self, phantom: Path, unstopped: tuple[Path, float]) -> None:
+    def test_training_in_the_same_folder_starts_anew_beside_it_when_asked(
+        self, phantom: Path, unstopped: tuple[Path, float]
+    ) -> None:
         train(phantom, unstopped[0], resume=False)
         beside = unstopped[0].with_name("run-2")
         assert json.loads((beside / "run.json").read_text())["seed"] == 0
@@ -117,7 +121,7 @@ class TestTheSameFolder:
 
 
 class TestOptions:
-    def test_that_are_misspelt_are_refused_with_the_nearest(self, phantom: Path, tmp_path: Path) -> None:
+    def test_options_that_are_misspelt_are_refused_with_the_nearest(self, phantom: Path, tmp_path: Path) -> None:
         ended = bundle("training", "train.json", **options(phantom, tmp_path / "run"), lerning_rate=0.1)
         assert ended.status == 1
         assert "--lerning_rate: no such option. Did you mean --learning_rate?" in ended.stderr

@@ -44,19 +44,19 @@ def fails(ended: Ended, text: str) -> None:
 
 
 class TestNumberSign:
-    def test_in_a_bare_path_is_refused_with_what_to_write(self, folder: Path) -> None:
+    def test_number_sign_in_a_bare_path_is_refused_with_what_to_write(self, folder: Path) -> None:
         fails(infer(dataset_dir="patient#2", output_dir="./out"), "error: --dataset_dir: 'patient#2' would be read as")
         fails(infer(dataset_dir="patient", output_dir="out#1"), "Write ./out#1")
         assert not [*folder.glob("out*")]
 
-    def test_behind_a_dot_is_part_of_the_name(self, folder: Path) -> None:
+    def test_number_sign_behind_a_dot_is_part_of_the_name(self, folder: Path) -> None:
         ended = infer(dataset_dir="./patient#2", output_dir="./out#1")
         assert ended.status == 0, ended.stderr
         assert [str(file.relative_to(folder)) for file in folder.rglob("*_mask.nii.gz")] == [
             os.path.join("out#1", "patient#2", "patient#2_mask.nii.gz")
         ]
 
-    def test_is_part_of_the_name_in_training_and_evaluation_too(self, folder: Path, phantom: Path) -> None:
+    def test_number_sign_is_part_of_the_name_in_training_and_evaluation_too(self, folder: Path, phantom: Path) -> None:
         data, split = folder / "data#1", folder / "split#1.json"
         data.symlink_to(phantom, target_is_directory=True)
         split.write_bytes((phantom / "split.json").read_bytes())
@@ -73,12 +73,12 @@ class TestNumberSign:
 
 class TestOtherSigns:
     @pytest.mark.parametrize("name", ["$x", "@x"])
-    def test_at_the_beginning_are_explained(self, folder: Path, name: str) -> None:
+    def test_other_signs_at_the_beginning_are_explained(self, folder: Path, name: str) -> None:
         fails(infer(dataset_dir=name, output_dir="./out"), f"error: --dataset_dir: '{name}' begins with {name[0]}")
         fails(infer(dataset_dir="./patient", output_dir=name), f"Write ./{name} for a file or folder of that name")
 
     @pytest.mark.parametrize("name", ["$x", "@x", "%x"])
-    def test_behind_a_dot_are_part_of_the_name(self, folder: Path, name: str) -> None:
+    def test_other_signs_behind_a_dot_are_part_of_the_name(self, folder: Path, name: str) -> None:
         ended = infer(dataset_dir=f"./{name}", output_dir="./out")
         assert ended.status == 0, ended.stderr
         assert np.asarray(nibabel.load(folder / "out" / "x" / "x_mask.nii.gz").dataobj).shape == (32, 32, 3)

@@ -67,10 +67,10 @@ def inferred(run: tuple[Path, str], phantom: Path) -> Path:
 
 
 class TestTraining:
-    def test_says_where_its_results_are(self, run: tuple[Path, str]) -> None:
+    def test_training_says_where_its_results_are(self, run: tuple[Path, str]) -> None:
         assert str(run[0]) in run[1].splitlines()[-1]
 
-    def test_leaves_weights_and_a_record_of_itself(self, run: tuple[Path, str], phantom: Path) -> None:
+    def test_training_leaves_weights_and_a_record_of_itself(self, run: tuple[Path, str], phantom: Path) -> None:
         folder = run[0]
         assert (folder / "model.pt").is_file()
         assert (folder / "model_final.pt").is_file()
@@ -132,7 +132,9 @@ class TestTraining:
 
 class TestEvaluation:
     @pytest.mark.parametrize("section", ["validation", "test"])
-    def test_writes_both_protocols(self, run: tuple[Path, str], phantom: Path, tmp_path: Path, section: str) -> None:
+    def test_evaluation_writes_both_protocols(
+        self, run: tuple[Path, str], phantom: Path, tmp_path: Path, section: str
+    ) -> None:
         result = bundle(
             "evaluation",
             "train.json",
@@ -145,8 +147,8 @@ class TestEvaluation:
         )
         assert result.status == 0, result.stderr[-3000:]
         metrics = json.loads((tmp_path / "metrics.json").read_text())
-        patients = list(csv.DictReader((tmp_path / "patients.csv").open()))
-        slices = list(csv.DictReader((tmp_path / "slices.csv").open()))
+        patients = list(csv.DictReader((tmp_path / "patients.csv").read_text(encoding="utf-8").splitlines()))
+        slices = list(csv.DictReader((tmp_path / "slices.csv").read_text(encoding="utf-8").splitlines()))
         assert [row["case"] for row in patients] == sorted(json.loads((phantom / "split.json").read_text())[section])
         assert metrics["slices"] == len(slices)
         assert metrics["section"] == section
@@ -157,7 +159,7 @@ class TestEvaluation:
 
 
 class TestInference:
-    def test_writes_a_volume_and_a_mask_a_slice_in_the_geometry_of_the_input(
+    def test_inference_writes_a_volume_and_a_mask_a_slice_in_the_geometry_of_the_input(
         self, inferred: Path, phantom: Path
     ) -> None:
         for patient in phantom.glob("PHANTOM_*"):
@@ -176,12 +178,12 @@ class TestInference:
             probability = nibabel.load(str(mask).replace("_mask.", "_probability.")).get_fdata()
             np.testing.assert_array_equal(probability >= 0.5, nibabel.load(mask).get_fdata() > 0)
 
-    def test_draws_a_sheet_and_a_panel(self, inferred: Path) -> None:
+    def test_inference_draws_a_sheet_and_a_panel(self, inferred: Path) -> None:
         for folder in filter(Path.is_dir, inferred.iterdir()):
             for kind in ("sheet", "panel"):
                 assert Image.open(folder / f"{folder.name}_{kind}.png").size > (100, 100)
 
-    def test_leaves_nothing_else(self, inferred: Path) -> None:
+    def test_inference_leaves_nothing_else(self, inferred: Path) -> None:
         kinds = {file.name.replace(file.parent.name, "") for file in inferred.glob("*/*")}
         assert {kind for kind in kinds if not kind.endswith("_mask.tif")} == {
             ".html",

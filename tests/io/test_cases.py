@@ -1,30 +1,20 @@
-"""Cases found in folders of every make."""
+"""Cases found in folders and files, as people keep them."""
 
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+from case_folders import files, found, touch
 from dicom_series import write_series
 
-from mri_seg.inference.outputs import OUTPUTS
 from mri_seg.io.cases import find_cases
-from mri_seg.io.earlier_outputs import CASE_ENDINGS
 from mri_seg.io.load import LoadVolumed
 from mri_seg.utils.case_flags import case_flags
-
-
-def touch(folder: Path, *files: str) -> Path:
-    """Empty files: finding cases does not need their content."""
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def pages(file: Path, count: int) -> Path:
@@ -38,25 +28,8 @@ def flags(dataset_dir: Path) -> dict[str, list[str]]:
     return {case["case"]: [flag["name"] for flag in case_flags(case)] for case in find_cases(dataset_dir)}
 
 
-def files(dataset_dir: Path) -> list[str]:
-    """Files of all cases, from the folder on."""
-    return [
-        Path(file).relative_to(dataset_dir).as_posix() for case in find_cases(dataset_dir) for file in case["image"]
-    ]
-
-
-def found(dataset_dir: Path | str) -> dict[str, dict]:
-    """Cases by name, their files by name alone."""
-    cases = {}
-    for case in find_cases(dataset_dir):
-        assert set(case) <= {"case", "image", "label", "source"}
-        entry = {key: [Path(file).name for file in case[key]] for key in ("image", "label") if key in case}
-        cases[case["case"]] = entry
-    return cases
-
-
 class TestFolders:
-    def test_of_patients(self, tmp_path: Path) -> None:
+    def test_find_cases_in_folders_of_patients(self, tmp_path: Path) -> None:
         touch(tmp_path, "TCGA_1/TCGA_1_1.tif", "TCGA_1/TCGA_1_2.tif", "TCGA_2/TCGA_2_1.tif", "TCGA_2/TCGA_2_2.tif")
         touch(tmp_path, "data.csv", "README.md")
         assert found(tmp_path) == {
@@ -64,11 +37,11 @@ class TestFolders:
             "TCGA_2": {"image": ["TCGA_2_1.tif", "TCGA_2_2.tif"]},
         }
 
-    def test_of_one_patient(self, tmp_path: Path) -> None:
+    def test_find_cases_in_folders_of_one_patient(self, tmp_path: Path) -> None:
         touch(tmp_path, "scan_1.tif", "scan_2.tif")
         assert found(tmp_path) == {"scan": {"image": ["scan_1.tif", "scan_2.tif"]}}
 
-    def test_of_numbers_alone_name_the_case_after_the_folder(
+    def test_find_cases_names_folders_of_numbers_after_the_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         touch(tmp_path / "Jane", "1.tif", "2.tif")
@@ -76,11 +49,11 @@ class TestFolders:
         monkeypatch.chdir(tmp_path / "Jane")
         assert list(found(".")) == ["Jane"]
 
-    def test_of_slices_of_several_cases(self, tmp_path: Path) -> None:
+    def test_find_cases_in_folders_of_slices_of_several_cases(self, tmp_path: Path) -> None:
         touch(tmp_path, "a_1.tif", "a_2.tif", "b_1.tif", "b_2.tif")
         assert found(tmp_path) == {"a": {"image": ["a_1.tif", "a_2.tif"]}, "b": {"image": ["b_1.tif", "b_2.tif"]}}
 
-    def test_of_nifti_files(self, tmp_path: Path) -> None:
+    def test_find_cases_in_folders_of_nifti_files(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.nii.gz", "a.v2.nii", "C.NII.GZ", "notes.txt")
         assert found(tmp_path) == {
             "C": {"image": ["C.NII.GZ"]},
@@ -88,11 +61,11 @@ class TestFolders:
             "b": {"image": ["b.nii.gz"]},
         }
 
-    def test_of_every_kind_at_once(self, tmp_path: Path) -> None:
+    def test_find_cases_in_folders_of_every_kind_at_once(self, tmp_path: Path) -> None:
         touch(tmp_path, "x/s_1.tif", "x/s_2.tif", "y/z/deep.nii", "one.tiff")
         assert list(found(tmp_path)) == ["deep", "one", "s"]
 
-    def test_give_cases_sorted_by_name(self, tmp_path: Path) -> None:
+    def test_folders_give_cases_sorted_by_name(self, tmp_path: Path) -> None:
         touch(tmp_path, "2/z.nii", "3/a.nii", "1/m.nii")
         assert list(found(tmp_path)) == ["a", "m", "z"]
 
@@ -111,23 +84,23 @@ class TestFolders:
         (tmp_path / "cases" / "p").symlink_to(tmp_path / "store")
         assert list(found(tmp_path / "cases")) == ["a"]
 
-    def test_may_be_given_as_text(self, tmp_path: Path) -> None:
+    def test_folders_may_be_given_as_text(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.nii")
         (case,) = find_cases(str(tmp_path))
         assert case == {"case": "a", "image": [str(tmp_path / "a.nii")], "source": "volume"}
 
 
 class TestOneFile:
-    def test_is_taken_whatever_its_name(self, tmp_path: Path) -> None:
+    def test_find_cases_takes_one_file_whatever_its_name(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1_T1w.nii.gz", "sub-1_FLAIR.nii.gz")
         assert flags(tmp_path / "sub-1_T1w.nii.gz") == {"sub-1_T1w": ["named_other_contrast"]}
 
     @pytest.mark.parametrize("name", ["head.nii", "head.nii.gz"])
-    def test_nifti(self, tmp_path: Path, name: str) -> None:
+    def test_find_cases_takes_one_nifti_file(self, tmp_path: Path, name: str) -> None:
         touch(tmp_path, name, "other.nii")
         assert found(tmp_path / name) == {"head": {"image": [name]}}
 
-    def test_slice(self, tmp_path: Path) -> None:
+    def test_find_cases_takes_one_slice(self, tmp_path: Path) -> None:
         touch(tmp_path, "head.tif", "other.tif")
         assert found(tmp_path / "head.tif") == {"head": {"image": ["head.tif"]}}
 
@@ -135,42 +108,42 @@ class TestOneFile:
         touch(tmp_path, "head_1.tif", "head_2.tif")
         assert [case["image"] for case in found(tmp_path / "head_2.tif").values()] == [["head_2.tif"]]
 
-    def test_several_pages(self, tmp_path: Path) -> None:
+    def test_find_cases_takes_one_file_of_several_pages(self, tmp_path: Path) -> None:
         file = pages(tmp_path / "head_3.tif", 4)
         assert [case["image"] for case in found(file).values()] == [["head_3.tif"]]
 
-    def test_of_another_kind_is_refused(self, tmp_path: Path) -> None:
+    def test_one_file_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         touch(tmp_path, "head.txt")
         with pytest.raises(ValueError, match=r"head\.txt: holds no case to segment"):
             find_cases(tmp_path / "head.txt")
 
 
 class TestContrasts:
-    def test_of_bids_other_than_flair_are_passed_over(self, tmp_path: Path) -> None:
+    def test_contrasts_of_bids_other_than_flair_are_passed_over(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1/ses-2/anat/sub-1_ses-2_FLAIR.nii.gz", "sub-1/ses-2/anat/sub-1_ses-2_T1w.nii.gz")
         touch(tmp_path, "sub-2/anat/sub-2_acq-3D_FLAIR.nii.gz", "sub-2/dwi/sub-2_dwi.nii.gz")
         assert list(found(tmp_path)) == ["sub-1_ses-2_FLAIR", "sub-2_acq-3D_FLAIR"]
 
     @pytest.mark.parametrize("name", ["B_1_flair.nii.gz", "BraTS-GLI-00000-000-t2f.nii.gz", "ax FLAIR.nrrd"])
-    def test_beside_a_file_named_flair_are_passed_over(self, tmp_path: Path, name: str) -> None:
+    def test_contrasts_beside_a_file_named_flair_are_passed_over(self, tmp_path: Path, name: str) -> None:
         touch(tmp_path, name, "x_t1.nii.gz", "x_t2.nii.gz", "x_seg.nii.gz")
         assert [case["image"] for case in found(tmp_path).values()] == [[name]]
 
-    def test_are_not_guessed_where_no_file_names_flair(self, tmp_path: Path) -> None:
+    def test_contrasts_are_not_guessed_where_no_file_names_flair(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.nii", "b.mha", "c.nrrd", "d.mhd")
         assert list(found(tmp_path)) == ["a", "b", "c", "d"]
 
     @pytest.mark.parametrize("name", ["3DFLAIR", "T2FLAIR", "P_fla", "dark-fluid", "FLAIR_SPACE", "t2_spc_da-fl_sag"])
-    def test_of_any_name_of_flair_are_preferred(self, tmp_path: Path, name: str) -> None:
+    def test_contrasts_of_any_name_of_flair_are_preferred(self, tmp_path: Path, name: str) -> None:
         touch(tmp_path, f"{name}.nii.gz", "P_T1.nii.gz", "T1.nii.gz", "AX_T1_FLAIR.nii.gz", "foo.nii.gz")
         assert list(found(tmp_path)) == [name]
 
-    def test_of_an_ambiguous_name_of_flair_are_taken_with_a_flag(self, tmp_path: Path) -> None:
+    def test_contrasts_of_an_ambiguous_name_of_flair_are_taken_with_a_flag(self, tmp_path: Path) -> None:
         touch(tmp_path, "P_tirm.nii.gz", "P_T1.nii.gz", "Q_FLAIR.nii.gz", "R_FLAIR_Sub.nii.gz")
         assert flags(tmp_path) == {"P_tirm": ["perhaps_stir"], "Q_FLAIR": [], "R_FLAIR_Sub": ["perhaps_a_map"]}
 
     @pytest.mark.parametrize("name", ["P1_T1", "AX_T1_FLAIR", "t2w", "P1_mprage", "P1_ADC"])
-    def test_of_a_single_file_that_names_another_are_flagged(
+    def test_contrasts_of_a_single_file_that_names_another_are_flagged(
         self, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         touch(tmp_path, f"{name}.nii.gz", "P2.nii.gz")
@@ -186,7 +159,7 @@ class TestContrasts:
             ["T1", "T2", "ADC"],
         ],
     )
-    def test_of_one_patient_of_which_none_names_flair_are_an_error_that_lists_them(
+    def test_contrasts_of_one_patient_of_which_none_names_flair_are_an_error_that_lists_them(
         self, tmp_path: Path, names: list[str]
     ) -> None:
         touch(tmp_path, *(f"{name}.nii.gz" for name in names), "other.nii.gz")
@@ -195,32 +168,32 @@ class TestContrasts:
         assert f"expected one FLAIR image of a patient, found {len(names)}" in bad["error"]
         assert all(str(tmp_path / f"{name}.nii.gz") in bad["error"] for name in names)
 
-    def test_in_folders_named_after_them_are_of_one_patient(self, tmp_path: Path) -> None:
+    def test_contrasts_in_folders_named_after_them_are_of_one_patient(self, tmp_path: Path) -> None:
         touch(tmp_path, "P1/T1/a.nii", "P1/FLAIR/a.nii", "P2/3_AX_T1/b.nii", "P2/4_AX_FLAIR/c.nii")
         touch(tmp_path, "by/flair/x.nii", "by/t1/x.nii", "by/flair/y.nii")
         assert sorted(files(tmp_path)) == ["P1/FLAIR/a.nii", "P2/4_AX_FLAIR/c.nii", "by/flair/x.nii", "by/flair/y.nii"]
 
-    def test_of_slices_are_told_as_those_of_volumes(self, tmp_path: Path) -> None:
+    def test_contrasts_of_slices_are_told_as_those_of_volumes(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"P_{name}_{n}.png" for name in ("flair", "t1", "t2") for n in (1, 2)))
         assert found(tmp_path) == {"P_flair": {"image": ["P_flair_1.png", "P_flair_2.png"]}}
 
-    def test_of_what_was_computed_of_a_flair_come_after_it(self, tmp_path: Path) -> None:
+    def test_contrasts_of_what_was_computed_of_a_flair_come_after_it(self, tmp_path: Path) -> None:
         touch(tmp_path, "P1_FLAIR.nii.gz", "P1_FLAIR_bias.nii.gz", "P1_FLAIR_brain.nii.gz", "P2_FLAIR_bias.nii.gz")
         assert flags(tmp_path) == {"P1_FLAIR": [], "P2_FLAIR_bias": ["perhaps_bias_field"]}
 
-    def test_of_bids_sessions_are_of_a_patient_each(self, tmp_path: Path) -> None:
+    def test_contrasts_of_bids_sessions_are_of_a_patient_each(self, tmp_path: Path) -> None:
         for session in ("1", "2"):
             stem = f"sub-1/ses-{session}/anat/sub-1_ses-{session}"
             touch(tmp_path, f"{stem}_FLAIR.nii.gz", f"{stem}_T1w.nii.gz", f"{stem}_PDw.nii.gz")
         assert list(found(tmp_path)) == ["sub-1_ses-1_FLAIR", "sub-1_ses-2_FLAIR"]
 
-    def test_of_bids_say_nothing_of_other_files(self, tmp_path: Path) -> None:
+    def test_contrasts_of_bids_say_nothing_of_other_files(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1/anat/sub-1_FLAIR.nii.gz", "P1.nii.gz")
         assert list(found(tmp_path)) == ["P1", "sub-1_FLAIR"]
 
-    def test_of_bids_without_flair_say_so(self, tmp_path: Path) -> None:
+    def test_contrasts_of_bids_without_flair_say_so(self, tmp_path: Path) -> None:
         touch(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
-        with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*given itself"):
+        with pytest.raises(ValueError, match=r"1 volume of another contrast \(sub-1_T1w\.nii\.gz\).*single file"):
             find_cases(tmp_path)
 
 
@@ -236,7 +209,7 @@ class TestDataSets:
 
     @pytest.mark.parametrize("key", ["channel_names", "modality"])
     @pytest.mark.parametrize("below", ["", "imagesTr"])
-    def test_of_nnunet_name_the_channel_that_is_flair(self, tmp_path: Path, key: str, below: str) -> None:
+    def test_data_sets_of_nnunet_name_the_channel_that_is_flair(self, tmp_path: Path, key: str, below: str) -> None:
         files = [f"imagesTr/{case}_{n:04}.nii.gz" for case in ("a", "b_1") for n in range(4)]
         self.write(tmp_path, key, self.CHANNELS, *files, "labelsTr/a.nii.gz", "labelsTr/b_1.nii.gz")
         cases = found(tmp_path / below)
@@ -244,25 +217,25 @@ class TestDataSets:
         if not below:
             assert [case["label"] for case in cases.values()] == [["a.nii.gz"], ["b_1.nii.gz"]]
 
-    def test_of_nnunet_without_a_description_are_an_error_of_each_case(self, tmp_path: Path) -> None:
+    def test_data_sets_of_nnunet_without_a_description_are_an_error_of_each_case(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"imagesTr/{case}_{n:04}.nii.gz" for case in ("a", "b") for n in range(4)))
         cases = find_cases(tmp_path)
         assert [case["case"] for case in cases] == ["a", "b"]
         assert all("put nnU-Net's dataset.json beside the folder" in case["error"] for case in cases)
 
-    def test_of_nnunet_with_one_channel_are_cases_with_labels(self, tmp_path: Path) -> None:
+    def test_data_sets_of_nnunet_with_one_channel_are_cases_with_labels(self, tmp_path: Path) -> None:
         touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
         assert found(tmp_path) == {
             "a_0000": {"image": ["a_0000.nii.gz"], "label": ["a.nii.gz"]},
             "b_0000": {"image": ["b_0000.nii.gz"]},
         }
 
-    def test_of_one_channel_of_another_contrast_are_flagged(self, tmp_path: Path) -> None:
+    def test_data_sets_of_one_channel_of_another_contrast_are_flagged(self, tmp_path: Path) -> None:
         self.write(tmp_path, "channel_names", ("T1w",), "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz")
         assert flags(tmp_path) == {name: ["named_other_contrast"] for name in ("a_0000", "b_0000")}
 
     @pytest.mark.parametrize(("names", "volume"), [(("FLAIR", "T1w", "t1gd", "T2w"), 0), (("T2w", "T2-FLAIR"), 1)])
-    def test_of_the_decathlon_name_the_volume_of_each_file(
+    def test_data_sets_of_the_decathlon_name_the_volume_of_each_file(
         self, tmp_path: Path, names: tuple[str, ...], volume: int
     ) -> None:
         self.write(
@@ -285,7 +258,7 @@ class TestDataSets:
             np.testing.assert_array_equal(image[0], voxels[..., volume])
 
     @pytest.mark.parametrize("content", ["", "[1, 2]", '{"modality": 3}', '{"channel_names": {"red": 0}}'])
-    def test_described_otherwise_are_read_as_folders(self, tmp_path: Path, content: str) -> None:
+    def test_data_sets_described_otherwise_are_read_as_folders(self, tmp_path: Path, content: str) -> None:
         touch(tmp_path, "a.nii", "b.nii")
         (tmp_path / "dataset.json").write_text(content, encoding="utf-8")
         assert list(found(tmp_path)) == ["a", "b"]
@@ -315,14 +288,14 @@ class TestLabels:
             "derivatives/drawn/P1_label-lesion_mask.nii.gz",
         ],
     )
-    def test_are_references_of_the_image_they_name_and_no_cases(self, tmp_path: Path, label: str) -> None:
+    def test_labels_are_references_of_the_image_they_name_and_no_cases(self, tmp_path: Path, label: str) -> None:
         touch(tmp_path, "P1.nii.gz", "P2.nii.gz", label)
         assert found(tmp_path) == {
             "P1": {"image": ["P1.nii.gz"], "label": [Path(label).name]},
             "P2": {"image": ["P2.nii.gz"]},
         }
 
-    def test_belong_to_the_flair_of_their_patient(self, tmp_path: Path) -> None:
+    def test_labels_belong_to_the_flair_of_their_patient(self, tmp_path: Path) -> None:
         touch(tmp_path, "B-0/B-0-t2f.nii.gz", "B-0/B-0-t1n.nii.gz", "B-0/B-0-seg.nii.gz")
         touch(tmp_path, "p/FLAIR.nii.gz", "p/T1.nii.gz", "p/mask.nii.gz", "q/Q_FLAIR.nii.gz", "q/Q_T1_mask.nii.gz")
         assert {name: case.get("label") for name, case in found(tmp_path).items()} == {
@@ -348,11 +321,11 @@ class TestLabels:
             "derivatives/sub-1_space-MNI_desc-lesion_mask.nii.gz",
         ],
     )
-    def test_of_other_things_are_neither_references_nor_cases(self, tmp_path: Path, label: str) -> None:
+    def test_labels_of_other_things_are_neither_references_nor_cases(self, tmp_path: Path, label: str) -> None:
         touch(tmp_path, "P1.nii.gz", label)
         assert found(tmp_path) == {"P1": {"image": ["P1.nii.gz"]}}
 
-    def test_that_may_be_of_several_images_are_of_none(self, tmp_path: Path) -> None:
+    def test_labels_that_may_be_of_several_images_are_of_none(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/1.png", "b/1.png", "masks/1.png", "P.nii", "P_seg.nii", "P_label.nii")
         assert not any("label" in case for case in found(tmp_path).values())
 
@@ -360,7 +333,7 @@ class TestLabels:
         ("images", "labels"),
         [("images/{}", "masks/{}"), ("{}/images", "{}/masks"), ("images/{}", "labels/{}"), ("{}", "gt/{}")],
     )
-    def test_of_slices_lie_in_folders_of_their_own(self, tmp_path: Path, images: str, labels: str) -> None:
+    def test_labels_of_slices_lie_in_folders_of_their_own(self, tmp_path: Path, images: str, labels: str) -> None:
         for patient in ("a", "b"):
             touch(tmp_path, *(f"{form.format(patient)}/{n}.png" for form in (images, labels) for n in (1, 2)))
         for case in find_cases(tmp_path):
@@ -369,68 +342,32 @@ class TestLabels:
                 assert label.name == image.name
                 assert {"a", "b"} & set(label.parts) == {"a", "b"} & set(image.parts)
 
-    def test_in_a_folder_that_the_user_names_are_told_by_their_own_names_alone(self, tmp_path: Path) -> None:
+    def test_labels_in_a_folder_that_the_user_names_are_told_by_their_own_names_alone(self, tmp_path: Path) -> None:
         touch(tmp_path, "masks/P1.nii.gz", "masks/P2_mask.nii.gz")
         assert list(found(tmp_path / "masks")) == ["P1"]
 
     @pytest.mark.parametrize("name", ["P1_mask.nii.gz", "masks/P1.nii.gz", "s_1_mask.png", "Segmentation.seg.nrrd"])
-    def test_that_the_user_names_are_taken(self, tmp_path: Path, name: str) -> None:
+    def test_labels_that_the_user_names_are_taken(self, tmp_path: Path, name: str) -> None:
         touch(tmp_path, name, "P1.nii.gz")
         (case,) = find_cases(tmp_path / name)
         assert case["image"] == [str(tmp_path / name)]
 
-    def test_of_data_sets_with_label_in_their_name_are_images(self, tmp_path: Path) -> None:
+    def test_labels_of_data_sets_with_label_in_their_name_are_images(self, tmp_path: Path) -> None:
         touch(tmp_path, "MSSEG_001_FLAIR.nii.gz", "MS-SEG_002_FLAIR.nii.gz")
         assert len(found(tmp_path)) == 2
 
 
 class TestPictures:
     @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
-    def test_are_slices_as_tiff_files_are(self, tmp_path: Path, suffix: str) -> None:
+    def test_pictures_are_slices_as_tiff_files_are(self, tmp_path: Path, suffix: str) -> None:
         touch(tmp_path, *(f"s_{n}.{suffix}" for n in (10, 2, 1)))
         (case,) = find_cases(tmp_path)
         assert [Path(file).name for file in case["image"]] == [f"s_{n}.{suffix}" for n in (1, 2, 10)]
         assert case["source"] == "picture"
 
-    def test_are_not_mixed_with_tiff_files(self, tmp_path: Path) -> None:
+    def test_pictures_are_not_mixed_with_tiff_files(self, tmp_path: Path) -> None:
         touch(tmp_path, "s_1.tif", "s_2.tif", "s_1.png", "s_2.png")
         assert [case["source"] for case in find_cases(tmp_path)] == ["picture", "tiff"]
-
-
-class TestResults:
-    def test_of_an_earlier_run_are_not_cases(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.nii", "out/a/a_mask.nii.gz", "out/a/a_probability.nii.gz", "out/a/a_sheet.png")
-        assert [case["case"] for case in find_cases(tmp_path, exclude=tmp_path / "out")] == ["a"]
-
-    @pytest.mark.parametrize("beside", ["out/a/a_measurements.json", "out/a/a_provenance.json", "out/summary.csv"])
-    def test_of_an_earlier_run_elsewhere_are_not_cases_either(
-        self, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        told_by = {"_measurements.json", "_provenance.json"}
-        touch(tmp_path, "a.nii", *(f"out/a/a{ending}" for ending in CASE_ENDINGS if ending not in told_by))
-        touch(tmp_path, "out/a/s_1_mask.tif", "out/a/s_2_mask.tif", beside)
-        (tmp_path / beside).write_text("case,status,source\na,done,volume\n", encoding="utf-8")
-        with caplog.at_level(logging.INFO):
-            assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
-        assert "results of an earlier run" in caplog.text
-
-    def test_beside_their_images_are_no_references(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a/a.nii", "a/a_mask.nii.gz", "a/a_sheet.png", "a/a_measurements.json")
-        assert found(tmp_path) == {"a": {"image": ["a.nii"]}}
-
-    def test_are_recognised_by_all_names_that_are_written(self) -> None:
-        fixed = {name for name in OUTPUTS if name != "slices"}
-        written = [OUTPUTS[name].names({"case": ""})[0] for name in fixed]
-        assert sorted(CASE_ENDINGS) == sorted(["_provenance.json", *written])
-
-    def test_that_look_like_them_are_cases(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a/a_sheet.png", "b.nii")
-        (tmp_path / "summary.csv").write_text("name,age\n", encoding="utf-8")
-        assert list(found(tmp_path)) == ["a_sheet", "b"]
-
-    def test_named_mask_are_labels_of_the_volume_beside_them(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a.nii.gz", "a_mask.nii.gz", "b_mask.nii.gz", "c_probability.nii")
-        assert found(tmp_path) == {"a": {"image": ["a.nii.gz"], "label": ["a_mask.nii.gz"]}}
 
 
 class TestDICOM:
@@ -495,26 +432,26 @@ class TestDICOM:
 
 
 class TestOrder:
-    def test_is_that_of_the_numbers(self, tmp_path: Path) -> None:
+    def test_slice_order_is_that_of_the_numbers(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"s_{n}.tif" for n in (10, 2, 1, 9, 100)))
         assert found(tmp_path)["s"]["image"] == ["s_1.tif", "s_2.tif", "s_9.tif", "s_10.tif", "s_100.tif"]
 
-    def test_holds_for_numbers_padded_with_zeros(self, tmp_path: Path) -> None:
+    def test_slice_order_holds_for_numbers_padded_with_zeros(self, tmp_path: Path) -> None:
         touch(tmp_path, "s_010.tif", "s_002.tif", "s_001.tif")
         assert found(tmp_path)["s"]["image"] == ["s_001.tif", "s_002.tif", "s_010.tif"]
 
     @pytest.mark.parametrize("separator", ["_", "-", " ", ".", ""])
-    def test_does_not_mind_what_stands_before_the_number(self, tmp_path: Path, separator: str) -> None:
+    def test_slice_order_does_not_mind_what_stands_before_the_number(self, tmp_path: Path, separator: str) -> None:
         touch(tmp_path, *(f"slice{separator}{n}.tif" for n in (11, 2)))
         assert found(tmp_path) == {"slice": {"image": [f"slice{separator}2.tif", f"slice{separator}11.tif"]}}
 
-    def test_goes_by_the_last_number(self, tmp_path: Path) -> None:
+    def test_slice_order_goes_by_the_last_number(self, tmp_path: Path) -> None:
         touch(tmp_path, "TCGA_CS_4941_19960909_2.tif", "TCGA_CS_4941_19960909_12.tif")
         assert list(found(tmp_path)) == ["TCGA_CS_4941_19960909"]
 
 
 class TestMasks:
-    def test_become_labels_in_the_order_of_the_slices(self, tmp_path: Path) -> None:
+    def test_masks_become_labels_in_the_order_of_the_slices(self, tmp_path: Path) -> None:
         for n in (1, 2, 10):
             touch(tmp_path, f"s_{n}.tif", f"s_{n}_mask.tif")
         assert found(tmp_path) == {
@@ -524,34 +461,34 @@ class TestMasks:
             }
         }
 
-    def test_are_left_out_when_one_is_missing(self, tmp_path: Path) -> None:
+    def test_masks_are_left_out_when_one_is_missing(self, tmp_path: Path) -> None:
         touch(tmp_path, "s_1.tif", "s_1_mask.tif", "s_2.tif")
         assert found(tmp_path) == {"s": {"image": ["s_1.tif", "s_2.tif"]}}
 
-    def test_belong_to_files_of_several_pages_too(self, tmp_path: Path) -> None:
+    def test_masks_belong_to_files_of_several_pages_too(self, tmp_path: Path) -> None:
         pages(tmp_path / "head.tif", 3)
         pages(tmp_path / "head_mask.tif", 3)
         assert found(tmp_path) == {"head": {"image": ["head.tif"], "label": ["head_mask.tif"]}}
 
-    def test_belong_to_slices_of_the_same_folder_or_beside_a_folder_of_masks(self, tmp_path: Path) -> None:
+    def test_masks_belong_to_slices_of_the_same_folder_or_beside_a_folder_of_masks(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/s_1.tif", "b/s_1_mask.tif", "images/t_1.tif", "masks/t_1_mask.tif")
         assert found(tmp_path) == {
             "s": {"image": ["s_1.tif"]},
             "t": {"image": ["t_1.tif"], "label": ["t_1_mask.tif"]},
         }
 
-    def test_alone_are_no_case(self, tmp_path: Path) -> None:
+    def test_masks_alone_are_no_case(self, tmp_path: Path) -> None:
         touch(tmp_path, "s_1_mask.tif")
         with pytest.raises(ValueError, match="holds no case"):
             find_cases(tmp_path)
 
 
 class TestPages:
-    def test_make_a_case_of_one_file(self, tmp_path: Path) -> None:
+    def test_pages_of_one_file_make_a_case(self, tmp_path: Path) -> None:
         pages(tmp_path / "head.tif", 3)
         assert found(tmp_path) == {"head": {"image": ["head.tif"]}}
 
-    def test_make_a_case_of_each_of_several_numbered_files(self, tmp_path: Path) -> None:
+    def test_pages_of_several_numbered_files_make_a_case_each(self, tmp_path: Path) -> None:
         for n in (1, 2):
             pages(tmp_path / f"patient_{n}.tif", 3)
         assert found(tmp_path) == {
@@ -559,32 +496,32 @@ class TestPages:
             "patient_2": {"image": ["patient_2.tif"]},
         }
 
-    def test_of_a_damaged_file_are_left_to_the_reader(self, tmp_path: Path) -> None:
+    def test_pages_of_a_damaged_file_are_left_to_the_reader(self, tmp_path: Path) -> None:
         for n in (1, 2):
             (tmp_path / f"s_{n}.tif").write_bytes(b"damaged")
         assert found(tmp_path) == {"s": {"image": ["s_1.tif", "s_2.tif"]}}
 
 
 class TestNames:
-    def test_that_differ_in_case_alone_are_made_distinct(self, tmp_path: Path) -> None:
+    def test_case_names_that_differ_in_case_alone_are_made_distinct(self, tmp_path: Path) -> None:
         touch(tmp_path, "one/FLAIR.nii", "two/flair.nii", "three/Flair.mha")
         assert set(found(tmp_path)) == {"one_FLAIR", "two_flair", "three_Flair"}
 
-    def test_that_differ_in_case_alone_in_one_folder_get_numbers(self, tmp_path: Path) -> None:
+    def test_case_names_that_differ_in_case_alone_in_one_folder_get_numbers(self, tmp_path: Path) -> None:
         touch(tmp_path, "HEAD.nrrd", "head.nrrd", "Straße.mha", "STRASSE.mha")
         names = [name.casefold() for name in found(tmp_path)]
         assert len(set(names)) == 4
 
-    def test_with_numbers_never_become_that_of_another_case(self, tmp_path: Path) -> None:
+    def test_case_names_with_numbers_never_become_that_of_another_case(self, tmp_path: Path) -> None:
         touch(tmp_path, "x.nii", "x.mha", "x_1.nrrd")
         assert len({name.casefold() for name in found(tmp_path)}) == 3
 
     @pytest.mark.parametrize(("file", "name"), [("con.nii", "con_"), ("scan .nii.gz", "scan"), ("a:b.nrrd", "a_b")])
-    def test_are_those_that_windows_allows(self, tmp_path: Path, file: str, name: str) -> None:
+    def test_case_names_are_those_that_windows_allows(self, tmp_path: Path, file: str, name: str) -> None:
         touch(tmp_path, file)
         assert list(found(tmp_path)) == [name]
 
-    def test_of_cases_in_different_folders_are_told_apart(self, tmp_path: Path) -> None:
+    def test_case_names_of_cases_in_different_folders_are_told_apart(self, tmp_path: Path) -> None:
         touch(tmp_path, "p1/flair_1.tif", "p1/flair_2.tif", "p2/day 1/flair.nii", "p3/other.nii")
         assert found(tmp_path) == {
             "other": {"image": ["other.nii"]},
@@ -592,94 +529,34 @@ class TestNames:
             "p2_day 1_flair": {"image": ["flair.nii"]},
         }
 
-    def test_of_cases_in_one_folder_get_a_number(self, tmp_path: Path) -> None:
+    def test_case_names_of_cases_in_one_folder_get_a_number(self, tmp_path: Path) -> None:
         touch(tmp_path, "head.nii", "head.nii.gz")
         assert found(tmp_path) == {"head_1": {"image": ["head.nii"]}, "head_2": {"image": ["head.nii.gz"]}}
 
-    def test_that_become_the_same_by_the_folder_get_a_number(self, tmp_path: Path) -> None:
+    def test_case_names_that_become_the_same_by_the_folder_get_a_number(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/c.nii", "b/c.nii", "a_c.nii")
         assert list(found(tmp_path)) == ["a_c_1", "a_c_2", "b_c"]
 
-    def test_are_told_apart_as_folders_of_numbers(self, tmp_path: Path) -> None:
+    def test_case_names_are_told_apart_as_folders_of_numbers(self, tmp_path: Path) -> None:
         touch(tmp_path, "x/day/1.tif", "x/day/2.tif", "y/day/1.tif", "y/day/2.tif")
         assert list(found(tmp_path)) == ["x_day_day", "y_day_day"]
 
 
-class TestPassedOver:
-    def test_is_counted_by_kind_in_one_line(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        touch(tmp_path, "P_FLAIR.nii", "P_T1.nii", "P_T2.nii", "P_mask.nii", "Q_mask.nii", "x.zip", "notes.txt", "raw")
-        with caplog.at_level(logging.INFO):
-            find_cases(tmp_path)
-        (line,) = [record.message for record in caplog.records if record.levelno == logging.INFO]
-        for part in (
-            "2 volumes of another contrast (P_T1.nii, P_T2.nii)",
-            "1 label used as reference (P_mask.nii)",
-            "1 unused label (Q_mask.nii)",
-            "1 zip file (x.zip): unpack it",
-            "1 .txt file (notes.txt)",
-            "1 file without suffix (raw)",
-        ):
-            assert part in line
-
-    def test_is_not_said_where_there_is_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        touch(tmp_path, "a.nii", ".hidden.zip")
-        with caplog.at_level(logging.INFO):
-            find_cases(tmp_path)
-        assert not caplog.records
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [
-            (["a.zip"], "1 zip file (a.zip): unpack it"),
-            (["a.tar.gz", "b.7z"], "2 archives (a.tar.gz, b.7z): unpack it"),
-            (["a.PAR", "a.REC"], "2 PAR/REC files (a.PAR, a.REC): convert with dcm2niix"),
-            (["a+orig.HEAD", "a+orig.BRIK"], "2 AFNI files (a+orig.BRIK, a+orig.HEAD): convert with 3dAFNItoNIFTI"),
-            (["s/2dseq"], "1 Bruker file (2dseq): convert with"),
-            (["a.h5", "meas_1.dat"], "2 files of raw k-space data (a.h5, meas_1.dat): reconstruct images"),
-            (["a.img"], "1 file of an Analyze or NIfTI pair without its other half (a.img)"),
-            (["a.npy", "b.npy", "c.npy", "d.npy"], "4 array files (a.npy, b.npy, c.npy, ...): save it as NIfTI"),
-            (["1_mask.png", "2_mask.png"], "2 unused labels (1_mask.png, 2_mask.png)"),
-            ([], "It is empty."),
-        ],
-    )
-    def test_is_what_the_error_of_a_folder_without_cases_says(
-        self, tmp_path: Path, names: list[str], message: str
-    ) -> None:
-        touch(tmp_path, *names)
-        with pytest.raises(ValueError, match="holds no case to segment") as caught:
-            find_cases(tmp_path)
-        assert message in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("sop_class", "message"),
-        [
-            ("1.2.840.10008.5.1.4.1.1.2", "3 CT images (IM0000.dcm, IM0001.dcm, IM0002.dcm)"),
-            ("1.2.840.10008.5.1.4.1.1.66.4", "3 DICOM objects (Segmentation)"),
-            ("1.2.3", "3 DICOM files of unknown kind"),
-        ],
-    )
-    def test_of_dicom_is_named_by_its_kind(self, tmp_path: Path, sop_class: str, message: str) -> None:
-        write_series(tmp_path, TestDICOM.VOLUME, TestDICOM.AFFINE, SOPClassUID=sop_class)
-        with pytest.raises(ValueError, match="holds no case to segment") as caught:
-            find_cases(tmp_path)
-        assert message in str(caught.value)
-
-
 class TestRefuses:
     @pytest.mark.parametrize("twin", ["s_01.tif", "s_1.tiff", "s-1.tif"])
-    def test_a_number_that_occurs_twice_in_that_case_alone(self, tmp_path: Path, twin: str) -> None:
+    def test_find_cases_refuses_a_number_that_occurs_twice_in_that_case_alone(self, tmp_path: Path, twin: str) -> None:
         touch(tmp_path, "s_1.tif", "s_2.tif", twin, "other.nii")
         other, case = find_cases(tmp_path)
         assert "error" not in other
-        assert "slice 1 is also" in case["error"]
+        assert "has slice number 1, like" in case["error"]
         assert twin in case["error"]
         assert "s_1.tif" in case["error"]
 
-    def test_what_is_missing(self, tmp_path: Path) -> None:
+    def test_find_cases_refuses_what_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="gone: no such folder or file"):
             find_cases(tmp_path / "gone")
 
-    def test_what_is_empty(self, tmp_path: Path) -> None:
+    def test_find_cases_refuses_what_is_empty(self, tmp_path: Path) -> None:
         touch(tmp_path, "a/readme.txt", "b.csv")
         with pytest.raises(ValueError, match="holds no case"):
             find_cases(tmp_path)

@@ -17,7 +17,7 @@ def case() -> dict:
 
 
 class TestCaseBatch:
-    def test_is_as_monai_collates(self) -> None:
+    def test_case_batch_is_as_monai_collates(self) -> None:
         one = case()
         found, expected = case_batch(one), list_data_collate([one])
         assert found.keys() == expected.keys()
@@ -31,14 +31,14 @@ class TestCaseBatch:
         assert torch.equal(image.affine, like.affine)
         assert type(found["label"]) is torch.Tensor
 
-    def test_shares_the_memory_of_the_case(self) -> None:
+    def test_case_batch_shares_the_memory_of_the_case(self) -> None:
         one = NeighboringSlicesd("image")(case())
         batch = case_batch(one)
         assert batch["image"].shape == (1, *one["image"].shape)
         assert batch["image"].data_ptr() == one["image"].data_ptr()
         assert batch["image"].stride()[1:] == one["image"].stride()
 
-    def test_gives_the_case_back_when_taken_apart(self) -> None:
+    def test_case_batch_gives_the_case_back_when_taken_apart(self) -> None:
         one = case()
         (again,) = decollate_batch(case_batch(one))
         assert torch.equal(again["image"], one["image"])

@@ -45,24 +45,24 @@ def image() -> torch.Tensor:
 
 
 class TestSize:
-    def test_has_the_published_number_of_parameters(self) -> None:
+    def test_network_has_the_published_number_of_parameters(self) -> None:
         assert sum(p.numel() for p in AttentionUNet(spatial_dims=2).parameters()) == 1_966_373
 
-    def test_keeps_the_shape_of_a_slice(self) -> None:
+    def test_network_keeps_the_shape_of_a_slice(self) -> None:
         assert AttentionUNet().eval()(torch.zeros(1, 1, 32, 48)).shape == (1, 1, 32, 48)
 
-    def test_keeps_the_shape_of_a_volume(self) -> None:
+    def test_network_keeps_the_shape_of_a_volume(self) -> None:
         network = AttentionUNet(spatial_dims=3, channels=SMALL)
         assert network(torch.zeros(1, 1, 8, 12, 4)).shape == (1, 1, 8, 12, 4)
 
-    def test_takes_and_gives_the_channels_asked_for(self) -> None:
+    def test_network_takes_and_gives_the_channels_asked_for(self) -> None:
         network = AttentionUNet(in_channels=3, out_channels=2, channels=SMALL)
         assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 2, 8, 8)
 
-    def test_takes_two_levels_and_levels_of_one_channel(self) -> None:
+    def test_network_takes_two_levels_and_levels_of_one_channel(self) -> None:
         assert AttentionUNet(channels=(1, 2))(torch.zeros(1, 1, 6, 4)).shape == (1, 1, 6, 4)
 
-    def test_refuses_a_single_level(self) -> None:
+    def test_network_refuses_a_single_level(self) -> None:
         with pytest.raises(ValueError, match=r"at least two levels, got \(16,\)"):
             AttentionUNet(channels=(16,))
 
@@ -70,7 +70,7 @@ class TestSize:
 class TestSides:
     @pytest.mark.parametrize("side", [(18, 16), (16, 30), (2, 4)])
     def test_names_the_multiple_a_side_must_be(self, network: AttentionUNet, side: tuple[int, int]) -> None:
-        with pytest.raises(ValueError, match=r"multiple of 4, got .* pad the input"):
+        with pytest.raises(ValueError, match=r"multiple of 4, got .* Pad the input"):
             network(torch.zeros(1, 1, *side))
 
     def test_the_multiple_grows_with_the_levels(self) -> None:
@@ -82,7 +82,7 @@ class TestSides:
         with pytest.raises(ValueError, match="multiple of 8"):
             network(torch.zeros(1, 1, 12, 16))
 
-    def test_holds_for_the_attention_maps_too(self, network: AttentionUNet) -> None:
+    def test_error_of_sides_holds_for_the_attention_maps_too(self, network: AttentionUNet) -> None:
         with pytest.raises(ValueError, match="multiple of 4"):
             network.forward_with_attention(torch.zeros(1, 1, 18, 16))
 
@@ -91,11 +91,11 @@ class TestStem:
     """A strided first convolution: the same network at a lower resolution, with logits of the input's size."""
 
     @pytest.mark.parametrize(("spatial_dims", "shape"), [(2, (16, 24)), (3, (8, 16, 8))])
-    def test_keeps_the_shape(self, spatial_dims: int, shape: tuple[int, ...]) -> None:
+    def test_stem_keeps_the_shape(self, spatial_dims: int, shape: tuple[int, ...]) -> None:
         network = AttentionUNet(spatial_dims, channels=SMALL, stem_stride=2)
         assert network(torch.zeros(1, 1, *shape)).shape == (1, 1, *shape)
 
-    def test_has_the_same_weights_at_a_quarter_of_the_cost(self, image: torch.Tensor) -> None:
+    def test_stem_has_the_same_weights_at_a_quarter_of_the_cost(self, image: torch.Tensor) -> None:
         costs = []
         for stride in (1, 2):
             network = AttentionUNet(channels=SMALL, stem_stride=stride)
@@ -112,29 +112,29 @@ class TestStem:
 
 class TestOptions:
     @pytest.mark.parametrize("norm", [("INSTANCE", {"affine": True}), ("GROUP", {"num_groups": 1}), "BATCH"])
-    def test_takes_any_normalisation(self, norm: str | tuple, image: torch.Tensor) -> None:
+    def test_network_takes_any_normalisation(self, norm: str | tuple, image: torch.Tensor) -> None:
         network = AttentionUNet(channels=SMALL, norm=norm)
         assert network(image).shape == image.shape
 
-    def test_normalises_by_what_is_asked_for_everywhere(self) -> None:
+    def test_network_normalises_by_what_is_asked_for_everywhere(self) -> None:
         network = AttentionUNet(channels=SMALL, norm=("INSTANCE", {"affine": True}))
         kinds = {type(layer) for layer in network.modules() if "Norm" in type(layer).__name__}
         assert kinds == {torch.nn.InstanceNorm2d}
         assert all(layer.affine for layer in network.modules() if isinstance(layer, torch.nn.InstanceNorm2d))
 
     @pytest.mark.parametrize("act", ["PRELU", ("LEAKYRELU", {"negative_slope": 0.2}), "GELU"])
-    def test_takes_any_activation(self, act: str | tuple, image: torch.Tensor) -> None:
+    def test_network_takes_any_activation(self, act: str | tuple, image: torch.Tensor) -> None:
         network = AttentionUNet(channels=SMALL, act=act)
         assert network(image).shape == image.shape
         assert not any(isinstance(layer, torch.nn.ReLU) for layer in network.modules())
 
-    def test_drops_values_in_training_alone(self, image: torch.Tensor) -> None:
+    def test_network_drops_values_in_training_alone(self, image: torch.Tensor) -> None:
         network = AttentionUNet(channels=SMALL, dropout=0.5, norm=("INSTANCE", {"affine": True}))
         assert not torch.equal(network(image), network(image))
         network.eval()
         assert torch.equal(network(image), network(image))
 
-    def test_drops_nothing_by_default(self) -> None:
+    def test_network_drops_nothing_by_default(self) -> None:
         assert not any("Dropout" in type(layer).__name__ for layer in AttentionUNet(channels=SMALL).modules())
 
 
@@ -157,13 +157,13 @@ class TestTraining:
 
 
 class TestAttention:
-    def test_gives_a_map_a_gate_at_the_resolution_of_the_input(
+    def test_attention_gives_a_map_a_gate_at_the_resolution_of_the_input(
         self, network: AttentionUNet, image: torch.Tensor
     ) -> None:
         _, maps = network.forward_with_attention(image)
         assert [tuple(m.shape) for m in maps] == [(2, 1, 16, 24)] * 2
 
-    def test_gives_maps_of_volumes(self) -> None:
+    def test_attention_gives_maps_of_volumes(self) -> None:
         network = AttentionUNet(spatial_dims=3, channels=SMALL)
         _, maps = network.forward_with_attention(torch.randn(1, 1, 8, 8, 4))
         assert [tuple(m.shape) for m in maps] == [(1, 1, 8, 8, 4)] * 2
@@ -190,13 +190,13 @@ class TestGate:
     def gate(self) -> AttentionGate:
         return AttentionGate(2, channels=4, hidden_channels=2).eval()
 
-    def test_multiplies_the_skip_by_its_coefficient(self, gate: AttentionGate) -> None:
+    def test_gate_multiplies_the_skip_by_its_coefficient(self, gate: AttentionGate) -> None:
         above, skip = torch.randn(2, 1, 4, 6, 6)
         weighted, coefficient = gate(above, skip)
         assert coefficient.shape == (1, 1, 6, 6)
         assert torch.equal(weighted, skip * coefficient)
 
-    def test_looks_at_the_gating_feature_and_at_the_skip(self, gate: AttentionGate) -> None:
+    def test_gate_looks_at_the_gating_feature_and_at_the_skip(self, gate: AttentionGate) -> None:
         above, skip, other = torch.randn(3, 1, 4, 6, 6)
         coefficient = gate(above, skip)[1]
         assert not torch.equal(coefficient, gate(other, skip)[1])
@@ -216,15 +216,17 @@ class TestGate:
 
 @with_either_stem
 class TestScript:
-    def test_equals_eager(self, network: AttentionUNet, image: torch.Tensor) -> None:
+    def test_torchscript_equals_eager(self, network: AttentionUNet, image: torch.Tensor) -> None:
         scripted = torch.jit.script(network)
         torch.testing.assert_close(scripted(image), network(image), rtol=1e-5, atol=1e-5)
 
-    def test_is_the_same_after_a_file(self, network: AttentionUNet, image: torch.Tensor, tmp_path: Path) -> None:
+    def test_torchscript_is_the_same_after_a_file(
+        self, network: AttentionUNet, image: torch.Tensor, tmp_path: Path
+    ) -> None:
         torch.jit.script(network).save(tmp_path / "network.ts")
         torch.testing.assert_close(torch.jit.load(tmp_path / "network.ts")(image), network(image), rtol=1e-5, atol=1e-5)
 
-    def test_refuses_sides_too(self, network: AttentionUNet) -> None:
+    def test_torchscript_refuses_sides_too(self, network: AttentionUNet) -> None:
         with pytest.raises(torch.jit.Error, match=r"multiple of [48]"):
             torch.jit.script(network)(torch.zeros(1, 1, 18, 16))
 
@@ -232,7 +234,7 @@ class TestScript:
 @with_either_stem
 @needs_onnx
 class TestOnnx:
-    def test_equals_eager(self, network: AttentionUNet, image: torch.Tensor, tmp_path: Path) -> None:
+    def test_onnx_equals_eager(self, network: AttentionUNet, image: torch.Tensor, tmp_path: Path) -> None:
         import onnxruntime
 
         file = tmp_path / "network.onnx"
@@ -256,17 +258,25 @@ class TestFastForms:
         assert logits.dtype == torch.bfloat16
         torch.testing.assert_close(logits.float(), network(image), rtol=0.1, atol=0.1)
 
-    def test_bfloat16_autocast_trains(self, network: AttentionUNet, image: torch.Tensor) -> None:
+    def test_network_trains_under_bfloat16_autocast(self, network: AttentionUNet, image: torch.Tensor) -> None:
         network.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(image.to(memory_format=torch.channels_last))
         logits.float().square().mean().backward()
         assert all(p.grad.isfinite().all() for p in network.parameters())
 
-    def test_compiles(self, network: AttentionUNet, image: torch.Tensor) -> None:
+    def test_network_compiles(self, network: AttentionUNet, image: torch.Tensor) -> None:
         try:
             compiled = torch.compile(network, backend="eager")
         except RuntimeError as error:  # no torch.compile for this Python or system
             pytest.skip(str(error))
         with torch.no_grad():
             torch.testing.assert_close(compiled(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+def test_trace_of_the_network_takes_other_sides_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    network = AttentionUNet(channels=(2, 4)).eval()
+    traced = torch.jit.trace(network, torch.randn(1, 1, 8, 8), check_trace=False)
+    image = torch.randn(2, 1, 16, 12)
+    torch.testing.assert_close(traced(image), network(image))
+    assert not [warning for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]

@@ -35,26 +35,26 @@ def case(probability: np.ndarray, label: np.ndarray) -> ArchivedCase:
 
 
 class TestProbabilityCounts:
-    def test_are_voxels_by_probability_healthy_then_tumour(self) -> None:
+    def test_probability_counts_are_voxels_by_probability_healthy_then_tumour(self) -> None:
         probability = np.array([0, 0, 255, 128], dtype=np.uint8).reshape(2, 2, 1)
         label = np.array([False, False, True, False]).reshape(2, 2, 1)
         expected = counts_of({0: 2, 128: 1}, {255: 1})
         np.testing.assert_array_equal(probability_counts(case(probability, label)), expected)
 
-    def test_of_cases_add_up(self) -> None:
+    def test_probability_counts_of_cases_add_up(self) -> None:
         probability = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
         label = probability > 100
         assert sum(map(probability_counts, [case(probability, label)] * 3)).sum() == 3 * 256
 
 
 class TestPrecisionRecall:
-    def test_has_the_known_answers(self) -> None:
+    def test_precision_recall_has_the_known_answers(self) -> None:
         thresholds, precision, recall = precision_recall(counts_of({0: 90, 200: 5}, {100: 2, 200: 5, 255: 3}))
         assert [len(v) for v in (thresholds, precision, recall)] == [256] * 3
         assert precision[[0, 100, 101, 255]] == pytest.approx([10 / 105, 10 / 15, 8 / 13, 1])
         assert recall[[0, 100, 101, 255]] == pytest.approx([1, 1, 0.8, 0.3])
 
-    def test_has_half_among_its_thresholds_as_probabilities_were_before_rounding(self) -> None:
+    def test_precision_recall_has_half_among_its_thresholds_as_probabilities_were_before_rounding(self) -> None:
         probability = np.linspace(0, 1, 20001)
         levels = (probability * 255).round().astype(np.uint8)  # as they are kept
         thresholds, _, _ = precision_recall(counts_of({}, {0: 1}))
@@ -79,13 +79,13 @@ class TestPrecisionRecall:
         assert (np.diff(recall) <= 0).all()
         assert ((precision >= 0) & (precision <= 1)).all()
 
-    def test_refuses_counts_of_another_shape(self) -> None:
+    def test_precision_recall_refuses_counts_of_another_shape(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(2, 256\).*got \(256,\)"):
             precision_recall(np.zeros(256))
 
 
 class TestCalibration:
-    def test_of_honest_probability_has_no_error(self) -> None:
+    def test_calibration_of_honest_probability_has_no_error(self) -> None:
         result = calibration(counts_of({51: 80, 102: 60, 204: 20}, {51: 20, 102: 40, 204: 80}))
         assert result["expected_error"] == pytest.approx(0, abs=1e-12)
         assert result["expected_error_above_floor"] == pytest.approx(0, abs=1e-12)
@@ -113,7 +113,7 @@ class TestCalibration:
         assert bins[2]["observed"] is None
         assert bins[4]["observed"] == 0.75
 
-    def test_of_no_voxels_has_no_error(self) -> None:
+    def test_calibration_of_no_voxels_has_no_error(self) -> None:
         result = calibration(np.zeros((2, 256), dtype=np.int64))
         assert result["expected_error"] is None
         assert result["expected_error_above_floor"] is None
@@ -128,6 +128,6 @@ class TestCalibration:
             assert row["probability"] is None or row["lower"] <= row["probability"] <= row["upper"] + 1e-9
         assert 0 <= result["expected_error"] <= 1
 
-    def test_refuses_fewer_than_one_bin(self) -> None:
+    def test_calibration_refuses_fewer_than_one_bin(self) -> None:
         with pytest.raises(ValueError, match="bins must be 1 or more, got 0"):
             calibration(np.zeros((2, 256)), bins=0)

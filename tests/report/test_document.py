@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import logging
 import re
@@ -13,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import SHAPE, disc, make_case, make_cases, write_evaluation
+from evaluated import SHAPE, make_case, make_cases, write_evaluation
 from ignite.engine import Engine
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from mri_seg.report import ReportWriter, write_report
+from mri_seg.report import ReportWriter, document, load_case, write_report
 from mri_seg.report.__main__ import main
-from mri_seg.report.mistakes import KINDS, classify
-from mri_seg.report.viewer import key_slice, pack_case, poster
 
 
 class Page(HTMLParser):
@@ -60,11 +55,11 @@ def page(folder: Path) -> Page:
 
 
 class TestReport:
-    def test_lies_in_the_folder_of_the_evaluation(self, folder: Path, page: Page) -> None:
+    def test_report_lies_in_the_folder_of_the_evaluation(self, folder: Path, page: Page) -> None:
         assert (folder / "report.html").is_file()
         assert not list(folder.glob(".part-*"))
 
-    def test_asks_nothing_from_outside(self, page: Page) -> None:
+    def test_report_asks_nothing_from_outside(self, page: Page) -> None:
         for tag, attributes in page.tags:
             for name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
                 value = attributes.get(name) or ""
@@ -72,28 +67,28 @@ class TestReport:
         assert "@import" not in page.source
         assert not re.search(r"url\((?!#|[\"']?data:)", page.source)
 
-    def test_its_policy_forbids_the_rest(self, page: Page) -> None:
+    def test_policy_of_the_report_forbids_the_rest(self, page: Page) -> None:
         policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
         assert "default-src 'none'" in policy
         assert "script-src 'sha256-" in policy
 
-    def test_has_the_sections_in_order(self, page: Page) -> None:
+    def test_report_has_the_sections_in_order(self, page: Page) -> None:
         sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
         assert sections == ["summary", "distributions", "mistakes", "gallery", "patients"]
 
-    def test_no_id_twice_and_no_link_to_nowhere(self, page: Page) -> None:
+    def test_report_has_no_id_twice_and_no_link_to_nowhere(self, page: Page) -> None:
         ids = page.ids()
         assert sorted(ids) == sorted(set(ids))
         assert {link["href"][1:] for link in page.links()} <= set(ids)
 
-    def test_both_protocols_beside_the_published_figures(self, folder: Path, page: Page) -> None:
+    def test_report_has_both_protocols_beside_the_published_figures(self, folder: Path, page: Page) -> None:
         metrics = json.loads((folder / "metrics.json").read_text())
         for protocol, score, mean in (("slice", "precision", "mean"), ("patient", "dice", "median")):
             assert f"{metrics[f'{protocol}_protocol'][score][mean]:.3f} [" in page.text
         for figure in ("0.7424", "0.8401", "0.8339", "15 test patients"):
             assert figure in page.text
 
-    def test_what_was_evaluated(self, page: Page) -> None:
+    def test_report_says_what_was_evaluated(self, page: Page) -> None:
         for words in ("validation", "published", "data/shapes", "bundle/models/model.pt", "0123456789abcdef", "0.5"):
             assert words in page.text
 
@@ -121,27 +116,27 @@ class TestReport:
     def test_same_input_same_file(self, folder: Path, page: Page, tmp_path: Path) -> None:
         assert write_report(folder, tmp_path / "again.html").read_text(encoding="utf-8") == page.source
 
-    def test_names_cannot_break_out(self, tmp_path: Path) -> None:
+    def test_names_cannot_break_out_of_the_report(self, tmp_path: Path) -> None:
         case = make_case("<!--<script>&<b>", 1)
         page = Page(write_report(write_evaluation(tmp_path, [case], section="</title><u>mine</u>")))
         assert not {"u", "b"} & {tag for tag, _ in page.tags}
         assert page.source.count("<script") == 3  # one viewer, the settings, the script
         assert "<!--" not in page.source
 
-    def test_without_tumour_anywhere(self, tmp_path: Path) -> None:
+    def test_report_is_written_without_tumour_anywhere(self, tmp_path: Path) -> None:
         nothing = np.zeros(SHAPE, bool)
         case = make_case("EMPTY", 1, label=nothing, pred=nothing)
         assert "No separate false lesion" in Page(write_report(write_evaluation(tmp_path, [case]))).text
 
-    def test_says_how_empty_masks_count_in_distances(self, tmp_path: Path) -> None:
+    def test_report_says_how_empty_masks_count_in_distances(self, tmp_path: Path) -> None:
         nothing = np.zeros(SHAPE, bool)
         missed, empty = make_case("MISSED", 1, pred=nothing), make_case("EMPTY", 1, label=nothing, pred=nothing)
         text = Page(write_report(write_evaluation(tmp_path, [make_case("FOUND", 1), missed, empty]))).text
-        assert "2 patients; 1 of them with either mask empty, whose Hausdorff distance is the diagonal" in text
+        assert "2 patients. In 1 of them exactly one mask is empty: the Hausdorff distance is then the diagonal" in text
         assert "1 with both masks empty left out" in text
-        assert "neighbouring slices count as 1 apart" in text
+        assert "adjacent slices count as 1 apart" in text
 
-    def test_of_an_evaluation_that_did_not_count_empty_masks(self, tmp_path: Path) -> None:
+    def test_report_is_written_of_an_evaluation_that_did_not_count_empty_masks(self, tmp_path: Path) -> None:
         file = write_evaluation(tmp_path, [make_case("A", 1)]) / "metrics.json"
         metrics = json.loads(file.read_text())
         for key in ("hd95_pixel", "surface_dice_pixel"):
@@ -151,9 +146,32 @@ class TestReport:
         assert "mask empty" not in Page(write_report(tmp_path)).text
 
 
+class TestGroups:
+    def test_groups_are_those_of_the_table(self, tmp_path: Path) -> None:
+        page = Page(write_report(write_evaluation(tmp_path)))
+        assert "CS: 2 patients" in page.source
+        assert "DU: 3 patients" in page.source
+
+    def test_tables_of_earlier_versions_have_none(self, tmp_path: Path) -> None:
+        file = write_evaluation(tmp_path) / "patients.csv"
+        file.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in file.read_text().splitlines()))
+        assert "group" not in file.read_text()
+        assert "all: 5 patients" in Page(write_report(tmp_path)).source
+
+
+class TestReading:
+    def test_every_case_is_read_once(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read = []
+        monkeypatch.setattr(document, "load_case", lambda path: (read.append(path.stem), load_case(path))[1])
+        write_report(folder, tmp_path / "report.html")
+        assert read == [case.case for case in make_cases()]
+
+
 class TestLearningCurves:
     @pytest.mark.parametrize("place", ["run/evaluation", "evaluation"])
-    def test_of_the_run_around_the_evaluation_or_at_its_checkpoint(self, place: str, tmp_path: Path) -> None:
+    def test_learning_curves_are_of_the_run_around_the_evaluation_or_at_its_checkpoint(
+        self, place: str, tmp_path: Path
+    ) -> None:
         with SummaryWriter(tmp_path / "run") as writer:
             for epoch in (1, 2, 3):
                 writer.add_scalar("validation/patient_dice", epoch / 4, epoch)
@@ -161,28 +179,28 @@ class TestLearningCurves:
         write_evaluation(tmp_path / place, [make_case("A", 1)], checkpoint=checkpoint)
         assert "Learning curves" in Page(write_report(tmp_path / place)).text
 
-    def test_none_without_a_run(self, page: Page) -> None:
+    def test_report_has_no_learning_curves_without_a_run(self, page: Page) -> None:
         assert "Learning curves" not in page.text
 
 
 class TestComparison:
-    def test_has_differences_and_links_to_slices(self, folder: Path, tmp_path: Path) -> None:
+    def test_comparison_has_differences_and_links_to_slices(self, folder: Path, tmp_path: Path) -> None:
         better = [replace(case, pred=case.label) for case in make_cases()]
         other = write_evaluation(tmp_path / "better", better, threshold=0.7)
         page = Page(write_report(folder, tmp_path / "report.html", other=other))
         assert "compare" in page.ids()
         assert "0 better, 4 worse, 1 equal" in page.text
-        assert "Threshold of probability 0.5 0.7" in page.text
+        assert "Probability threshold 0.5 0.7" in page.text
         assert any(link.get("data-slice") == "6" for link in page.links())
 
-    def test_of_other_patients_is_an_error(self, folder: Path, tmp_path: Path) -> None:
+    def test_comparison_of_other_patients_is_an_error(self, folder: Path, tmp_path: Path) -> None:
         other = write_evaluation(tmp_path / "other", [make_case("SOMEONE", 1)])
         with pytest.raises(ValueError, match="share no patient"):
             write_report(folder, tmp_path / "report.html", other=other)
 
 
 class TestFindingTheFolder:
-    def test_in_a_run(self, tmp_path: Path) -> None:
+    def test_folder_of_the_report_is_found_in_a_run(self, tmp_path: Path) -> None:
         write_evaluation(tmp_path / "run" / "evaluation")
         assert write_report(tmp_path / "run") == tmp_path / "run" / "evaluation" / "report.html"
 
@@ -192,7 +210,7 @@ class TestFindingTheFolder:
         with pytest.raises(ValueError, match=r"2 evaluations: .*one, .*two"):
             write_report(tmp_path)
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_folder_that_is_missing_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="not a folder"):
             write_report(tmp_path / "missing")
 
@@ -216,7 +234,7 @@ class TestFindingTheFolder:
     def test_files_of_different_evaluations(self, tmp_path: Path) -> None:
         file = write_evaluation(tmp_path, [make_case("A", 1)]) / "slices.csv"
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-        with pytest.raises(ValueError, match=r"5 slices of A, patients.csv says 6"):
+        with pytest.raises(ValueError, match=r"5 slices of A, but patients.csv says 6"):
             write_report(tmp_path)
 
     def test_metrics_of_something_else(self, tmp_path: Path) -> None:
@@ -226,23 +244,24 @@ class TestFindingTheFolder:
 
 
 class TestSize:
-    def test_keeps_to_the_limit_and_says_whose_viewer_is_left_out(self, folder: Path, tmp_path: Path) -> None:
+    def test_report_keeps_to_the_limit_and_says_whose_viewer_is_left_out(self, folder: Path, tmp_path: Path) -> None:
         whole = write_report(folder, tmp_path / "whole.html").stat().st_size
         small = write_report(folder, tmp_path / "small.html", largest_megabytes=(whole - 1000) / 1e6)
         assert small.stat().st_size <= whole - 1000
         page = Page(small)
-        assert "Viewers of 1 of 5 patients are left out" in page.text
+        assert "viewers of 1 of 5 patients are left out" in page.text
         # Of the two patients outside the gallery, the one with fewer false pixels.
         assert re.search(r"keep this file small: TCGA_CS_0002_20000101\.", page.text)
         assert {link["href"][1:] for link in page.links()} <= set(page.ids())
+        assert page.source.count("left out to keep this file small") == 1
 
     def test_pictures_stay_when_no_viewer_fits(
         self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING):
             page = Page(write_report(folder, tmp_path / "small.html", largest_megabytes=0.01))
-        assert "more than 0.01 MB" in caplog.text
-        assert "Viewers of 5 of 5 patients" in page.text
+        assert "more than the limit of 0.01 MB" in caplog.text
+        assert "viewers of 5 of 5 patients" in page.text
         assert sum(tag == "img" for tag, _ in page.tags) == 3
 
 
@@ -266,7 +285,9 @@ class TestWhole:
 
 
 class TestCommand:
-    def test_writes_and_says_where(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def test_report_command_writes_and_says_where(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
         file = tmp_path / "report.html"
         assert main([str(folder), "--output", str(file), "--compare", str(folder)]) == 0
         assert file.is_file()
@@ -287,95 +308,15 @@ class TestReportWriter:
             engine.logger.setLevel(logging.INFO)
             engine.run([0])
 
-    def test_writes_when_complete(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_report_writer_writes_when_complete(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         write_evaluation(tmp_path, [make_case("A", 1)])
         self.run(ReportWriter(tmp_path), caplog)
         assert (tmp_path / "report.html").is_file()
         assert str(tmp_path / "report.html") in caplog.text
 
     @pytest.mark.parametrize("enabled", [False, "false"])
-    def test_can_be_switched_off(self, enabled: bool | str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_report_writer_can_be_switched_off(
+        self, enabled: bool | str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         self.run(ReportWriter(tmp_path, enabled), caplog)
         assert not list(tmp_path.iterdir())
-
-
-class TestPackedCase:
-    def unpack(self, packed: dict, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(packed["slices"][number - 1]))))
-        height, width = packed["height"], packed["width"]
-        image, probability, classes = (sheet[n * height : (n + 1) * height, :width] for n in range(3))
-        return image, probability, classes // packed["classStep"], sheet[3 * height :]
-
-    def pack(self, **changes: object) -> tuple[dict, object]:
-        case = replace(make_cases()[2], **changes)
-        rows = [
-            {"slice": n + 1, "label_pixels": 0, "pred_pixels": 0, "overlap_pixels": 0, "dice": 1.0}
-            for n in range(SHAPE[2])
-        ]
-        return pack_case(case, classify(case), rows), case
-
-    def test_layers_come_back(self) -> None:
-        packed, case = self.pack()
-        head = disc(24, 20, 18, (0, 6))
-        for number in range(1, SHAPE[2] + 1):
-            image, probability, classes, attention = self.unpack(packed, number)
-            assert image.sum() >= case.image[..., number - 1][head[..., 0]].sum()
-            assert (probability > 128).sum() == case.probability[..., number - 1].__gt__(128).sum()
-            both = classes == len(KINDS) + 1
-            assert (both | ((classes >= 1) & (classes <= 3))).sum() == case.label[..., number - 1].sum()
-            assert (both | ((classes >= 4) & (classes <= 5))).sum() == case.pred[..., number - 1].sum()
-            assert attention.shape[0] == -(-packed["height"] // 4)
-        assert packed["gates"] == 4
-
-    def test_masks_outside_the_head_are_kept(self) -> None:
-        corner = np.zeros(SHAPE, bool)
-        corner[:2, :2] = True
-        packed, _ = self.pack(pred=corner)
-        assert (self.unpack(packed, 1)[2] > 3).sum() == 4
-
-    def test_wide_intensities_keep_their_range(self) -> None:
-        image = (make_cases()[2].image.astype(np.float32) - 50) * 10
-        packed, _ = self.pack(image=image)
-        assert packed["low"] <= packed["black"] < packed["white"] <= packed["high"]
-        assert packed["low"] == image.min()
-
-    def test_a_constant_image_has_a_range(self) -> None:
-        packed, _ = self.pack(image=np.full(SHAPE, 7, np.int16))
-        assert packed["low"] < packed["high"]
-        assert packed["black"] < packed["white"]
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_values_that_are_not_finite_leave_the_rest_as_it_is(self, value: float) -> None:
-        image = make_cases()[2].image.astype(np.float32)
-        expected, _ = self.pack(image=image)
-        image = image.copy()
-        image[24, 20, 2] = value
-        packed, _ = self.pack(image=image)
-        for key in ("low", "high", "black", "white"):
-            assert packed[key] == pytest.approx(expected[key], abs=0.5)
-        pair = [self.unpack(case, 3)[0].astype(int) for case in (packed, expected)]
-        assert (abs(pair[0] - pair[1]) > 2).sum() == 1
-        json.dumps(packed, allow_nan=False)
-
-    def test_pixels_that_are_not_square(self) -> None:
-        packed, _ = self.pack(spacing=(2.0, 1.0, 5.0), spacing_known=True)
-        assert packed["pixelHeight"] == 2
-
-    def test_poster_has_the_size_of_the_viewer(self) -> None:
-        packed, case = self.pack()
-        picture = Image.open(io.BytesIO(base64.b64decode(poster(case, 2).partition(",")[2])))
-        assert picture.size == (packed["width"], packed["height"])
-
-
-class TestTellingSlice:
-    def row(self, number: int, label: int, pred: int, overlap: int) -> dict[str, int]:
-        return {"slice": number, "label_pixels": label, "pred_pixels": pred, "overlap_pixels": overlap}
-
-    def test_is_the_one_with_most_false_pixels(self) -> None:
-        assert key_slice([self.row(1, 100, 100, 95), self.row(2, 10, 30, 10), self.row(3, 9, 9, 9)]) == 2
-
-    def test_else_the_one_with_most_tumour(self) -> None:
-        assert key_slice([self.row(1, 5, 5, 5), self.row(2, 9, 9, 9), self.row(3, 1, 1, 1)]) == 2
-
-    def test_else_the_middle(self) -> None:
-        assert key_slice([self.row(n, 0, 0, 0) for n in (1, 2, 3)]) == 2

@@ -40,30 +40,30 @@ def nothing() -> np.ndarray:
 
 
 class TestMissedTumour:
-    def test_is_at_the_border_in_a_band_of_three_pixels(self) -> None:
+    def test_missed_tumour_is_at_the_border_in_a_band_of_three_pixels(self) -> None:
         label, seen = box((4, 24), (4, 24), (2, 3)), box((13, 15), (13, 15), (2, 3))
         kinds = classify(case(label, seen))
         inside = box((7, 21), (7, 21), (2, 3))
         np.testing.assert_array_equal(kinds == NUMBER["border_missed"], label & ~inside)
         np.testing.assert_array_equal(kinds == NUMBER["inside_missed"], inside & ~seen)
 
-    def test_counts_the_border_within_the_slice_only(self) -> None:
+    def test_missed_tumour_counts_the_border_within_the_slice_only(self) -> None:
         label = box((4, 24), (4, 24), (2, 3))  # healthy slices above and below are no border
         assert classify(case(label, box((4, 5), (4, 5), (2, 3))))[14, 14, 2] == NUMBER["inside_missed"]
 
-    def test_has_a_border_at_the_edge_of_the_picture_and_around_holes(self) -> None:
+    def test_missed_tumour_has_a_border_at_the_edge_of_the_picture_and_around_holes(self) -> None:
         label = box((0, 32), (0, 32), (0, 1))
         label[16, 16, 0] = False
         kinds = classify(case(label, box((8, 9), (8, 9), (0, 1))))
         assert [kinds[0, 16, 0], kinds[2, 10, 0], kinds[3, 10, 0]] == [NUMBER[k] for k in _BORDER_THEN_INSIDE]
         assert [kinds[16, 19, 0], kinds[18, 18, 0], kinds[18, 19, 0]] == [NUMBER[k] for k in _BORDER_THEN_INSIDE]
 
-    def test_is_a_whole_lesion_when_nothing_of_it_is_seen(self) -> None:
+    def test_missed_tumour_is_a_whole_lesion_when_nothing_of_it_is_seen(self) -> None:
         seen, unseen = box((2, 6), (2, 6), (0, 2)), box((20, 30), (20, 30), (0, 2))
         kinds = classify(case(seen | unseen, seen))
         np.testing.assert_array_equal(kinds == NUMBER["lesion_missed"], unseen)
 
-    def test_belongs_to_a_lesion_seen_in_another_slice(self) -> None:
+    def test_missed_tumour_belongs_to_a_lesion_seen_in_another_slice(self) -> None:
         label = box((10, 12), (10, 12), (0, 1)) | box((12, 14), (12, 14), (1, 2))  # they touch by a corner
         kinds = classify(case(label, box((10, 12), (10, 12), (0, 1))))
         assert set(np.unique(kinds)) == {0, NUMBER["border_missed"]}
@@ -73,17 +73,17 @@ _BORDER_THEN_INSIDE = ("border_missed", "border_missed", "inside_missed")
 
 
 class TestFalseTumour:
-    def test_has_spilled_where_its_lesion_overlaps_the_reference(self) -> None:
+    def test_false_tumour_has_spilled_where_its_lesion_overlaps_the_reference(self) -> None:
         label, pred = box((10, 20), (10, 20), (1, 3)), box((10, 20), (10, 26), (1, 4))
         np.testing.assert_array_equal(classify(case(label, pred)) == NUMBER["border_false_positive"], pred & ~label)
 
-    def test_is_a_false_lesion_when_it_overlaps_nothing_even_beside_the_reference(self) -> None:
+    def test_false_tumour_is_a_false_lesion_when_it_overlaps_nothing_even_beside_the_reference(self) -> None:
         label, beside = box((10, 20), (10, 20), (1, 3)), box((10, 20), (20, 22), (1, 3))
         kinds = classify(case(label, beside))
         np.testing.assert_array_equal(kinds == NUMBER["false_lesion"], beside)
         np.testing.assert_array_equal(kinds == NUMBER["lesion_missed"], label)
 
-    def test_is_a_false_lesion_in_a_healthy_volume(self) -> None:
+    def test_false_tumour_is_a_false_lesion_in_a_healthy_volume(self) -> None:
         assert count(case(nothing(), box((0, 2), (0, 3), (0, 1))))["false_lesion"] == 6
 
 
@@ -103,10 +103,10 @@ class TestKinds:
         assert sum(counts[kind] for kind in KINDS) == false == (label != pred).sum()
 
     @pytest.mark.parametrize("mask", [nothing(), box((0, 32), (0, 32), (0, 5))])
-    def test_are_none_where_all_is_right(self, mask: np.ndarray) -> None:
+    def test_mistakes_are_none_where_all_is_right(self, mask: np.ndarray) -> None:
         assert not classify(case(mask, mask)).any()
 
-    def test_are_counted_with_the_sizes_of_the_masks(self) -> None:
+    def test_mistakes_are_counted_with_the_sizes_of_the_masks(self) -> None:
         label, pred = box((10, 20), (10, 20), (1, 2)), box((10, 20), (12, 22), (1, 2))
         expected = {
             "border_missed": 20,
@@ -120,7 +120,7 @@ class TestKinds:
 
 
 class TestFalseLesions:
-    def test_come_largest_first_with_the_slice_and_pixel_where_to_see_them(self) -> None:
+    def test_false_lesions_come_largest_first_with_the_slice_and_pixel_where_to_see_them(self) -> None:
         small = box((2, 4), (2, 4), (0, 1))
         large = box((20, 23), (10, 13), (2, 3)) | box((20, 25), (10, 15), (3, 4))
         found = false_lesions(case(box((10, 14), (2, 6), (0, 3)), small | large))
@@ -132,12 +132,12 @@ class TestFalseLesions:
             "column": 12,
         }
 
-    def test_are_placed_on_one_of_their_own_pixels(self) -> None:
+    def test_false_lesions_are_placed_on_one_of_their_own_pixels(self) -> None:
         ring = box((10, 21), (10, 21), (0, 1)) & ~box((11, 20), (11, 20), (0, 1))
         found = false_lesions(case(nothing(), ring))[0]
         assert ring[found["row"], found["column"], found["slice"] - 1]
 
-    def test_are_as_bright_as_they_are_against_healthy_tissue(self) -> None:
+    def test_false_lesions_are_as_bright_as_they_are_against_healthy_tissue(self) -> None:
         random = np.random.default_rng(0)
         image = random.normal(100, 10, SHAPE)
         image[:, :8] = 0  # air
@@ -146,15 +146,25 @@ class TestFalseLesions:
         found = false_lesions(case(tumour, tumour | lesion, image.astype(np.float32)))
         assert found[0]["brightness"] == pytest.approx(3, abs=0.15)
 
-    def test_have_no_brightness_where_healthy_tissue_does_not_vary(self) -> None:
+    @pytest.mark.parametrize("outside", [np.nan, np.inf, -np.inf])
+    def test_false_lesions_are_as_bright_in_a_skull_stripped_brain_as_in_dark_air(self, outside: float) -> None:
+        image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
+        lesion, air = box((15, 19), (20, 24), (1, 3)), box((0, 12), (0, 32), (0, 5))
+        image[lesion] = 130
+        image[air] = image[~air].min()
+        dark = false_lesions(case(nothing(), lesion, image.copy()))
+        image[air] = outside
+        assert false_lesions(case(nothing(), lesion, image))[0]["brightness"] == dark[0]["brightness"]
+
+    def test_false_lesions_have_no_brightness_where_healthy_tissue_does_not_vary(self) -> None:
         assert false_lesions(case(nothing(), box((2, 4), (2, 4), (0, 1))))[0]["brightness"] is None
 
-    def test_are_none_where_prediction_overlaps_the_reference(self) -> None:
+    def test_false_lesions_are_none_where_prediction_overlaps_the_reference(self) -> None:
         assert false_lesions(case(box((2, 5), (2, 5), (0, 1)), box((4, 9), (4, 9), (0, 1)))) == []
 
 
 class TestMissedLesions:
-    def test_are_those_of_the_reference_that_nothing_overlaps(self) -> None:
+    def test_missed_lesions_are_those_of_the_reference_that_nothing_overlaps(self) -> None:
         seen, unseen = box((2, 6), (2, 6), (0, 2)), box((20, 30), (20, 30), (4, 5))
         found = missed_lesions(case(seen | unseen, seen))
         assert [(row["pixels"], row["slice"]) for row in found] == [(100, 5)]

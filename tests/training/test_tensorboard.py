@@ -29,10 +29,10 @@ from mri_seg.training.tensorboard import (
     TensorBoardSlices,
     model_summary,
     precision_recall_rows,
-    voxel_counts,
     write_metrics,
 )
-from mri_seg.visualize.overlays import REFERENCE
+from mri_seg.utils.colors import REFERENCE
+from mri_seg.utils.threshold_counts import voxel_counts
 
 GAP, LEGEND = 4, 18  # pixels between pictures, rows above them
 TAG = "validation/slices and attention of each gate"
@@ -60,7 +60,7 @@ def case(
 
 def engine_of(network: torch.nn.Module) -> Engine:
     """An engine with a network, as MONAI's evaluators are."""
-    engine = Engine(lambda engine, batch: None)
+    engine = Engine(lambda engine, batch: [])
     engine.network = network
     return engine
 
@@ -89,12 +89,12 @@ def show(folder: Path, network: torch.nn.Module, data: list[dict], epochs: int =
     handler.close()
 
 
-def is_coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (picture == np.array(colour)).all(axis=-1)
+def is_colored(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == np.array(color)).all(axis=-1)
 
 
 class TestLearningRateHandler:
-    def test_writes_the_rate_of_every_epoch(self, tmp_path: Path) -> None:
+    def test_learning_rate_handler_writes_the_rate_of_every_epoch(self, tmp_path: Path) -> None:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1)
         engine = Engine(lambda engine, batch: None)
@@ -121,7 +121,7 @@ class TestWriteMetrics:
 
 
 class TestTensorBoardSlices:
-    def test_lays_the_cases_out_with_four_small_maps_beside_each_slice(self, tmp_path: Path) -> None:
+    def test_tensorboard_slices_lays_the_cases_out_with_four_small_maps_beside_each_slice(self, tmp_path: Path) -> None:
         show(tmp_path, AttentionUNet(channels=(2, 2, 2, 2, 2)), [case(32)])
         (picture,) = pictures(tmp_path)
         block = 2 * 16 + GAP  # two maps of half the size, and what is between them
@@ -135,28 +135,30 @@ class TestTensorBoardSlices:
         show(tmp_path, AttentionUNet(channels=(2, 2, 2, 2)), [case(), case(32)])
         assert len(pictures(tmp_path)) == 1
 
-    def test_shows_the_slice_with_the_largest_tumour(self, tmp_path: Path, network: AttentionUNet) -> None:
+    def test_tensorboard_slices_shows_the_slice_with_the_largest_tumour(
+        self, tmp_path: Path, network: AttentionUNet
+    ) -> None:
         show(tmp_path, network, [case(32, corner=16)], threshold=1.0)
         (picture,) = pictures(tmp_path)
-        outline = is_coloured(picture[LEGEND:, :32], REFERENCE)
+        outline = is_colored(picture[LEGEND:, :32], REFERENCE)
         assert outline.sum() == 20  # around 6 x 6 pixels
         assert outline[16:22, 16:22].sum() == 20
 
-    def test_takes_networks_without_attention(self, tmp_path: Path) -> None:
+    def test_tensorboard_slices_takes_networks_without_attention(self, tmp_path: Path) -> None:
         show(tmp_path, Plain(), [case()])
         assert pictures(tmp_path)[0].shape == (LEGEND + 16, 16, 3)
 
-    def test_takes_neighbouring_slices_as_channels(self, tmp_path: Path) -> None:
+    def test_tensorboard_slices_takes_neighbouring_slices_as_channels(self, tmp_path: Path) -> None:
         show(tmp_path, AttentionUNet(in_channels=3, channels=(2, 4, 8)), [case(channels=3)])
         assert len(pictures(tmp_path)) == 1
 
-    def test_shows_as_many_cases_as_asked_or_as_there_are(self, tmp_path: Path) -> None:
+    def test_tensorboard_slices_shows_as_many_cases_as_asked_or_as_there_are(self, tmp_path: Path) -> None:
         show(tmp_path / "few", Plain(), [case()] * 3, number=2)
         show(tmp_path / "all", Plain(), [case()] * 3, number=9)
         assert pictures(tmp_path / "few")[0].shape[:2] == (LEGEND + 16, 2 * 16 + GAP)
         assert pictures(tmp_path / "all")[0].shape[:2] == (LEGEND + 2 * 16 + GAP, 2 * 16 + GAP)
 
-    def test_shows_every_epoch_or_as_often_as_asked(self, tmp_path: Path) -> None:
+    def test_tensorboard_slices_shows_every_epoch_or_as_often_as_asked(self, tmp_path: Path) -> None:
         show(tmp_path / "each", Plain(), [case()], epochs=4)
         show(tmp_path / "second", Plain(), [case()], epochs=4, interval=2)
         assert [event.step for event in events(tmp_path / "each").Images(TAG)] == [1, 2, 3, 4]
@@ -164,7 +166,7 @@ class TestTensorBoardSlices:
 
     def test_outline_lies_where_the_padding_moved_the_tumour(self, tmp_path: Path) -> None:
         show(tmp_path, Plain(), [case(size=32, label_size=29, corner=16)], threshold=1.0)
-        outline = is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE)
+        outline = is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE)
         assert outline[17:23, 17:23].sum() == 20  # (32 - 29) // 2 pixels from the top and left
 
     def test_outline_lies_on_an_image_that_was_resampled(self, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ class TestTensorBoardSlices:
         data["image"] = MetaTensor(data["image"], affine=torch.diag(torch.tensor([0.5, 0.5, 1, 1.0])))
         data["label"] = MetaTensor(data["label"], affine=torch.eye(4))
         show(tmp_path, Plain(), [data], threshold=1.0)
-        rows, columns = np.nonzero(is_coloured(pictures(tmp_path)[0][LEGEND:], REFERENCE))
+        rows, columns = np.nonzero(is_colored(pictures(tmp_path)[0][LEGEND:], REFERENCE))
         assert abs(rows.min() - 16) <= 1
         assert abs(rows.max() - 27) <= 1
         assert abs(columns.min() - 16) <= 1
@@ -188,7 +190,7 @@ class TestTensorBoardSlices:
         show(tmp_path, Plain(), [data])
         assert len(pictures(tmp_path)) == 1
 
-    def test_does_not_train(self, tmp_path: Path, network: AttentionUNet) -> None:
+    def test_tensorboard_slices_does_not_train(self, tmp_path: Path, network: AttentionUNet) -> None:
         before = {key: value.clone() for key, value in network.state_dict().items()}
         show(tmp_path, network, [case()])
         assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -214,33 +216,20 @@ class TestSizeOfTheEvents:
             slices = TensorBoardSlices([{"image": image, "label": label}] * 4, summary_writer=writer)
             curve = PrecisionRecallCurve(writer)
             engine = engine_of(network)
-            engine.state.output = []
             for handler in (slices, curve):
                 handler.attach(engine)
             engine.add_event_handler(
                 Events.EPOCH_COMPLETED,
                 lambda: [writer.add_scalar("train/loss", 0.5, step) for step in range(steps)],
             )
-            engine._process_function = lambda engine, batch: []
             engine.run([0], max_epochs=epochs)
         size = sum(file.stat().st_size for file in tmp_path.iterdir())
         megabytes = 50 * size / epochs / 1e6
         assert 10 < megabytes < 50, f"{megabytes:.1f} MB"
 
 
-class TestVoxelCounts:
-    def test_counts_by_the_highest_threshold_reached(self) -> None:
-        probability = torch.tensor([0.0, 0.24, 0.25, 0.5, 0.99, 1.0])
-        label = torch.tensor([0, 0, 1, 1, 0, 1])
-        assert voxel_counts(probability, label, 5).tolist() == [[2, 0, 0, 1, 0], [0, 1, 1, 0, 1]]
-
-    def test_refuses_shapes_that_differ(self) -> None:
-        with pytest.raises(ValueError, match=r"one shape, got \[4\] and \[5\]"):
-            voxel_counts(torch.zeros(4), torch.zeros(5), 5)
-
-
 class TestPrecisionRecallRows:
-    def test_agree_with_counting_at_each_threshold(self) -> None:
+    def test_precision_recall_rows_agree_with_counting_at_each_threshold(self) -> None:
         probability, label = torch.rand(1000), torch.rand(1000) > 0.7
         rows = precision_recall_rows(voxel_counts(probability, label, 11))
         for place, threshold in enumerate(torch.linspace(0, 1, 11)):
@@ -256,7 +245,7 @@ class TestPrecisionRecallRows:
 
 
 class TestPrecisionRecallCurve:
-    def test_adds_the_cases_of_an_epoch_up(self, tmp_path: Path) -> None:
+    def test_precision_recall_curve_adds_the_cases_of_an_epoch_up(self, tmp_path: Path) -> None:
         cases = [{"probability": torch.tensor([0.9, 0.1]), "label": torch.tensor([1, 0])}] * 3
         engine = Engine(lambda engine, batch: [batch])
         handler = PrecisionRecallCurve(log_dir=tmp_path, num_thresholds=3)
@@ -310,7 +299,7 @@ class TestRunDescription:
         content = run.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
         return plugin_data_pb2.HParamsPluginData.FromString(content)
 
-    def test_lays_out_loss_both_protocols_and_learning_rate(self, run: EventAccumulator) -> None:
+    def test_run_description_lays_out_loss_both_protocols_and_learning_rate(self, run: EventAccumulator) -> None:
         (event,) = run.Tensors("custom_scalars__config__")
         layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
         (category,) = layout.category
@@ -319,7 +308,7 @@ class TestRunDescription:
         assert tags == {"train/loss", "train/learning_rate"} | scores
         assert [chart.title for chart in category.chart] == list(LAYOUT["Overview"])
 
-    def test_shows_the_config_and_the_network_as_text(self, run: EventAccumulator) -> None:
+    def test_run_description_shows_the_config_and_the_network_as_text(self, run: EventAccumulator) -> None:
         texts = {
             name: run.Tensors(f"run/{name}/text_summary")[0].tensor_proto.string_val[0].decode()
             for name in ("config", "network")
@@ -334,7 +323,7 @@ class TestRunDescription:
         texts = {name: settings[name].string_value for name in ("roi_size", "limit", "none")}
         assert texts == {"roi_size": "48 x 64", "limit": "inf", "none": "None"}
 
-    def test_compares_the_last_and_the_best_metrics(self, run: EventAccumulator) -> None:
+    def test_run_description_compares_the_last_and_the_best_metrics(self, run: EventAccumulator) -> None:
         compared = {info.name.tag for info in self.hparams(run, "experiment").experiment.metric_infos}
         assert {"validation/patient_dice", "validation_best/patient_dice"} <= compared
         assert run.Scalars("validation/patient_dice")[-1].value == pytest.approx(0.7, abs=0.01)
@@ -343,7 +332,7 @@ class TestRunDescription:
         assert best.value == pytest.approx(0.9, abs=0.01)
         assert self.hparams(run, "session_end_info").HasField("session_end_info")
 
-    def test_goes_without_a_config_that_is_missing(self, tmp_path: Path) -> None:
+    def test_run_description_goes_without_a_config_that_is_missing(self, tmp_path: Path) -> None:
         trainer = Engine(lambda engine, batch: None)
         handler = RunDescription(validator([1.0]), Plain(), {}, config_file=tmp_path / "none.json", log_dir=tmp_path)
         handler.attach(trainer)
@@ -353,7 +342,7 @@ class TestRunDescription:
 
 
 class TestModelSummary:
-    def test_takes_lists_of_blocks_apart_and_adds_up(self, network: AttentionUNet) -> None:
+    def test_model_summary_takes_lists_of_blocks_apart_and_adds_up(self, network: AttentionUNet) -> None:
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in model_summary(network).splitlines()]
         blocks, (*_, total) = rows[2:-1], rows[-1]
         assert [row[0] for row in blocks if row[0].startswith("gates")] == ["gates.0", "gates.1"]

@@ -45,12 +45,14 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 class TestResult:
     @pytest.mark.parametrize("size", [(48, 40), (32, 24), (17, 33), (64, 64), (32, 64)])
-    def test_has_the_size_asked_for(self, batch: tuple[torch.Tensor, torch.Tensor], size: tuple[int, int]) -> None:
+    def test_augmented_batch_has_the_size_asked_for(
+        self, batch: tuple[torch.Tensor, torch.Tensor], size: tuple[int, int]
+    ) -> None:
         image, label = RandomAugment(size, probability=1.0)(*batch)
         assert image.shape == (6, 3, *size)
         assert label.shape == (6, 1, *size)
 
-    def test_is_finite_with_a_binary_label(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def test_augmented_batch_is_finite_with_a_binary_label(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         augment = RandomAugment((32, 32), probability=1.0)
         for _ in range(20):
             image, label = augment(*batch)
@@ -59,13 +61,13 @@ class TestResult:
             assert image.dtype == label.dtype == torch.float32
 
     @pytest.mark.parametrize("value", [0.0, -3.0])
-    def test_is_finite_for_a_constant_slice(self, value: float) -> None:
+    def test_augmented_batch_is_finite_for_a_constant_slice(self, value: float) -> None:
         image, _ = RandomAugment((16, 16), probability=1.0)(
             torch.full((2, 1, 24, 24), value), torch.zeros(2, 1, 24, 24)
         )
         assert image.isfinite().all()
 
-    def test_repeats_with_the_seed(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def test_augmented_batch_repeats_with_the_seed(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         augment = RandomAugment((32, 32))
         results = []
         for seed in (1, 1, 2):
@@ -74,23 +76,23 @@ class TestResult:
         assert all(torch.equal(a, b) for a, b in zip(results[0], results[1]))
         assert not torch.equal(results[0][0], results[2][0])
 
-    def test_differs_from_slice_to_slice(self) -> None:
+    def test_augmented_batch_differs_from_slice_to_slice(self) -> None:
         image = torch.randn(1, 1, 32, 32).expand(4, 1, 32, 32).clone()
         augmented, _ = RandomAugment((32, 32), probability=1.0)(image, torch.zeros(4, 1, 32, 32))
         assert len({tuple(one.flatten().tolist()) for one in augmented}) == 4
 
-    def test_leaves_its_input_alone(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def test_augmented_batch_leaves_its_input_alone(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         before = [v.clone() for v in batch]
         RandomAugment((48, 40), probability=1.0)(*batch)
         assert all(torch.equal(a, b) for a, b in zip(before, batch))
 
-    def test_takes_a_batch_of_one_slice(self) -> None:
+    def test_augmented_batch_takes_a_batch_of_one_slice(self) -> None:
         image, label = RandomAugment([16, 16], probability=1.0)(torch.randn(1, 1, 20, 20), torch.zeros(1, 1, 20, 20))
         assert image.shape == label.shape == (1, 1, 16, 16)
 
 
 class TestWithEverythingOff:
-    def test_nothing_changes(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def test_augment_with_everything_off_changes_nothing(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         image, label = RandomAugment((48, 40), **OFF)(*batch)
         torch.testing.assert_close(image, batch[0], atol=1e-3, rtol=0)
         assert torch.equal(label, batch[1])
@@ -141,18 +143,18 @@ class TestGeometry:
         image, moved = RandomAugment((48, 48), **GEOMETRY_ALONE)(label.clone(), label)
         assert (dice(image, moved) > 0.99).all()
 
-    def test_flips_left_and_right(self) -> None:
+    def test_augment_flips_left_and_right(self) -> None:
         label = squares()
         _, moved = RandomAugment((64, 64), **{**OFF, "flip": 1.0})(label, label)
         assert torch.equal(moved, label.flip(-1))
 
-    def test_flips_as_often_as_asked(self) -> None:
+    def test_augment_flips_as_often_as_asked(self) -> None:
         label = squares(batch=400, size=16 * 4)
         _, moved = RandomAugment((64, 64), **{**OFF, "flip": 0.25})(label, label)
         assert (moved != label).flatten(1).any(1).float().mean() == pytest.approx(0.25, abs=0.08)
 
     @pytest.mark.parametrize(("scale", "area"), [((0.5, 0.5), 0.25), ((2.0, 2.0), 4.0)])
-    def test_scales_by_the_factor_asked_for(self, scale: tuple[float, float], area: float) -> None:
+    def test_augment_scales_by_the_factor_asked_for(self, scale: tuple[float, float], area: float) -> None:
         label = torch.zeros(4, 1, 64, 64)
         label[:, :, 24:40, 24:40] = 1
         _, moved = RandomAugment((64, 64), **{**OFF, "scale": scale, "probability": 1.0, **SAME_INTENSITIES})(
@@ -160,7 +162,7 @@ class TestGeometry:
         )
         torch.testing.assert_close(moved.sum((1, 2, 3)), torch.full((4,), 256 * area), rtol=0.15, atol=0)
 
-    def test_rotates_no_further_than_asked(self) -> None:
+    def test_augment_rotates_no_further_than_asked(self) -> None:
         label = torch.zeros(200, 1, 65, 65)
         label[:, :, 32, 34:] = 1  # a spoke to the right of the centre
         _, moved = RandomAugment((65, 65), **{**OFF, **GEOMETRY_ALONE, "rotation": 20.0})(label, label)
@@ -169,7 +171,7 @@ class TestGeometry:
         assert turned.max() > 15
         assert turned.min() < -15
 
-    def test_rotates_rows_and_columns_alike(self) -> None:
+    def test_augment_rotates_rows_and_columns_alike(self) -> None:
         across, down = torch.zeros(2, 50, 1, 65, 65)
         across[:, :, 31:34, 34:] = 1
         down[:, :, 34:, 31:34] = 1
@@ -191,17 +193,19 @@ class TestIntensity:
         ],
         ids=lambda options: "+".join(options),
     )
-    def test_changes_the_image_and_not_the_label(self, batch: tuple[torch.Tensor, torch.Tensor], options: dict) -> None:
+    def test_augment_changes_the_image_and_not_the_label(
+        self, batch: tuple[torch.Tensor, torch.Tensor], options: dict
+    ) -> None:
         image, label = RandomAugment((48, 40), **{**OFF, **GEOMETRY_ALONE, **options})(*batch)
         assert (image - batch[0]).abs().flatten(1).mean(1).min() > 1e-3
         assert torch.equal(label, batch[1])
 
-    def test_changes_neighbouring_slices_alike(self) -> None:
+    def test_augment_changes_neighbouring_slices_alike(self) -> None:
         image = torch.randn(4, 1, 32, 32).expand(4, 3, 32, 32).clone()
         augmented, _ = RandomAugment((32, 32), noise=0.0, probability=1.0)(image, torch.zeros(4, 1, 32, 32))
         torch.testing.assert_close(augmented[:, 0], augmented[:, 2], atol=1e-4, rtol=0)
 
-    def test_changes_the_share_of_slices_asked_for(self) -> None:
+    def test_augment_changes_the_share_of_slices_asked_for(self) -> None:
         image = torch.randn(400, 1, 16, 16)
         options = {**OFF, **GEOMETRY_ALONE, "noise": 0.25, "probability": 0.25}
         augmented, _ = RandomAugment((16, 16), **options)(image, torch.zeros_like(image))
@@ -219,22 +223,22 @@ class TestAugmentBatch:
     def compact(self) -> dict[str, torch.Tensor]:
         return {"image": torch.randn(2, 3, 16, 16).half(), "label": torch.ones(2, 1, 16, 16, dtype=torch.uint8)}
 
-    def test_passes_a_batch_through_without_augmentation(self, compact: dict[str, torch.Tensor]) -> None:
+    def test_augment_batch_passes_a_batch_through_without_augmentation(self, compact: dict[str, torch.Tensor]) -> None:
         image, label = AugmentBatch()(compact, "cpu")
         assert image.dtype == label.dtype == torch.float32
         assert torch.equal(image, compact["image"].float())
         assert torch.equal(label, compact["label"].float())
 
-    def test_augments(self, compact: dict[str, torch.Tensor]) -> None:
+    def test_augment_batch_augments(self, compact: dict[str, torch.Tensor]) -> None:
         image, label = AugmentBatch(RandomAugment((8, 12)))(compact, "cpu", non_blocking=True)
         assert (image.shape, label.shape) == ((2, 3, 8, 12), (2, 1, 8, 12))
         assert image.dtype == label.dtype == torch.float32
 
-    def test_gives_the_image_the_memory_format_asked_for(self, compact: dict[str, torch.Tensor]) -> None:
+    def test_augment_batch_gives_the_image_the_memory_format_asked_for(self, compact: dict[str, torch.Tensor]) -> None:
         image, _ = AugmentBatch(RandomAugment((8, 8)))(compact, "cpu", memory_format=torch.channels_last)
         assert image.is_contiguous(memory_format=torch.channels_last)
 
-    def test_leaves_the_batch_alone(self, compact: dict[str, torch.Tensor]) -> None:
+    def test_augment_batch_leaves_the_batch_alone(self, compact: dict[str, torch.Tensor]) -> None:
         before = {key: value.clone() for key, value in compact.items()}
         AugmentBatch(RandomAugment((16, 16), probability=1.0))(compact, "cpu")
         assert all(torch.equal(compact[key], before[key]) for key in before)
@@ -279,7 +283,7 @@ class TestScalp:
         assert (scalp <= -2 + 1.5 * 5 + 1e-4).all()
         assert scalp.std() > 0.1
 
-    def test_without_a_mask_of_the_brain_scalps_stay(self) -> None:
+    def test_scalps_stay_without_a_mask_of_the_brain(self) -> None:
         image, label, _ = head_slices()
         changed, _ = only(scalp_probability=1)(image, label)
         assert torch.allclose(changed, image, atol=1e-5)

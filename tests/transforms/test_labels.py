@@ -126,7 +126,7 @@ class TestOtherGrid:
             case = bring(image, save(tmp_path / "label.nii.gz", *reoriented(fine, affine, "RAS")))
         assert_fits(case)
         (line,) = caplog.messages
-        assert "label.nii.gz: its label is in another grid" in line
+        assert "label.nii.gz: this label has another grid" in line
         assert "20 x 24 x 8 voxels of 0.9 x 0.8 x 5 mm" in line
 
     def test_outside_the_field_of_view_of_a_cropped_label_is_background(self, image: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ class TestRefused:
     def test_a_label_without_geometry_of_another_shape_is_refused(
         self, affine: np.ndarray | None, image: str, tmp_path: Path
     ) -> None:
-        with pytest.raises(ValueError, match="Their shapes differ, and not both say where"):
+        with pytest.raises(ValueError, match="Their shapes differ, and at least one does not say where"):
             bring(image, save(tmp_path / "label.nii.gz", mask()[:-1], affine))
 
     def test_a_label_of_several_volumes_is_refused_whichever_volume_is_flair(self, image: str, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ class TestBinary:
         assert torch.equal(first[0], torch.from_numpy((parts > 0).astype(np.float32)))
         assert second.unique().tolist() == [0, 1]
         (line,) = caplog.messages
-        assert "P1.nii.gz: its label holds 3 values" in line
+        assert "P1.nii.gz: this label holds 3 values" in line
         assert "1 (4 voxels), 2 (3 voxels), 4 (2 voxels)" in line
 
     @pytest.mark.parametrize("value", [1, 255])
@@ -300,7 +300,9 @@ class TestConfigs:
         ("config", "key"),
         [("train.json", "validate#preprocessing"), ("inference.json", "preprocessing")],
     )
-    def test_what_is_evaluated_or_shown_lies_in_the_grid_of_the_image(self, config: str, key: str, case: dict) -> None:
+    def test_label_that_is_evaluated_or_shown_lies_in_the_grid_of_the_image(
+        self, config: str, key: str, case: dict
+    ) -> None:
         """As inference inverts its mask into it."""
         parser = ConfigParser(json.loads((CONFIGS / config).read_text()))
         label = parser.get_parsed_content(key)(case)["label"]
@@ -315,3 +317,14 @@ class TestConfigs:
         assert swapped["label"].sum() > 0
         np.testing.assert_array_equal(swapped["label"].numpy(), plain["label"].numpy())
         assert swapped["label"].shape == swapped["image"].shape
+
+
+class TestLabelsWithoutFiles:
+    @pytest.mark.parametrize(
+        ("meta", "name"), [({}, "label"), ({"filename_or_obj": "P1_mask.nii.gz"}, "P1_mask.nii.gz")]
+    )
+    def test_label_of_a_host_is_refused_by_whatever_name_it_has(self, meta: dict[str, Any], name: str) -> None:
+        image = MetaTensor(torch.zeros(1, 4, 4, 4))
+        label = MetaTensor(torch.zeros(1, 4, 4, 5), meta=meta)
+        with pytest.raises(ValueError, match=f"^{name}: this label does not fit"):
+            LabelToImageGridd("label")({"image": image, "label": label})

@@ -35,18 +35,18 @@ class TestRemoveSmallLesions:
     @pytest.mark.parametrize(
         ("smallest", "voxels"), [(0, 32), (3, 32), (3.01, 31), (12, 31), (12.01, 27), (81, 27), (82, 0)]
     )
-    def test_goes_by_volume_in_mm3(self, smallest: float, voxels: int) -> None:
+    def test_remove_small_lesions_goes_by_volume_in_mm3(self, smallest: float, voxels: int) -> None:
         assert left(mask_of(lesions()), smallest) == voxels
 
-    def test_keeps_a_lesion_of_just_the_volume_despite_rounding(self) -> None:
+    def test_remove_small_lesions_keeps_a_lesion_of_just_the_volume_despite_rounding(self) -> None:
         assert left(mask_of(lesions(), (0.1, 0.1, 0.1)), 27 * 0.1**3) == 27
 
     def test_voxels_that_touch_at_a_corner_are_one_lesion(self) -> None:
         diagonal = torch.eye(5).reshape(1, 5, 5, 1)
         assert left(mask_of(diagonal), 15) == 5
 
-    def test_does_not_depend_on_the_order_of_axes(self) -> None:
-        turn = Orientationd("pred", axcodes="SLA")
+    def test_remove_small_lesions_does_not_depend_on_the_order_of_axes(self) -> None:
+        turn = Orientationd("pred", axcodes="SLA", labels=None)
         assert left(turn({"pred": mask_of(lesions())})["pred"], 12.01) == 27
 
     def test_an_empty_mask_stays_empty(self) -> None:
@@ -55,36 +55,36 @@ class TestRemoveSmallLesions:
     def test_a_full_mask_stays_full(self) -> None:
         assert left(mask_of(torch.ones(1, 5, 5, 5)), 10) == 125
 
-    def test_leaves_the_input_alone(self) -> None:
+    def test_remove_small_lesions_leaves_the_input_alone(self) -> None:
         mask = mask_of(lesions())
         left(mask, 50)
         assert mask.sum() == 32
 
 
 class TestUnknownSpacing:
-    def test_of_pixels_and_slices_is_stood_in_for(self) -> None:
+    def test_unknown_spacing_of_pixels_and_slices_is_stood_in_for(self) -> None:
         mask = mask_of(lesions(), (1, 1, 1), spacing_known=False)
         assert left(mask, 4 * 0.94 * 0.94 * 5) == 31
         assert left(mask, 4 * 0.94 * 0.94 * 5 + 0.01) == 27
         assert left(mask, 9, unknown_spacing=(1, 1, 2)) == 27
 
-    def test_of_slices_is_stood_in_for(self) -> None:
+    def test_unknown_spacing_of_slices_is_stood_in_for(self) -> None:
         mask = mask_of(lesions(), (0.5, 2, 1), slice_spacing_known=False)
         assert left(mask, 4 * 0.5 * 2 * 5) == 31
         assert left(mask, 4 * 0.5 * 2 * 5 + 0.01) == 27
 
-    def test_is_that_of_masks_without_metadata(self) -> None:
+    def test_unknown_spacing_is_that_of_masks_without_metadata(self) -> None:
         assert left(lesions(), 4 * 0.94 * 0.94 * 5) == 31
 
     @pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, -1, 1), (1, 1, float("nan"))])
-    def test_has_no_stand_in_that_is_not_a_spacing(self, spacing: tuple[float, ...]) -> None:
+    def test_unknown_spacing_has_no_stand_in_that_is_not_a_spacing(self, spacing: tuple[float, ...]) -> None:
         with pytest.raises(ValueError, match="unknown_spacing must be three positive numbers in mm, got"):
             RemoveSmallLesionsd("pred", 5, unknown_spacing=spacing)
 
 
 class TestSmallest:
     @pytest.mark.parametrize("smallest", [-1, float("nan")])
-    def test_is_not_negative(self, smallest: float) -> None:
+    def test_smallest_volume_is_not_negative(self, smallest: float) -> None:
         with pytest.raises(ValueError, match="smallest must be a volume in mm3, 0 or more, got"):
             RemoveSmallLesionsd("pred", smallest)
 
@@ -99,7 +99,7 @@ def ring(size: int = 9) -> torch.Tensor:
 
 
 class TestFillHolesInSlices:
-    def test_fills_what_is_closed_within_a_slice(self) -> None:
+    def test_fill_holes_fills_what_is_closed_within_a_slice(self) -> None:
         filled = FillHolesInSlicesd("pred")({"pred": mask_of(ring())})["pred"]
         assert filled[0].sum(dim=(0, 1)).tolist() == [0, 25, 25, 15]
 
@@ -113,7 +113,7 @@ class TestFillHolesInSlices:
 
     @pytest.mark.parametrize("axcodes", ["RAS", "PLS", "SLA", "LIP", "ASR"])
     def test_slices_are_axial_in_any_orientation(self, axcodes: str) -> None:
-        turn, fill = Orientationd("pred", axcodes=axcodes), FillHolesInSlicesd("pred")
+        turn, fill = Orientationd("pred", axcodes=axcodes, labels=None), FillHolesInSlicesd("pred")
         turned_first = Compose([turn, fill])({"pred": mask_of(ring())})["pred"]
         filled_first = Compose([fill, turn])({"pred": mask_of(ring())})["pred"]
         assert torch.equal(turned_first.as_tensor(), filled_first.as_tensor())
@@ -122,7 +122,7 @@ class TestFillHolesInSlices:
     def test_slices_of_masks_without_affine_follow_the_last_axis(self) -> None:
         assert FillHolesInSlicesd("pred")({"pred": ring()})["pred"].sum() == 65
 
-    def test_can_be_switched_off(self) -> None:
+    def test_fill_holes_can_be_switched_off(self) -> None:
         assert FillHolesInSlicesd("pred", enabled=False)({"pred": mask_of(ring())})["pred"].sum() == 47
 
     def test_an_empty_mask_stays_empty(self) -> None:
@@ -132,7 +132,7 @@ class TestFillHolesInSlices:
 @pytest.mark.parametrize("transform", [RemoveSmallLesionsd("pred", 5), FillHolesInSlicesd("pred")])
 class TestBoth:
     @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
-    def test_keep_type_metadata_and_device(self, transform: object, dtype: torch.dtype) -> None:
+    def test_post_transforms_keep_type_metadata_and_device(self, transform: object, dtype: torch.dtype) -> None:
         mask = mask_of(lesions(dtype), case="one")
         result = transform({"pred": mask, "image": 1})
         assert result["image"] == 1
@@ -142,17 +142,17 @@ class TestBoth:
         assert torch.equal(result.affine, mask.affine)
         assert set(np.unique(result.numpy())) <= {0, 1}
 
-    def test_keep_what_was_applied_before(self, transform: object) -> None:
-        mask = Orientationd("pred", axcodes="LPS")({"pred": mask_of(lesions())})
+    def test_post_transforms_keep_what_was_applied_before(self, transform: object) -> None:
+        mask = Orientationd("pred", axcodes="LPS", labels=None)({"pred": mask_of(lesions())})
         assert transform(mask)["pred"].applied_operations == mask["pred"].applied_operations != []
 
-    def test_need_their_keys_unless_told_otherwise(self, transform: object) -> None:
+    def test_post_transforms_need_their_keys_unless_told_otherwise(self, transform: object) -> None:
         with pytest.raises(KeyError):
             transform({})
         name = type(transform)
         options = {"smallest": 5} if name is RemoveSmallLesionsd else {}
         assert name("pred", allow_missing_keys=True, **options)({}) == {}
 
-    def test_refuse_what_is_no_volume(self, transform: object) -> None:
+    def test_post_transforms_refuse_what_is_no_volume(self, transform: object) -> None:
         with pytest.raises(ValueError, match=r"must be a volume \(1, H, W, D\), got shape \(4, 4, 4\)"):
             transform({"pred": torch.ones(4, 4, 4)})

@@ -50,12 +50,12 @@ class TestNormalizeForeground:
         torch.testing.assert_close(normalised, NormalizeForeground()(volume), atol=0.02, rtol=0)
 
     @pytest.mark.parametrize(("scale", "offset"), [(37, 11), (0.1, 0), (1, -500), (1e-3, 5)])
-    def test_does_not_depend_on_scale_and_offset(self, scale: float, offset: float) -> None:
+    def test_normalize_does_not_depend_on_scale_and_offset(self, scale: float, offset: float) -> None:
         volume = head()
         found, expected = NormalizeForeground()(scale * volume + offset), NormalizeForeground()(volume)
         torch.testing.assert_close(found, expected, atol=1e-3 if scale >= 0.1 else 0.05, rtol=0)
 
-    def test_cuts_what_lies_beyond_the_limits(self) -> None:
+    def test_normalize_cuts_what_lies_beyond_the_limits(self) -> None:
         volume = head()
         volume[0, 12, 12, 3] = 1e6
         normalised = NormalizeForeground()(volume)
@@ -78,13 +78,13 @@ class TestNormalizeForeground:
         with caplog.at_level(logging.WARNING):
             normalised = NormalizeForeground()(volume)
         assert (normalised == 0).all()
-        assert "empty.nii.gz: intensities do not vary" in caplog.text
+        assert "empty.nii.gz: the intensities of the foreground do not vary" in caplog.text
 
-    def test_warns_of_nothing_else(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_normalize_warns_of_nothing_else(self, caplog: pytest.LogCaptureFixture) -> None:
         NormalizeForeground()(head())
         assert caplog.text == ""
 
-    def test_keeps_geometry_and_metadata(self) -> None:
+    def test_normalize_keeps_geometry_and_metadata(self) -> None:
         volume = volume_of((1, 8, 8, 2), (0.5, 0.5, 3))
         volume.meta["case"] = "a"
         normalised = NormalizeForeground()(volume)
@@ -92,18 +92,18 @@ class TestNormalizeForeground:
         assert torch.equal(normalised.affine, volume.affine)
         assert normalised.meta["case"] == "a"
 
-    def test_leaves_its_input_alone(self) -> None:
+    def test_normalize_leaves_its_input_alone(self) -> None:
         volume = head()
         before = volume.clone()
         NormalizeForeground()(volume)
         assert torch.equal(volume, before)
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
-    def test_takes_integers(self, dtype: torch.dtype) -> None:
+    def test_normalize_takes_integers(self, dtype: torch.dtype) -> None:
         volume = head().clamp(0, 255).to(dtype)
         torch.testing.assert_close(NormalizeForeground()(volume), NormalizeForeground()(volume.float()))
 
-    def test_takes_numpy(self) -> None:
+    def test_normalize_takes_numpy(self) -> None:
         volume = head()
         normalised = NormalizeForeground()(volume.numpy())
         np.testing.assert_allclose(normalised, NormalizeForeground()(volume).numpy(), atol=1e-4)
@@ -118,20 +118,20 @@ class TestNormalizeForeground:
 
 
 class TestNormalizeForegroundd:
-    def test_normalises_its_keys_alone(self) -> None:
+    def test_normalize_normalises_its_keys_alone(self) -> None:
         case = {"image": head(), "label": head()}
         normalised = NormalizeForegroundd("image", limits=(-2, 2))(case)
         assert torch.equal(normalised["image"], NormalizeForeground(limits=(-2, 2))(case["image"]))
         assert normalised["label"] is case["label"]
 
-    def test_missing_keys(self) -> None:
+    def test_normalize_passes_over_missing_keys_where_allowed(self) -> None:
         assert NormalizeForegroundd("image", allow_missing_keys=True)({"a": 1}) == {"a": 1}
         with pytest.raises(KeyError, match="image"):
             NormalizeForegroundd("image")({"a": 1})
 
 
 class TestPlaneSpacingd:
-    def test_resamples_in_plane_alone(self) -> None:
+    def test_plane_spacing_resamples_in_plane_alone(self) -> None:
         image = volume_of((1, 21, 11, 7), (0.5, 1.0, 5.0))
         resampled = PlaneSpacingd("image", (1.0, 0.5), mode="bilinear")({"image": image})["image"]
         assert resampled.shape == (1, 11, 21, 7)
@@ -145,7 +145,7 @@ class TestPlaneSpacingd:
         assert resampled[..., 0].min() > 0
         assert resampled.shape[-1] == 3
 
-    def test_takes_a_single_slice(self) -> None:
+    def test_plane_spacing_takes_a_single_slice(self) -> None:
         image = volume_of((1, 20, 20, 1), (0.45, 0.45, 4))
         assert PlaneSpacingd("image", (0.9, 0.9))({"image": image})["image"].shape == (1, 10, 10, 1)
 
@@ -164,7 +164,7 @@ class TestPlaneSpacingd:
         assert torch.equal(transform.inverse(transform(case))["image"], image)
         assert transform(case)["image"].applied_operations == []
 
-    def test_labels_stay_binary(self) -> None:
+    def test_plane_spacing_keeps_labels_binary(self) -> None:
         case = {"image": volume_of((1, 20, 20, 3), (0.5, 0.5, 1)), "label": volume_of((1, 20, 20, 3), (0.5, 0.5, 1))}
         case["label"] = (case["label"] > 0.5).float()
         transform = PlaneSpacingd(["image", "label"], (0.8, 0.8), mode=["bilinear", "nearest"])
@@ -213,12 +213,12 @@ class TestNeighbouringSlicesd:
         assert stacked.shape == (3, 2, 3, 5)
         assert stacked[:, 0, 0].tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 4]]
 
-    def test_five_neighbours(self, volume: torch.Tensor) -> None:
+    def test_stacking_five_neighbours(self, volume: torch.Tensor) -> None:
         stacked = NeighboringSlicesd("image", 5)({"image": volume})["image"]
         assert stacked[0, 0, 0].tolist() == [0, 0, 0, 1, 2]
         assert torch.equal(stacked[2], volume[0])
 
-    def test_one_changes_nothing(self, volume: torch.Tensor) -> None:
+    def test_stacking_one_neighbour_changes_nothing(self, volume: torch.Tensor) -> None:
         assert torch.equal(NeighboringSlicesd("image", 1)({"image": volume})["image"], volume)
 
     def test_a_single_slice_is_its_own_neighbour(self) -> None:
@@ -226,7 +226,7 @@ class TestNeighbouringSlicesd:
         stacked = NeighboringSlicesd("image", 3)({"image": volume})["image"]
         assert torch.equal(stacked, volume.expand(3, 4, 4, 1))
 
-    def test_keeps_geometry_and_what_was_applied(self) -> None:
+    def test_stacking_neighbours_keeps_geometry_and_what_was_applied(self) -> None:
         image = volume_of((1, 20, 20, 4), (0.5, 0.5, 5.0))
         resampled = PlaneSpacingd("image", (1, 1))({"image": image})["image"]
         stacked = NeighboringSlicesd("image", 3)({"image": resampled})["image"]
@@ -234,13 +234,13 @@ class TestNeighbouringSlicesd:
         assert len(stacked.applied_operations) == len(resampled.applied_operations) == 1
 
     @pytest.mark.parametrize("number", [0, 2, 4, -1])
-    def test_refuses_a_number_without_a_middle(self, number: int) -> None:
+    def test_stacking_neighbours_refuses_a_number_without_a_middle(self, number: int) -> None:
         with pytest.raises(ValueError, match=rf"must be odd, .* got {number}\."):
             NeighboringSlicesd("image", number)
         with pytest.raises(ValueError, match="must be odd"):
             neighbor_offsets(number)
 
-    def test_missing_keys(self, volume: torch.Tensor) -> None:
+    def test_stacking_neighbours_passes_over_missing_keys_where_allowed(self, volume: torch.Tensor) -> None:
         assert NeighboringSlicesd("image", allow_missing_keys=True)({"a": 1}) == {"a": 1}
         with pytest.raises(KeyError, match="image"):
             NeighboringSlicesd("image")({"a": 1})
@@ -252,20 +252,24 @@ class TestRequireAxiald:
     @pytest.mark.parametrize(
         "spacing", [(0.9, 0.9, 5), (1, 1, 1), (0.5, 0.5, 0.6), (1, 1.9, 1), (1.5, 1, 3), (2, 1, 2), (0.9, 0.9, 0.9)]
     )
-    def test_lets_axial_slices_and_nearly_cubic_voxels_through(self, spacing: tuple[float, float, float]) -> None:
+    def test_require_axial_lets_axial_slices_and_nearly_cubic_voxels_through(
+        self, spacing: tuple[float, float, float]
+    ) -> None:
         case = {"image": volume_of((1, 4, 4, 4), spacing)}
         assert RequireAxiald("image")(case) == case
 
     @pytest.mark.parametrize(
         ("spacing", "plane"), [((5, 0.9, 0.9), "coronal"), ((0.9, 5, 0.9), "sagittal"), ((1, 2.5, 1), "sagittal")]
     )
-    def test_refuses_thick_slices_of_another_plane(self, spacing: tuple[float, float, float], plane: str) -> None:
+    def test_require_axial_refuses_thick_slices_of_another_plane(
+        self, spacing: tuple[float, float, float], plane: str
+    ) -> None:
         case = {"image": volume_of((1, 4, 4, 4), spacing)}
         with pytest.raises(ValueError, match=f"acquired in {plane} slices .* set allow_non_axial to true"):
             RequireAxiald("image")(case)
         assert RequireAxiald("image", allow="true")(case) == case
 
-    def test_lets_volumes_of_unknown_spacing_through(self) -> None:
+    def test_require_axial_lets_volumes_of_unknown_spacing_through(self) -> None:
         case = {"image": volume_of((1, 4, 4, 4), (5, 1, 1), known=False)}
         assert RequireAxiald("image")(case) == case
 
@@ -288,12 +292,14 @@ class TestRequireImaged:
             ([np.nan], "its only values are none that is a number,"),
         ],
     )
-    def test_refuses_one_or_two_values_and_names_the_file(self, values: list[float], message: str) -> None:
+    def test_require_image_refuses_one_or_two_values_and_names_the_file(
+        self, values: list[float], message: str
+    ) -> None:
         volume = np.resize(np.array(values, np.float32), (40, 30, 20))
         with pytest.raises(ValueError, match=rf"^head\.nii: {message} expected an image\. It is empty or a mask"):
             self.check(volume)
 
-    def test_finds_a_single_voxel_of_a_third_value(self) -> None:
+    def test_require_image_finds_a_single_voxel_of_a_third_value(self) -> None:
         volume = np.resize(np.array([0, 1], np.float32), (64, 63, 50))
         volume[17, 5, 3] = 4
         assert self.check(volume) == ["few_values"]
@@ -301,7 +307,7 @@ class TestRequireImaged:
     def test_flags_a_mask_of_several_labels(self) -> None:
         assert self.check(np.resize(np.array([0, 1, 2, 4], np.float32), (20, 20, 9))) == ["few_values"]
 
-    def test_lets_an_image_through(self) -> None:
+    def test_require_image_lets_an_image_through(self) -> None:
         assert self.check(np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2)) == []
         dark = np.zeros((64, 64, 40), np.float32)  # nearly all of it air
         dark[30:34, 30:34, 20:22] = np.arange(32).reshape(4, 4, 2)

@@ -35,7 +35,7 @@ class TestContrastOf:
             "P1_reg_FLAIR",
         ],
     )
-    def test_flair(self, name: str) -> None:
+    def test_contrast_of_flair(self, name: str) -> None:
         assert contrast_of(name) is Contrast.FLAIR
 
     @pytest.mark.parametrize(
@@ -53,31 +53,31 @@ class TestContrastOf:
             "Ax BRAVO",
         ],
     )
-    def test_t1(self, name: str) -> None:
+    def test_contrast_of_t1(self, name: str) -> None:
         assert contrast_of(name) is Contrast.T1
 
     @pytest.mark.parametrize("name", ["T2", "P1_t2w", "AX T2 TSE", "t2_blade", "SAGT2", "T2starW"])
-    def test_t2(self, name: str) -> None:
+    def test_contrast_of_t2(self, name: str) -> None:
         assert contrast_of(name) is Contrast.T2
 
     @pytest.mark.parametrize(
         "name", ["DIR FLAIR", "FLAIR DWI", "P1_ADC", "P1_CT", "AX PD TSE", "STIR", "sub-1_dir-AP_dwi"]
     )
-    def test_another(self, name: str) -> None:
+    def test_contrast_of_another(self, name: str) -> None:
         assert contrast_of(name) is Contrast.OTHER
 
     @pytest.mark.parametrize("name", ["P1_tirm", "t2_tirm_tra", "t2_spc_ir_sag"])
-    def test_inversion_recovery_that_may_be_stir(self, name: str) -> None:
+    def test_contrast_of_inversion_recovery_that_may_be_stir(self, name: str) -> None:
         assert contrast_of(name) is Contrast.INVERSION_RECOVERY
 
     @pytest.mark.parametrize("name", ["FLAIR Sub", "FLAIR_FA", "fa flair"])
-    def test_flair_or_a_map_of_it(self, name: str) -> None:
+    def test_contrast_of_flair_or_a_map_of_it(self, name: str) -> None:
         assert contrast_of(name) is Contrast.FLAIR_OR_MAP
 
     @pytest.mark.parametrize(
         "name", ["P1", "patient1", "TCGA_DU_6408", "t10", "PD_01", "flame", "case_0003", "head", ""]
     )
-    def test_nothing(self, name: str) -> None:
+    def test_contrast_of_nothing_is_unknown(self, name: str) -> None:
         assert contrast_of(name) is Contrast.UNKNOWN
 
     @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ class TestContrastOf:
             ("sub-1_space-T1w_FLAIR", Contrast.FLAIR),
         ],
     )
-    def test_is_that_of_the_image_and_not_of_the_grid_it_was_brought_to(self, name: str, contrast: Contrast) -> None:
+    def test_contrast_is_that_of_the_image_and_not_of_the_grid_it_was_brought_to(
+        self, name: str, contrast: Contrast
+    ) -> None:
         assert contrast_of(name) is contrast
 
 
@@ -107,12 +109,12 @@ class TestPatientOf:
             ("P1", "P1_flair"),
         ],
     )
-    def test_is_the_same_where_the_contrast_differs_alone(self, one: str, other: str) -> None:
+    def test_patient_name_is_the_same_where_the_contrast_differs_alone(self, one: str, other: str) -> None:
         assert patient_of(one) == patient_of(other)
 
     @pytest.mark.parametrize(
         ("one", "other"),
         [("P1_FLAIR", "P2_FLAIR"), ("P1", "P2"), ("sub-1_ses-1_FLAIR", "sub-1_ses-2_FLAIR"), ("a_cube", "a_space")],
     )
-    def test_differs_otherwise(self, one: str, other: str) -> None:
+    def test_patient_name_differs_otherwise(self, one: str, other: str) -> None:
         assert patient_of(one) != patient_of(other)

@@ -11,20 +11,20 @@ from mri_seg.utils.files import atomic_write, safe_name
 
 
 class TestWholeFile:
-    def test_gets_its_name_when_written(self, tmp_path: Path) -> None:
+    def test_whole_file_gets_its_name_when_written(self, tmp_path: Path) -> None:
         with atomic_write(tmp_path / "new" / "a.nii.gz") as unfinished:
             unfinished.write_text("all")
             assert unfinished.name.endswith("a.nii.gz")
             assert not (tmp_path / "new" / "a.nii.gz").exists()
         assert (tmp_path / "new" / "a.nii.gz").read_text() == "all"
 
-    def test_takes_the_place_of_another(self, tmp_path: Path) -> None:
+    def test_whole_file_takes_the_place_of_another(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("old")
         with atomic_write(tmp_path / "a") as unfinished:
             unfinished.write_text("new")
         assert (tmp_path / "a").read_text() == "new"
 
-    def test_leaves_what_was_there_when_interrupted(self, tmp_path: Path) -> None:
+    def test_whole_file_leaves_what_was_there_when_interrupted(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("old")
 
         def interrupted() -> None:
@@ -37,7 +37,7 @@ class TestWholeFile:
         assert [file.name for file in tmp_path.iterdir()] == ["a"]
         assert (tmp_path / "a").read_text() == "old"
 
-    def test_by_several_threads_at_once(self, tmp_path: Path) -> None:
+    def test_whole_file_is_written_by_several_threads_at_once(self, tmp_path: Path) -> None:
         def write(number: int) -> None:
             for _ in range(50):
                 with atomic_write(tmp_path / "a") as unfinished:
@@ -47,7 +47,7 @@ class TestWholeFile:
             list(pool.map(write, range(4)))
         assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
-    def test_with_a_name_as_long_as_may_be(self, tmp_path: Path) -> None:
+    def test_whole_file_may_have_a_name_as_long_as_may_be(self, tmp_path: Path) -> None:
         with atomic_write(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
             unfinished.write_text("all")
         assert [len(file.name) for file in tmp_path.iterdir()] == [255]
@@ -55,7 +55,7 @@ class TestWholeFile:
 
 class TestSafeName:
     @pytest.mark.parametrize("name", ["TCGA_CS_4941", "sub-01_FLAIR", "a.b-c", "患者 7", "console", "com10"])
-    def test_leaves_most_names_as_they_are(self, name: str) -> None:
+    def test_safe_name_leaves_most_names_as_they_are(self, name: str) -> None:
         assert safe_name(name) == name
 
     @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ class TestSafeName:
             ("", "case"),
         ],
     )
-    def test_changes_what_a_system_does_not_allow(self, name: str, safe: str) -> None:
+    def test_safe_name_changes_what_a_system_does_not_allow(self, name: str, safe: str) -> None:
         assert safe_name(name) == safe
 
-    def test_of_composed_and_decomposed_letters_is_the_same(self) -> None:
+    def test_safe_name_of_composed_and_decomposed_letters_is_the_same(self) -> None:
         assert safe_name("Mu\u0308ller") == safe_name("M\u00fcller")

@@ -1,4 +1,4 @@
-"""The TCGA-LGG data set: find its patients, split them, check its files and fetch them."""
+"""The TCGA-LGG data set: find and split its patients, check its files, and download it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(dataset_dir: str) -> int:
-    # What tifffile logs about a damaged file would stand between the lines that name it as a defect.
+    # Silence what tifffile logs about damaged files, since the report names each as a defect.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     report = check(dataset_dir)
     print(report.table())

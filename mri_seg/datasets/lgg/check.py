@@ -1,4 +1,4 @@
-"""Check the files of a TCGA-LGG folder before anything is trained on them."""
+"""Check the files of a TCGA-LGG folder before training on them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["CheckReport", "Counts", "Defect", "check"]
 
 
 class Counts(NamedTuple):
-    """Numbers of patients, of their slices, and of the slices whose mask shows tumour."""
+    """Numbers of patients, of slices, and of slices with tumour in their mask."""
 
     patients: int = 0
     slices: int = 0
-    tumour_slices: int = 0
+    tumor_slices: int = 0
 
     def plus(self, other: Counts) -> Counts:
-        """The sum, number by number."""
+        """Add the numbers of two counts."""
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -45,11 +45,11 @@ class Defect(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        institutions: counts by institution, sorted; a patient that is there twice counts once.
-        defects: everything wrong, by patient.
+        institutions: counts by institution, sorted; a patient with two folders counts once.
+        defects: all defects, by patient.
     """
 
     institutions: dict[str, Counts]
@@ -64,39 +64,39 @@ class CheckReport:
         return total
 
     def table(self) -> str:
-        """The counts as a text table, a line an institution and one for the total."""
+        """The counts as a text table with one line per institution and one for the total."""
         lines = [f"{'institution':<12}{'patients':>10}{'slices':>10}{'tumour slices':>15}"]
         for name, counts in (*self.institutions.items(), ("total", self.total)):
-            lines.append(f"{name:<12}{counts.patients:>10}{counts.slices:>10}{counts.tumour_slices:>15}")
+            lines.append(f"{name:<12}{counts.patients:>10}{counts.slices:>10}{counts.tumor_slices:>15}")
         return "\n".join(lines)
 
 
 class _Pixels(NamedTuple):
-    """What the check needs of a decoded file; the pixels themselves are not kept."""
+    """Properties of a decoded file that the check needs; the pixels themselves are not kept."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    values: np.ndarray | None  # that occur, sorted; of masks only
+    values: np.ndarray  # distinct values, sorted; only for masks
 
 
 def check(dataset_dir: str | PathLike[str]) -> CheckReport:
     """Decode every slice and mask of a folder, count them, and report all defects.
 
-    A defect is a mask or image without its partner, a gap in the slice numbers (from 1 to the highest), a file that
-    cannot be decoded to its end, an image that is not 8-bit with three channels ``(H, W, 3)`` and of the size of the
-    patient's other images, a mask that is not 8-bit ``(H, W)`` of its image's size with values 0 and 255 only, a
-    TCGA patient's folder without slices, and a patient that is there twice.
+    Defects are: an image without a mask, or a mask without an image; a gap in the slice numbers, which run from 1; a
+    file that cannot be decoded completely; an image that is not 8-bit with three channels ``(H, W, 3)``, or differs in
+    size from the patient's other images; a mask that is not 8-bit ``(H, W)`` with only the values 0 and 255, or differs
+    in size from its image; a TCGA patient's folder without slices; and a patient with two folders.
 
     Args:
-        dataset_dir: folder that holds the patient folders.
+        dataset_dir: folder that contains the patient folders.
 
     Returns:
         the counts and the defects.
 
     Raises:
-        FileNotFoundError: when there is no such folder.
+        FileNotFoundError: when the folder does not exist.
         NotADirectoryError: when it is a file.
-        ValueError: when it holds no patient at all.
+        ValueError: when it contains no patient.
     """
     tree = require_patients(dataset_dir)
     institutions: dict[str, Counts] = {}
@@ -121,7 +121,7 @@ def check(dataset_dir: str | PathLike[str]) -> CheckReport:
 def _check_patient(folder: Path) -> tuple[Counts, list[Defect]]:
     try:
         images, masks = numbered_files(folder)
-    except ValueError as error:  # two files for one slice: says itself which
+    except ValueError as error:  # two files for one slice; the message names them
         return Counts(patients=1), [Defect(folder, str(error))]
     defects = [
         *_unpaired(images, masks, "mask"),
@@ -137,8 +137,8 @@ def _check_patient(folder: Path) -> tuple[Counts, list[Defect]]:
     for number, pixels in mask_pixels.items():
         image = image_pixels.get(number)
         defects += [Defect(masks[number], problem) for problem in _mask_problems(pixels, image)]
-    tumour_slices = sum(bool(pixels.values.any()) for pixels in mask_pixels.values())
-    return Counts(1, len(images), tumour_slices), defects
+    tumor_slices = sum(bool(pixels.values.any()) for pixels in mask_pixels.values())
+    return Counts(1, len(images), tumor_slices), defects
 
 
 def _unpaired(files: Mapping[int, Path], partners: Mapping[int, Path], what: str) -> Iterator[Defect]:
@@ -147,7 +147,7 @@ def _unpaired(files: Mapping[int, Path], partners: Mapping[int, Path], what: str
 
 
 def _gaps(folder: Path, numbers: set[int]) -> Iterator[Defect]:
-    """A defect for each run of missing numbers, named after the first missing file."""
+    """Yield a defect for each run of missing numbers, with the name of the first missing file."""
     for before, after in pairwise([0, *sorted(numbers)]):
         first, last = before + 1, after - 1
         if first <= last:
@@ -168,7 +168,7 @@ def _decode_all(files: Mapping[int, Path], defects: list[Defect], with_values: b
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             defects.append(Defect(path, f"cannot be decoded, truncated or not a TIFF slice ({reason})"))
         else:
-            decoded[number] = _Pixels(pixels.shape, pixels.dtype, np.unique(pixels) if with_values else None)
+            decoded[number] = _Pixels(pixels.shape, pixels.dtype, np.unique(pixels) if with_values else np.empty(0))
     return decoded
 
 

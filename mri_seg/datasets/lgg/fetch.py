@@ -1,4 +1,4 @@
-"""Fetch the TCGA-LGG data set from Kaggle."""
+"""Download the TCGA-LGG data set from Kaggle."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FOLDER = "kaggle_3m"
 def fetch(dataset_dir: str | PathLike[str]) -> list[str]:
     """Download the data set to kagglehub's cache and copy its patients into a folder.
 
-    Patients that are in the folder already are left as they are. A patient's folder appears under its name only once
-    it is copied whole.
+    Patients that are already in the folder stay as they are. A patient's folder gets its name only when it has been
+    copied completely.
 
     Args:
-        dataset_dir: folder to put the patient folders into; made if it is not there.
+        dataset_dir: folder for the patient folders; created if it does not exist.
 
     Returns:
         the patients that were added, sorted.
@@ -37,10 +37,10 @@ def fetch(dataset_dir: str | PathLike[str]) -> list[str]:
         import kagglehub
     except ImportError as error:
         raise ImportError(
-            "kagglehub, which fetches the data set, is not there: pip install 'mri_seg[fetch]'"
+            "kagglehub, which downloads the data set, is not installed: pip install 'mri_seg[fetch]'"
         ) from error
     target = Path(dataset_dir)
-    target.mkdir(parents=True, exist_ok=True)  # before a long download, so that a wrong folder is told at once
+    target.mkdir(parents=True, exist_ok=True)  # before the long download, so that a wrong folder fails at once
     try:
         download = Path(kagglehub.dataset_download(_HANDLE))
     except Exception as error:  # kagglehub passes on errors of several network libraries
@@ -54,7 +54,7 @@ def fetch(dataset_dir: str | PathLike[str]) -> list[str]:
 
 
 def _outermost(download: Path) -> Path:
-    """The uppermost folder of the data set: the archive holds it a second time further down."""
+    """The topmost folder of the data set; the archive contains it a second time further down."""
     level = [download]
     while level:
         for folder in level:
@@ -63,7 +63,7 @@ def _outermost(download: Path) -> Path:
         level = sorted(child for folder in level for child in folder.iterdir() if child.is_dir())
     raise ValueError(
         f"{download}: no folder {_FOLDER} in the download of {_HANDLE}. Delete the folder and fetch again, "
-        "or look at the data set's page on Kaggle for what has changed."
+        "or check the data set's page on Kaggle for changes."
     )
 
 
@@ -71,7 +71,7 @@ def _copy_patients(patients: dict[str, Path], target: Path) -> list[str]:
     present = walk_patients(target)
     present_names = {*present.patients, *(folder.name for folder in present.empty)}
     added = sorted(patients.keys() - present_names)
-    # The name begins with a dot: the index passes over what an interrupted run may leave.
+    # The name begins with a dot, so the index skips what an interrupted download may leave.
     with tempfile.TemporaryDirectory(dir=target, prefix=".fetch-") as unfinished:
         for patient in added:
             copy = Path(unfinished, patient)

@@ -1,7 +1,7 @@
 """Find the patients and slices of a TCGA-LGG folder.
 
-A patient is a folder with slices named after it: images ``<patient>_<n>.tif`` and masks ``<patient>_<n>_mask.tif``,
-the slice number ``n`` counting from 1 at the lowest (inferior) slice. Anything else in the tree is ignored.
+A patient is a folder with slices named after it: images ``<patient>_<n>.tif`` and masks ``<patient>_<n>_mask.tif``. The
+slice number ``n`` is 1 for the lowest (inferior) slice. All other files in the tree are ignored.
 
 Source: M. Buda, A. Saha, M. A. Mazurowski, "Association of genomic subtypes of lower-grade gliomas with shape features
 automatically extracted by a deep learning algorithm", Computers in Biology and Medicine 109, 2019.
@@ -18,15 +18,16 @@ from pathlib import Path
 __all__ = ["find_patients", "institution", "slice_files"]
 
 _TCGA_PATIENT = re.compile(r"TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}_[0-9]{8}")
+_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
 
 
 @dataclass
 class PatientTree:
-    """What a folder tree holds, defects included.
+    """The patients in a folder tree, including defects.
 
     Attributes:
-        patients: every folder with slices by patient; more than one where a patient is there several times.
-        empty: folders named like a TCGA patient with no slice in or below them.
+        patients: folders with slices, by patient; several if there are copies of a patient.
+        empty: folders named like a TCGA patient without a slice in or below them.
     """
 
     patients: dict[str, list[Path]] = field(default_factory=dict)
@@ -36,25 +37,25 @@ class PatientTree:
 def find_patients(dataset_dir: str | PathLike[str]) -> dict[str, Path]:
     """Find the patient folders anywhere below a folder.
 
-    Hidden folders and macOS's ``__MACOSX`` are passed over; symbolic links are followed, once each.
+    Hidden folders and macOS's ``__MACOSX`` are skipped. Symbolic links are followed, once each.
 
     Args:
-        dataset_dir: folder that holds the patient folders, directly or further down.
+        dataset_dir: folder that contains the patient folders, directly or further down.
 
     Returns:
         the folder of each patient, sorted by patient.
 
     Raises:
-        FileNotFoundError: when there is no such folder.
+        FileNotFoundError: when the folder does not exist.
         NotADirectoryError: when it is a file.
-        ValueError: when it holds no patient, one patient twice, or a patient's folder without slices.
+        ValueError: when it contains no patient, a patient twice, or a patient's folder without slices.
     """
     tree = require_patients(dataset_dir)
     for patient, folders in tree.patients.items():
         if len(folders) > 1:
             raise ValueError(
                 f"{dataset_dir}: patient {patient} is there twice, in {folders[0]} and in {folders[1]}. Remove one of "
-                "them, or name the folder that holds one copy (Kaggle's archive holds the data set twice: take its "
+                "them, or give a folder that contains one copy (Kaggle's archive contains the data set twice: use its "
                 "outer kaggle_3m)."
             )
     if tree.empty:
@@ -82,7 +83,7 @@ def slice_files(folder: str | PathLike[str]) -> list[tuple[int, Path, Path]]:
     images, masks = numbered_files(folder)
     if not images and not masks:
         raise FileNotFoundError(
-            f"{folder}: no slices, expected files {folder_name(folder)}_<n>.tif. Name the folder of one patient."
+            f"{folder}: no slices, expected files {folder_name(folder)}_<n>.tif. Give the folder of one patient."
         )
     for present, absent, what in ((images, masks, "mask"), (masks, images, "image")):
         for number in sorted(present.keys() - absent.keys()):
@@ -111,17 +112,32 @@ def institution(patient: str) -> str:
     return parts[1] if len(parts) > 1 else "unknown"
 
 
+def group(patient: str) -> str:
+    """Name the group that a patient's figures are shown with: the institution, if the name is a TCGA identifier.
+
+    Args:
+        patient: name of the patient.
+
+    Returns:
+        the institution's code, empty for other names, whose parts may mean anything.
+
+    Example::
+
+        >>> group("TCGA_CS_4941_19960909"), group("my_patient_1")
+        ('CS', '')
+    """
+    return institution(patient) if _TCGA.match(patient) else ""
+
+
 def require_patients(dataset_dir: str | PathLike[str]) -> PatientTree:
-    """Find the patient folders below a folder, defects included, and insist that there is at least one.
+    """Find the patient folders below a folder, including defects; at least one is required.
 
     Raises:
-        FileNotFoundError: when there is no such folder.
+        FileNotFoundError: when the folder does not exist.
         NotADirectoryError: when it is a file.
-        ValueError: when it holds no patient at all.
+        ValueError: when it contains no patient.
     """
-    remedy = (
-        f"Name the folder that holds the patients, or fetch them: python -m mri_seg.datasets.lgg fetch {dataset_dir}"
-    )
+    remedy = f"Give the folder of the patients, or download them: python -m mri_seg.datasets.lgg fetch {dataset_dir}"
     if not Path(dataset_dir).exists():
         raise FileNotFoundError(f"{dataset_dir}: no such folder. {remedy}")
     if not Path(dataset_dir).is_dir():
@@ -135,7 +151,7 @@ def require_patients(dataset_dir: str | PathLike[str]) -> PatientTree:
 
 
 def walk_patients(root: str | PathLike[str]) -> PatientTree:
-    """Find the patient folders below an existing folder, defects included, sorted by patient."""
+    """Find the patient folders below an existing folder, including defects, sorted by patient."""
     tree = PatientTree()
     _walk(Path(root), tree, set())
     tree.patients = dict(sorted(tree.patients.items()))
@@ -143,7 +159,7 @@ def walk_patients(root: str | PathLike[str]) -> PatientTree:
 
 
 def numbered_files(folder: str | PathLike[str]) -> tuple[dict[int, Path], dict[int, Path]]:
-    """Collect a patient's images and its masks by slice number, whether they pair or not.
+    """Collect a patient's images and masks by slice number, whether or not they match.
 
     Raises:
         ValueError: when two files have the same slice number (``_1.tif`` and ``_01.tif``).
@@ -157,14 +173,14 @@ def numbered_files(folder: str | PathLike[str]) -> tuple[dict[int, Path], dict[i
             files, number = (masks if match["mask"] else images), int(match["number"])
             if number in files:
                 raise ValueError(
-                    f"{path}: slice {number} is there already as {files[number].name}. Remove one of the two files."
+                    f"{path}: slice {number} already exists as {files[number].name}. Remove one of the two files."
                 )
             files[number] = path
     return images, masks
 
 
 def partner(path: Path) -> Path:
-    """Name the mask that belongs to an image, or the image that belongs to a mask."""
+    """Path of the mask of an image, or of the image of a mask."""
     stem = path.stem
     return path.with_name(f"{stem[: -len('_mask')] if stem.endswith('_mask') else stem + '_mask'}.tif")
 
@@ -175,10 +191,10 @@ def folder_name(folder: str | PathLike[str]) -> str:
 
 
 def _walk(folder: Path, tree: PatientTree, seen: set[tuple[str, str]]) -> bool:
-    """Add the patients in and below a folder to the tree; tell whether there were any."""
+    """Add the patients in and below a folder to the tree; return whether there were any."""
     name = folder_name(folder)
-    # The same folder under another name is another candidate (patients are known by their folder's name), so links are
-    # told apart by target and name; a loop of links comes back to a pair it has seen.
+    # A patient's name is that of its folder, so a link with another name is another candidate. Links are therefore
+    # identified by target and name; in a loop of links, a pair occurs again.
     key = (os.path.realpath(folder), name)
     if key in seen:
         return False

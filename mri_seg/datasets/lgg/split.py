@@ -1,11 +1,11 @@
 """Split the TCGA-LGG patients for training, validation and test.
 
-Shipped splits, each with the published baseline's 15 test patients as its test section:
+All shipped splits have the published baseline's 15 test patients as their test section:
 
 - ``published``: the baseline's own 90 / 5 / 15 patients;
-- ``institution/CS``, ``institution/DU``, ``institution/FG``, ``institution/HT``: one institution left out of the 95
-  other patients for validation, which tells how well a model carries over to scanners it has not seen;
-- ``folds/1`` to ``folds/5``: five-fold cross-validation of the 95, every institution spread evenly.
+- ``institution/CS``, ``institution/DU``, ``institution/FG``, ``institution/HT``: of the other 95 patients, those of one
+  institution are for validation, which shows how well a model works on scanners it has not seen;
+- ``folds/1`` to ``folds/5``: five-fold cross-validation of these 95 patients, balanced by institution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .index import find_patients, institution, slice_files
+from .index import find_patients, group, institution, slice_files
 
 __all__ = ["SECTIONS", "SHIPPED_SPLITS", "datalist", "derive_splits", "load_split", "write_splits"]
 
@@ -35,21 +35,21 @@ _logger = logging.getLogger(__name__)
 
 
 def load_split(split: str | PathLike[str]) -> dict[str, dict[str, int | None]]:
-    """Load a shipped split or a user's own.
+    """Load a shipped split, or a split file of the user.
 
-    A split file is a JSON object with any of the sections ``training``, ``validation`` and ``test``, each an object
-    with the number of slices by patient (null where it does not matter) or a plain list of patients, and an optional
-    ``description``.
+    A split file is a JSON object with one or more of the sections ``training``, ``validation`` and ``test``, and an
+    optional ``description``. A section is an object with the number of slices of each patient (null if it does not
+    matter), or a list of patients.
 
     Args:
         split: name of a shipped split (``SHIPPED_SPLITS``), or path of a JSON file.
 
     Returns:
-        number of slices (or None) by patient, by section.
+        for each section, the number of slices (or None) of each patient.
 
     Raises:
-        ValueError: when it is neither a shipped name nor a file, when the file is not a split, or when a patient is in
-            two sections.
+        ValueError: when ``split`` is neither a shipped name nor a file, when the file is not a split, or when a patient
+            is in two sections.
 
     Example::
 
@@ -61,8 +61,8 @@ def load_split(split: str | PathLike[str]) -> dict[str, dict[str, int | None]]:
     path = Path(split)
     if not path.is_file():
         raise ValueError(
-            f"{split}: neither a shipped split nor a file. Shipped are {', '.join(SHIPPED_SPLITS)}; "
-            "the path of a JSON file works too."
+            f"{split}: is neither a shipped split nor a file. Shipped splits are {', '.join(SHIPPED_SPLITS)}; "
+            "you can also give the path of a JSON file."
         )
     return _parse(path.read_bytes(), str(path))
 
@@ -73,27 +73,28 @@ def datalist(
     section: str = "training",
     allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
-    """List the cases of one section of a split, in the form MONAI's data sets take.
+    """List the cases of a section of a split, in the form that MONAI's data sets expect.
 
-    Only the section asked for has to be complete, but a patient that is in no section is always an error: it would be
-    left out without a word.
+    Only the requested section has to be complete. But a patient that is in no section is always an error, because it
+    would be left out silently.
 
     Args:
-        dataset_dir: folder that holds the patient folders.
+        dataset_dir: folder that contains the patient folders.
         split: name of a shipped split, or path of a JSON file; see ``load_split``.
-        section: ``training``, ``validation``, ``test``, several of them with ``+`` between, or ``all`` for every
-            patient of the split.
-        allow_missing: where the folder does not match the split, log what differs as a warning and go on with the
-            section's patients that are there.
+        section: ``training``, ``validation``, ``test``, several of them joined by ``+``, or ``all`` for every patient
+            of the split.
+        allow_missing: if true, differences between folder and split are only logged as a warning, and the patients of
+            the section that exist are used.
 
     Returns:
-        a dict a patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from the lowest
-        slice to the highest, and ``case``, the patient.
+        one dictionary per patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from
+        the lowest slice to the highest, ``case``, the patient, and ``group``, the institution by the TCGA identifier
+        (empty for other names).
 
     Raises:
-        FileNotFoundError: when there is no such folder, or a slice has no mask.
-        ValueError: when the split or section is not known, when the folder does not match them (and ``allow_missing``
-            is false), or when no patient of the section is there.
+        FileNotFoundError: when the folder does not exist, or a slice has no mask.
+        ValueError: when the split or section is unknown, when the folder does not match them and ``allow_missing`` is
+            false, or when the folder has no patient of the section.
     """
     sections = load_split(split)
     wanted = _wanted(sections, section, split)
@@ -105,20 +106,20 @@ def datalist(
     if problems and not allow_missing:
         raise ValueError(
             f"{dataset_dir} does not match {what}: {'; '.join(problems)}. Complete the folder "
-            f"(python -m mri_seg.datasets.lgg fetch {dataset_dir}) or correct the split; allow_missing true goes on "
-            "with "
-            "the patients of the section that are there."
+            f"(python -m mri_seg.datasets.lgg fetch {dataset_dir}) or correct the split. With allow_missing true, only "
+            "the patients of the section that exist are used."
         )
     if not files:
-        raise ValueError(f"{dataset_dir}: holds none of the {len(wanted)} patients in {what}. Name another section.")
+        raise ValueError(f"{dataset_dir}: has none of the {len(wanted)} patients in {what}. Choose another section.")
     if problems:
         _logger.warning("%s does not match %s: %s", dataset_dir, what, "; ".join(problems))
-        _logger.warning("Going on with %d of %d patients.", len(files), len(wanted))
+        _logger.warning("Continuing with %d of %d patients.", len(files), len(wanted))
     return [
         {
             "image": [str(image) for _, image, _ in slices],
             "label": [str(mask) for _, _, mask in slices],
             "case": patient,
+            "group": group(patient),
         }
         for patient, slices in files.items()
     ]
@@ -151,11 +152,10 @@ def derive_splits(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"TCGA-LGG with institution {code} left out: its {len(held)} patients outside the published test section "
             f"are validation, the other {len(others) - len(held)} training. Slices per patient.",
         )
-    # Dealing out the patients in order of institution gives each fold the same share of every institution, give or
-    # take one patient.
-    deck = sorted(others, key=lambda patient: (institution(patient), patient))
+    # Each fold takes every fifth patient in order of institution, so folds differ by at most one patient of each.
+    ordered = sorted(others, key=lambda patient: (institution(patient), patient))
     for fold in range(1, _FOLDS + 1):
-        held = set(deck[fold - 1 :: _FOLDS])
+        held = set(ordered[fold - 1 :: _FOLDS])
         splits[f"folds/{fold}"] = hold_out(
             held,
             f"TCGA-LGG, fold {fold} of {_FOLDS} over the patients outside the published test section, balanced by "
@@ -178,10 +178,10 @@ def _read_shipped(name: str) -> bytes:
 
 
 def _parse(text: bytes, source: str) -> dict[str, dict[str, int | None]]:
-    """Turn a split file's content into slices by patient by section; ``source`` names the file in errors."""
+    """Turn the content of a split file into slices by section and patient; ``source`` names the file in errors."""
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # not JSON, not even text, or brackets without end
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested too deeply
         raise ValueError(f"{source}: not a JSON file ({error}), expected a split.") from error
     known = ", ".join(SECTIONS)
     if not isinstance(content, dict):
@@ -210,7 +210,7 @@ def _parse_section(patients: Any, source: str) -> dict[str, int | None]:
     for patient, slices in patients.items():
         if slices is not None and (type(slices) is not int or slices < 1):  # JSON's true is an int to Python
             raise ValueError(
-                f"{source} gives {slices!r} slices to {patient}, expected a whole number from 1 on, or null."
+                f"{source} gives {slices!r} slices to {patient}, expected a whole number, 1 or more, or null."
             )
     return patients
 
@@ -222,7 +222,7 @@ def _refuse_shared_patients(sections: Mapping[str, Mapping[str, int | None]], so
             if patient in section_of:
                 raise ValueError(
                     f"{source}: patient {patient} is in two sections, {section_of[patient]!r} and {section!r}. "
-                    "Remove it from one of them: a patient a model is trained on says nothing about how good it is."
+                    "Remove it from one of them: a model must not be validated or tested on training patients."
                 )
             section_of[patient] = section
 
@@ -230,7 +230,7 @@ def _refuse_shared_patients(sections: Mapping[str, Mapping[str, int | None]], so
 def _wanted(
     sections: Mapping[str, Mapping[str, int | None]], section: str, split: str | PathLike[str]
 ) -> dict[str, int | None]:
-    """Slices by patient of the section asked for."""
+    """Number of slices by patient of the requested section."""
     if section == "all":
         return {patient: slices for patients in sections.values() for patient, slices in patients.items()}
     wanted: dict[str, int | None] = {}
@@ -244,7 +244,7 @@ def _wanted(
 def _mismatches(
     wanted: Mapping[str, int | None], files: Mapping[str, Sequence[Any]], unnamed: Collection[str]
 ) -> list[str]:
-    """Say in words how the folder's patients differ from the section's."""
+    """List the differences between the patients of the folder and those of the section."""
     missing = sorted(wanted.keys() - files.keys())
     other_counts = [
         f"{patient} ({len(slices)} instead of {wanted[patient]})"
@@ -254,9 +254,9 @@ def _mismatches(
     return [
         f"{_count(names)} {problem}: {_first(names)}"
         for names, problem in (
-            (missing, "not there"),
-            (other_counts, "with another number of slices than the split says"),
-            (sorted(unnamed), "there, but in no section of the split"),
+            (missing, "missing"),
+            (other_counts, "with another number of slices than in the split"),
+            (sorted(unnamed), "in no section of the split"),
         )
         if names
     ]

@@ -13,15 +13,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mri_seg.datasets.phantom",
-        description="Write synthetic FLAIR cases with tumours in the folder form of the TCGA-LGG data set, with "
+        description="Write synthetic FLAIR cases with tumours in the folder structure of the TCGA-LGG data set, with "
         "split.json. They are for trying out and testing software; they are not patients.",
     )
-    parser.add_argument("dir", metavar="DIR", help="folder to write to; made where missing")
+    parser.add_argument("dir", metavar="DIR", help="folder to write to; created if missing")
     parser.add_argument("--patients", type=int, default=12, help="number of patients (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
     parser.add_argument("--slices", type=int, help="slices of each patient (default: 20 to 30, drawn for each)")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="write anew what an earlier run left in DIR")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite the files of an earlier run in DIR")
     options = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     dest = options.pop("dir")

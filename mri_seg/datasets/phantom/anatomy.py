@@ -25,11 +25,11 @@ Reference: Fonov et al., Unbiased nonlinear average age-appropriate brain templa
 47 (2009) S102.
 """
 
-TISSUES = ("grey", "white", "fluid", "rim", "marrow", "muscle", "fat")
+TISSUES = ("gray", "white", "fluid", "rim", "marrow", "muscle", "fat")
 
 _EXTRA = "pip install 'mri_seg[phantom]'"
 _MAP_FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-# First and last voxel centre in mm along x (left to right), y (posterior to anterior), z (inferior to superior).
+# First and last voxel center in mm along x (left to right), y (posterior to anterior), z (inferior to superior).
 _LOW, _HIGH = np.array([-90, -126, -116]), np.array([89, 117, 97])
 _COARSE = 2  # mm; what is drawn around the brain is smooth, and distance maps are slow on a finer grid
 
@@ -60,13 +60,13 @@ def load_head() -> Head:
         ImportError: when nilearn is not installed.
         FileNotFoundError: when this nilearn does not carry the maps.
     """
-    t1, grey, white = (_read_map(name) for name in ("t1", "gm", "wm"))
+    t1, gray, white = (_read_map(name) for name in ("t1", "gm", "wm"))
     brain = t1 > 0
-    fluid, grey, white = _sharpen_sulci(brain, grey, white)
+    fluid, gray, white = _sharpen_sulci(brain, gray, white)
 
     coarse = (slice(None, None, _COARSE),) * 3
     depth_in_hull = _signed_depth(_close(brain[coarse], radius=10))
-    bed = np.clip(ndimage.gaussian_filter((grey + white.astype(np.float32))[coarse] / 255, 2.0) * 4 - 1.5, 0, 1)
+    bed = np.clip(ndimage.gaussian_filter((gray + white.astype(np.float32))[coarse] / 255, 2.0) * 4 - 1.5, 0, 1)
     # Only the ventricles are fluid that deep inside the brain.
     ventricles = ndimage.gaussian_filter(fluid[coarse] / 255.0 * (depth_in_hull > 24), 1.5)
     near_ventricles = np.clip(ventricles * 4, 0, 1)
@@ -78,7 +78,7 @@ def load_head() -> Head:
     fluid = np.maximum(fluid, outside.pop("fluid"))
     rim = (_refine(near_ventricles, brain.shape).astype(np.uint16) * white // 255).astype(np.uint8)
     return Head(
-        tissues={"grey": grey, "white": white, "fluid": fluid, "rim": rim, **outside},
+        tissues={"gray": gray, "white": white, "fluid": fluid, "rim": rim, **outside},
         bed=_refine(bed, brain.shape),
         origin=_LOW.astype(float),
     )
@@ -89,29 +89,30 @@ def _read_map(name: str) -> np.ndarray:
     path = _find_maps() / _MAP_FILE.format(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: not found; the phantom needs the ICBM 152 maps that nilearn carries from version 0.8.1 on: "
-            f"{_EXTRA} --upgrade"
+            f"{path}: not found; the phantom needs the ICBM 152 maps of nilearn 0.8.1 or later: {_EXTRA} --upgrade"
         )
-    image = nibabel.load(path)
+    image = nibabel.Nifti1Image.from_filename(path)
     values = np.asarray(image.dataobj)
     first = image.affine[:3, 3].round().astype(int)  # 1 mm voxels in RAS: the affine is a shift
     last = first + values.shape - 1
-    # A face needs more room than the brain; where the template has more than the head's grid, it is empty.
+    # A face needs more room than the brain; the parts of the template outside the head's grid are empty.
     values = values[tuple(slice(max(0, a), s - max(0, b)) for a, b, s in zip(_LOW - first, last - _HIGH, values.shape))]
     return np.pad(values, [(max(0, a), max(0, b)) for a, b in zip(first - _LOW, _HIGH - last)]).astype(np.uint8)
 
 
-def _sharpen_sulci(brain: np.ndarray, grey: np.ndarray, white: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Fluid, grey and white fractions uint8 with more fluid in the sulci, which averaging many brains filled up."""
-    share = np.arange(256) / 255
-    kept = np.clip(1.35 - 0.35 / np.sqrt(np.maximum(share, 1e-3)), 0, 1).astype(np.float32)  # a table over 8-bit values
-    kept = kept[np.minimum(grey, 255 - white) + white]
-    grey, white = (grey * kept).astype(np.uint8), (white * kept).astype(np.uint8)
-    return np.where(brain, 255 - grey - white, 0).astype(np.uint8), grey, white
+def _sharpen_sulci(brain: np.ndarray, gray: np.ndarray, white: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Fractions of fluid, gray and white matter, uint8, with the fluid of sulci that averaging many brains removed."""
+    fraction = np.arange(256) / 255
+    kept = np.clip(1.35 - 0.35 / np.sqrt(np.maximum(fraction, 1e-3)), 0, 1).astype(
+        np.float32
+    )  # a table over 8-bit values
+    kept = kept[np.minimum(gray, 255 - white) + white]
+    gray, white = (gray * kept).astype(np.uint8), (white * kept).astype(np.uint8)
+    return np.where(brain, 255 - gray - white, 0).astype(np.uint8), gray, white
 
 
 def _find_maps() -> Path:
-    """Folder of nilearn's data files, found without the seconds that importing nilearn takes."""
+    """Folder of nilearn's data files, found without importing nilearn, which takes seconds."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
@@ -121,7 +122,7 @@ def _find_maps() -> Path:
 
 
 def _draw_outside(depth_in_hull: np.ndarray) -> dict[str, np.ndarray]:
-    """Fractions (0 to 1, coarse grid) of what surrounds a brain whose hull is given by its depth map in mm.
+    """Fractions (0 to 1, coarse grid) of the tissues around a brain, from the depth map in mm of its hull.
 
     The template ends at the brain, so skull, scalp, face and neck are drawn: shells of typical thickness around the
     hull, and a face and neck of fat and muscle with globes, airways and sinuses at their usual places.
@@ -130,9 +131,9 @@ def _draw_outside(depth_in_hull: np.ndarray) -> dict[str, np.ndarray]:
     x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
     height = -depth_in_hull  # mm above the brain's hull
 
-    def ball(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+    def ball(center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
         """Nearly the depth in mm inside an ellipsoid: exact for a sphere."""
-        offset = [(a - c) / r for a, c, r in zip((np.abs(x) if centre[0] else x, y, z), centre, radii)]
+        offset = [(a - c) / r for a, c, r in zip((np.abs(x) if center[0] else x, y, z), center, radii)]
         return (1 - np.sqrt(sum(o**2 for o in offset))) * min(radii)
 
     face = ball((0, 24, -60), (72, 74, 76))

@@ -1,4 +1,4 @@
-"""Write synthetic cases as a data set in the folder form of TCGA-LGG, with a split of its patients."""
+"""Write synthetic cases as a data set in the folder structure of TCGA-LGG, with a split of its patients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from mri_seg.datasets.phantom.anatomy import ATLAS_NOTICE, load_head
-from mri_seg.datasets.phantom.volume import has_tumour, phantom_volume
+from mri_seg.datasets.phantom.volume import has_tumor, phantom_volume
 
 __all__ = ["make_phantom", "patient_name"]
 
@@ -26,7 +26,7 @@ _README_TEXT = """\
 SYNTHETIC IMAGES, NOT PATIENTS. Made by `python -m mri_seg.datasets.phantom`: seed {seed}, {patients} patients.
 
 Each folder holds FLAIR-like slices (<folder>_<n>.tif, the same in all three channels) and the outlines of an invented
-tumour (<folder>_<n>_mask.tif, 0 or 255), in the folder form of the TCGA-LGG data set on Kaggle. Slice 1 is the lowest;
+tumour (<folder>_<n>_mask.tif, 0 or 255), in the folder structure of TCGA-LGG on Kaggle. Slice 1 is the lowest;
 rows run anterior to posterior, columns from the patient's right to left. {split} divides the patients.
 
 They are for trying out and testing software. Figures measured on them say nothing about patients.
@@ -47,26 +47,26 @@ def make_phantom(
     size: int = 256,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write a data set of synthetic patients, with ``split.json`` and a README saying that it is synthetic.
+    """Write a data set of synthetic patients, with ``split.json`` and a README that says that it is synthetic.
 
-    A patient depends on the seed and its number only: more patients with the same seed are the same and further ones,
-    byte for byte. Of each six patients one has no tumour. Some 15 % of the patients go to validation and 15 % to test,
-    at least one each, and each of the three parts has a tumour to show; two patients are one for training and one for
-    validation, a single one is for training.
+    A patient depends only on the seed and its number: a larger data set with the same seed contains the same patients,
+    byte for byte, and further ones. One of every six patients has no tumour. About 15 % of the patients are for
+    validation and 15 % for test, at least one each, and each of the three parts has at least one tumour. Two patients
+    are split into one for training and one for validation; a single patient is for training.
 
     Args:
-        dest: folder to write to, made where missing. Files named with a leading dot do not count as content.
+        dest: folder to write to; created if missing. Files whose name begins with a dot do not count as content.
         patients: number of patients, 1 to 9999.
         seed: 0 or more.
         slices: slices of each patient; by default 20 to 30, drawn for each.
         size: rows and columns of a slice; the field of view stays 256 mm.
-        overwrite: write anew what an earlier run left in ``dest``.
+        overwrite: whether to overwrite the files of an earlier run in ``dest``.
 
     Returns:
         The patients' folders, in order of their numbers.
 
     Raises:
-        FileExistsError: when ``dest`` has content: any, or with ``overwrite`` what this call would not write.
+        FileExistsError: when ``dest`` has content; with ``overwrite``, only when this call would not write it.
         ValueError: when an argument is out of range.
         ImportError: when nilearn is not installed.
     """
@@ -77,13 +77,13 @@ def make_phantom(
     dest = Path(dest)
     names = [patient_name(seed, index) for index in range(patients)]
     _check_dest(dest, names, overwrite=overwrite)
-    load_head()  # what is missing shows before anything is written
+    load_head()  # raises an error before anything is written if data are missing
 
     dest.mkdir(parents=True, exist_ok=True)
     (dest / _README).write_text(
         _README_TEXT.format(seed=seed, patients=patients, split=_SPLIT, notice=ATLAS_NOTICE), encoding="utf-8"
     )
-    # The split comes last: where there is one, the patients it names are whole.
+    # The split is written last, so that all patients in it are complete.
     (dest / _SPLIT).unlink(missing_ok=True)
     counts = {}
     for index, name in enumerate(names):
@@ -103,20 +103,20 @@ def patient_name(seed: int, index: int) -> str:
 
 
 def _check_dest(dest: Path, names: list[str], *, overwrite: bool) -> None:
-    """Refuse to write among what is not ours, or over what is."""
+    """Refuse to write beside foreign files or, without ``overwrite``, over an earlier data set."""
     if dest.exists() and not dest.is_dir():
         raise FileExistsError(f"{dest}: expected a folder or a new name, found a file.")
     found = {path.name for path in dest.iterdir() if not path.name.startswith(".")} if dest.exists() else set()
     foreign = sorted(found - {*names, _README, _SPLIT})
     if foreign:
         raise FileExistsError(
-            f"{dest}: found {_name_some(foreign)}, which this command would not write; expected an empty folder. "
-            "Choose another one, or remove them."
+            f"{dest}: found {_name_some(foreign)}, which this command did not write; expected an empty folder. "
+            "Choose another folder, or remove them."
         )
     if found and not overwrite:
         raise FileExistsError(
             f"{dest}: already holds {_name_some(sorted(found))}. Choose another folder, or pass --overwrite "
-            "(overwrite=True) to write them anew."
+            "(overwrite=True) to overwrite them."
         )
 
 
@@ -126,7 +126,7 @@ def _name_some(names: list[str], *, most: int = 3) -> str:
 
 
 def _write_patient(folder: Path, image: np.ndarray, mask: np.ndarray) -> None:
-    """Write the slices of a volume ``(H, W, D)`` and of its mask; the folder appears whole or not at all."""
+    """Write the slices of a volume ``(H, W, D)`` and of its mask; a partly written folder is never left."""
     unfinished = folder.with_name(_TEMPORARY + folder.name)
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     unfinished.mkdir()
@@ -157,8 +157,8 @@ def _write_tiff(path: Path, pixels: np.ndarray, photometric: str, description: s
 
 
 def _write_split(path: Path, seed: int, counts: dict[str, int]) -> None:
-    """Write which patient is for what, in the form of the published split: number of slices by patient."""
-    parts = _split_patients(seed, len(counts))
+    """Write the split of the patients, in the form of the published split: number of slices by patient."""
+    parts = split_patients(seed, len(counts))
     names = list(counts)
     split: dict[str, object] = {
         "description": f"Synthetic patients of mri_seg.datasets.phantom, seed {seed}: slices per patient. "
@@ -171,17 +171,17 @@ def _write_split(path: Path, seed: int, counts: dict[str, int]) -> None:
     unfinished.replace(path)
 
 
-def _split_patients(seed: int, patients: int) -> dict[str, list[int]]:
-    """Divide the patients' indices at random, a patient with a tumour in each part."""
+def split_patients(seed: int, patients: int) -> dict[str, list[int]]:
+    """Split the indices of the patients at random, with a tumour patient in each part."""
     held_out = max(1, round(0.15 * patients))
     n_validation = held_out if patients >= 2 else 0
     n_test = held_out if patients >= 3 else 0
     order = np.random.default_rng([seed, patients, 3]).permutation(patients).tolist()
-    # The first place of each part goes to a patient with a tumour; among any three or more patients three have one.
+    # The first patient of each part has a tumour; of three or more patients, at least three have one.
     sizes = {"validation": n_validation, "test": n_test, "training": patients - n_validation - n_test}
     parts: dict[str, list[int]] = {}
     for part, size in sizes.items():
-        parts[part] = [next(i for i in order if has_tumour(seed, i))] if size else []
+        parts[part] = [next(i for i in order if has_tumor(seed, i))] if size else []
         order = [i for i in order if i not in parts[part]]
     for part, size in sizes.items():
         more = size - len(parts[part])

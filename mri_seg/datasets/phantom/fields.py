@@ -1,4 +1,4 @@
-"""Smooth random fields: the one source of irregularity for deformation, shading and lesion borders."""
+"""Smooth random fields for deformation, shading and lesion borders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["SmoothField"]
 
 
 class SmoothField:
-    """Random function of position in the picture, as a sum of low-frequency cosines; mean 0, standard deviation 1.
+    """Random function of the position in the image, a sum of low-frequency cosines; mean 0, standard deviation 1.
 
-    The coefficients are drawn once and do not depend on the grid, so one field looks the same at any picture size, and
-    evaluating it is a few small matrix products. Coarse waves are stronger than fine ones, by 1 / frequency.
+    The coefficients are drawn once and do not depend on the grid, so a field looks the same at any image size, and its
+    evaluation takes only a few small matrix products. The strength of a wave falls with 1 / frequency.
 
     Args:
-        rng: where the coefficients come from.
+        rng: random generator for the coefficients.
         waves: number of cosines along each axis; the finest detail is about 1 / ``waves`` of the axis.
 
     Example::
@@ -30,7 +30,7 @@ class SmoothField:
     def __init__(self, rng: np.random.Generator, waves: Sequence[int]) -> None:
         frequency = np.sqrt(sum(axis.astype(float) ** 2 for axis in np.indices(tuple(waves))))
         strength = 1 / np.maximum(frequency, 1)
-        strength[0, 0, 0] = 0  # the constant is no variation
+        strength[0, 0, 0] = 0  # no constant part
         coefficients = rng.standard_normal(tuple(waves)) * strength / np.linalg.norm(strength)
         self.coefficients = coefficients.astype(np.float32)
 
@@ -38,8 +38,8 @@ class SmoothField:
         """Values at the grid of three axes of relative positions in 0 to 1: ``(len(a), len(b), len(c))`` float32."""
         values = self.coefficients
         for position, waves in zip(positions, self.coefficients.shape, strict=True):
-            # The first axis is contracted and its positions come out last: after three turns the order is as before.
-            # Not by BLAS, whose threads are slow on products as small as these where other programs use the cores.
+            # The first axis is contracted and its positions become the last axis; after three steps the order is right.
+            # Not with BLAS, whose threads are slow for such small products if other programs use the cores.
             values = np.einsum("wab,wp->abp", values, _cosines(position, waves))
         return values
 

@@ -1,4 +1,4 @@
-"""Synthetic tumours: where one grows, its shape, and how it looks on FLAIR."""
+"""Synthetic tumours: position, shape and appearance on FLAIR."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Grid(NamedTuple):
     columns: np.ndarray
     slices: np.ndarray
 
-    def distance(self, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-        """Distance from a centre in units of the radii along the axes: ``(H, W, D)`` float32."""
-        squares = [((p - c) / r).astype(np.float32) ** 2 for p, c, r in zip(self, centre, radii)]
+    def distance(self, center: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        """Distance from a center in units of the radii along the axes: ``(H, W, D)`` float32."""
+        squares = [((p - c) / r).astype(np.float32) ** 2 for p, c, r in zip(self, center, radii)]
         return np.sqrt(squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :])
 
 
@@ -40,21 +40,21 @@ class Lesion(NamedTuple):
 
 
 def grow_lesion(rng: np.random.Generator, bed: np.ndarray, grid: Grid) -> Lesion:
-    """Let an irregular tumour of one to three lobes, some with a faint skirt of oedema, grow in the cerebrum.
+    """Make an irregular tumour with one to three lobes in the cerebrum; some have a faint rim of edema.
 
-    Sizes follow the masks of TCGA-LGG, taking its pixels as 1 mm: the largest outline in a volume is 6 to 80 cm2, in
-    half of the volumes more than 27 cm2. The mask takes in the skirt.
+    Sizes follow the masks of TCGA-LGG with pixels of 1 mm: the largest area in a slice is 6 to 80 cm2, and in half of
+    the volumes more than 27 cm2. The mask includes the edema.
 
     Args:
-        rng: where its look comes from.
+        rng: random generator.
         bed: ``(H, W, D)``, 0 to 1: where a tumour may grow.
         grid: positions of the voxels.
     """
     radius = float(np.clip(rng.lognormal(np.log(29), 0.3), 14, 38))  # mm
-    centre = _choose_centre(rng, bed, grid, radius)
-    depth = _lobes(rng, grid, centre, radius)
+    center = _choose_center(rng, bed, grid, radius)
+    depth = _lobes(rng, grid, center, radius)
     # Relative positions of the lesion's surroundings, so that its border has the same detail whatever its size.
-    where = [np.clip((p - c) / (6 * radius) + 0.5, 0, 1) for p, c in zip(grid, centre)]
+    where = [np.clip((p - c) / (6 * radius) + 0.5, 0, 1) for p, c in zip(grid, center)]
     depth += radius * rng.uniform(0.1, 0.22) * SmoothField(rng, (18, 18, 12))(*where)
 
     outer_depth = depth
@@ -77,32 +77,32 @@ def grow_lesion(rng: np.random.Generator, bed: np.ndarray, grid: Grid) -> Lesion
 
 
 def scatter_spots(rng: np.random.Generator, bed: np.ndarray, grid: Grid) -> np.ndarray:
-    """Weight ``(H, W, D)`` of a few small bright spots of white matter, as healthy ageing leaves them; no tumour."""
+    """Weight ``(H, W, D)`` of a few small bright spots of white matter, as in healthy aging; they are not tumour."""
     weight = np.zeros_like(bed)
     for _ in range(rng.integers(2, 7)):
         radius = rng.uniform(1.5, 4)
-        centre = _choose_centre(rng, bed, grid, margin=8)
-        depth = radius * (1 - grid.distance(centre, np.array([radius, radius, max(radius, 4)])))
+        center = _choose_center(rng, bed, grid, margin=8)
+        depth = radius * (1 - grid.distance(center, np.array([radius, radius, max(radius, 4)])))
         weight = np.maximum(weight, _sigmoid(depth / 0.8))
     return weight * bed
 
 
-def _lobes(rng: np.random.Generator, grid: Grid, centre: np.ndarray, radius: float) -> np.ndarray:
-    """About the depth in mm inside a union of one to three ellipsoids around the centre, negative outside."""
+def _lobes(rng: np.random.Generator, grid: Grid, center: np.ndarray, radius: float) -> np.ndarray:
+    """Approximate depth in mm inside a union of one to three ellipsoids around the center, negative outside."""
     depth = np.full([len(axis) for axis in grid], -np.inf, dtype=np.float32)
     for lobe in range(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2])):
         size = radius * (1.0 if lobe == 0 else rng.uniform(0.45, 0.75))
         direction = rng.standard_normal(3)
         shift = 0 if lobe == 0 else radius * rng.uniform(0.6, 1.0) * direction / np.linalg.norm(direction)
         radii = size * rng.uniform(0.75, 1.25, 3)
-        depth = np.maximum(depth, size * (1 - grid.distance(centre + shift, radii)))
+        depth = np.maximum(depth, size * (1 - grid.distance(center + shift, radii)))
     return depth
 
 
-def _choose_centre(rng: np.random.Generator, bed: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
-    """Position in mm of a voxel well inside the bed, in the cerebrum where the volume shows any of it.
+def _choose_center(rng: np.random.Generator, bed: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
+    """Choose the position in mm of a voxel well inside the bed, in the cerebrum if the volume shows it.
 
-    A voxel's position rather than a point between slices: so at least one slice shows the lesion at its full width.
+    It is the position of a voxel and not a point between slices, so that at least one slice shows the full width.
     """
     spread = min(margin, 12) / 2 / abs(grid.rows[1] - grid.rows[0])
     inside = ndimage.gaussian_filter(bed, (spread, spread, 0))
@@ -111,7 +111,7 @@ def _choose_centre(rng: np.random.Generator, bed: np.ndarray, grid: Grid, margin
         candidates = np.flatnonzero(wanted)
         if len(candidates):
             break
-    # By relative rank: picture sizes give the same rank about the same place.
+    # By relative rank, so that the position is about the same at any image size.
     index = np.unravel_index(candidates[int(rng.random() * len(candidates))], bed.shape)
     return np.array([axis[i] for axis, i in zip(grid, index)])
 

@@ -11,7 +11,7 @@ from mri_seg.datasets.phantom.anatomy import Head, load_head
 from mri_seg.datasets.phantom.fields import SmoothField
 from mri_seg.datasets.phantom.lesion import Grid, grow_lesion, scatter_spots
 
-__all__ = ["has_tumour", "patient_rng", "phantom_volume"]
+__all__ = ["has_tumor", "patient_rng", "phantom_volume"]
 
 _FIELD_OF_VIEW = 256.0  # mm, rows and columns alike
 _MIDDLE = np.array([-12.0, 0.0, 2.0])  # mm; the atlas position (posterior-anterior, left-right, height) in the middle
@@ -19,10 +19,10 @@ _SAMPLES = 3  # planes averaged over the thickness of a slice
 _ONE_FREE_IN = 6
 
 
-def has_tumour(seed: int, index: int) -> bool:
-    """Whether a patient of a seed has a tumour: all but one of each six.
+def has_tumor(seed: int, index: int) -> bool:
+    """Whether a patient of a seed has a tumour: five of every six have.
 
-    The one without is among the last three of its six, so that even the smallest data set has a tumour to show in
+    The patient without tumour is among the last three of its six, so that even the smallest data set has tumours in
     training, validation and test.
     """
     block, place = divmod(index, _ONE_FREE_IN)
@@ -31,25 +31,25 @@ def has_tumour(seed: int, index: int) -> bool:
 
 
 def patient_rng(seed: int, index: int) -> np.random.Generator:
-    """The generator from which everything about a patient is drawn, whatever other patients there are."""
+    """Random generator of a patient; it does not depend on the other patients."""
     return np.random.default_rng([seed, index])
 
 
 def phantom_volume(
-    seed: int, index: int, *, slices: int | None = None, size: int = 256, tumour: bool | None = None
+    seed: int, index: int, *, slices: int | None = None, size: int = 256, tumor: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make the synthetic FLAIR volume of one patient, and the mask of its tumour.
 
-    The head is an average brain, differently posed, sized, deformed and shaded for each patient; as in real data, the
-    8-bit scale differs between patients, some of whom use a tenth of the range.
+    The head is an average brain with another pose, size, deformation and shading for each patient. As in real data, the
+    8-bit scale differs between patients; some use only a tenth of the range.
 
     Args:
-        seed: of the data set, 0 or more.
-        index: of the patient within it, from 0. The same seed and index give the same volume.
-        slices: number of slices; by default 20 to 30, drawn for the patient. Slices are at most 8 mm apart: few of them
-            show the middle of the head only.
+        seed: seed of the data set, 0 or more.
+        index: index of the patient, from 0. The same seed and index give the same volume.
+        slices: number of slices; by default 20 to 30, drawn for the patient. Slices are at most 8 mm apart, so a few
+            slices show only the middle of the head.
         size: rows and columns of a slice; the field of view stays 256 mm.
-        tumour: whether there is one; by default in all but one patient of each six.
+        tumor: whether there is a tumour; by default, five of every six patients have one.
 
     Returns:
         The image ``(H, W, D)`` uint8 and the mask ``(H, W, D)`` bool. Rows run anterior to posterior, columns from the
@@ -73,7 +73,7 @@ def phantom_volume(
 
     head = load_head()
     rng = patient_rng(seed, index)
-    # Drawn even where the caller knows better, so that only the number of slices depends on `slices`.
+    # Always drawn, so that only the number of slices depends on `slices`.
     usual_slices = int(rng.integers(20, 31))
     pose = _draw_pose(rng)
     grid = _lay_grid(rng, usual_slices if slices is None else slices, size)
@@ -84,12 +84,12 @@ def phantom_volume(
         image += scatter_spots(rng, bed, grid) * rng.uniform(0.3, 0.6)
     image *= 1 + 0.03 * SmoothField(rng, (24, 24, 16))(*_relative(grid))  # no tissue is quite even
     mask = np.zeros(image.shape, dtype=bool)
-    if has_tumour(seed, index) if tumour is None else tumour:
+    if has_tumor(seed, index) if tumor is None else tumor:
         lesion = grow_lesion(rng, bed, grid)
         image += lesion.weight * (lesion.brightness * brightness["white"] - image)
         mask = lesion.mask
     image *= np.exp(rng.uniform(0.04, 0.14) * SmoothField(rng, (4, 4, 3))(*_relative(grid)))  # bias of the coils
-    return _digitise(rng, image), mask
+    return _digitize(rng, image), mask
 
 
 def _check_range(name: str, value: int, *, low: int) -> None:
@@ -98,12 +98,12 @@ def _check_range(name: str, value: int, *, low: int) -> None:
 
 
 class _Pose(NamedTuple):
-    """How a head lies in the scanner and differs from the average one.
+    """Position of a head in the scanner, and its difference from the average head.
 
     Attributes:
-        matrix: ``(3, 3)``, from the scanner's mm to the atlas's, axes posterior-anterior, left-right, height.
-        shift: ``(3,)`` mm, position of the head's middle in the scanner.
-        warp: a field of displacements in units of ``warp_size`` mm for each axis.
+        matrix: ``(3, 3)``, from mm in the scanner to mm in the atlas, axes posterior-anterior, left-right, height.
+        shift: ``(3,)`` mm, position of the middle of the head in the scanner.
+        warp: field of displacements for each axis, in units of ``warp_size`` mm.
     """
 
     matrix: np.ndarray
@@ -113,7 +113,7 @@ class _Pose(NamedTuple):
 
 
 def _draw_pose(rng: np.random.Generator) -> _Pose:
-    """Draw a pose. The atlas is symmetric, and what is drawn has no preferred side: mirroring would add nothing."""
+    """Draw a pose. Atlas and random fields have no preferred side, so mirroring would add nothing."""
     nod, tilt, turn = np.deg2rad(rng.normal(0, (6, 3, 4)))
     matrix = _rotation(0, 2, nod) @ _rotation(1, 2, tilt) @ _rotation(0, 1, turn)
     scale = rng.normal(1.0, 0.035) * (1 + rng.normal(0, 0.025, 3))  # size and proportions of the head
@@ -153,9 +153,9 @@ def _relative(grid: Grid) -> list[np.ndarray]:
 
 
 def _draw_brightness(rng: np.random.Generator) -> dict[str, float]:
-    """Brightness of each tissue on a patient's FLAIR, relative to grey matter."""
+    """Brightness of each tissue on a patient's FLAIR, relative to gray matter."""
     return {
-        "grey": 1.0,
+        "gray": 1.0,
         "white": rng.uniform(0.76, 0.9),
         "fluid": rng.uniform(0.12, 0.3),
         "rim": rng.choice([0.05, rng.uniform(0.25, 0.7)]),  # every other patient has bright caps on the ventricles
@@ -168,11 +168,11 @@ def _draw_brightness(rng: np.random.Generator) -> dict[str, float]:
 def _resample(head: Head, brightness: dict[str, float], pose: _Pose, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Sample the posed head on the grid, averaged over each slice's thickness.
 
-    Interpolation is linear, and so is brightness in the tissue fractions: mixing the tissues first leaves one volume to
-    sample instead of seven.
+    Interpolation is linear, and brightness is linear in the tissue fractions. So the tissues are mixed first, and only
+    one volume has to be sampled instead of seven.
 
     Returns:
-        Brightness ``(H, W, D)`` float32 relative to grey matter, and the bed for lesions ``(H, W, D)`` float32.
+        Brightness ``(H, W, D)`` float32 relative to gray matter, and the bed for lesions ``(H, W, D)`` float32.
     """
     mixed = sum(np.float32(brightness[name] / 255) * fraction for name, fraction in head.tissues.items())
     thickness = min(5.0, abs(np.diff(grid.slices[:2])[0])) if len(grid.slices) > 1 else 5.0
@@ -190,13 +190,13 @@ def _resample(head: Head, brightness: dict[str, float], pose: _Pose, grid: Grid)
 
 
 def _atlas_voxels(pose: _Pose, grid: Grid, origin: np.ndarray) -> np.ndarray:
-    """For each voxel of a grid its place in the atlas, in voxels along x, y, z: ``(3, H, W, D)`` float32."""
-    centred = [(p - m - s).astype(np.float32) for p, m, s in zip(grid, _MIDDLE, pose.shift)]
+    """Position in the atlas of each voxel of a grid, in voxels along x, y, z: ``(3, H, W, D)`` float32."""
+    centered = [(p - m - s).astype(np.float32) for p, m, s in zip(grid, _MIDDLE, pose.shift)]
     relative = _relative(grid)
     y, x, z = (
-        row[0] * centred[0][:, None, None]
-        + row[1] * centred[1][None, :, None]
-        + row[2] * centred[2][None, None, :]
+        row[0] * centered[0][:, None, None]
+        + row[1] * centered[1][None, :, None]
+        + row[2] * centered[2][None, None, :]
         + np.float32(middle)
         + np.float32(pose.warp_size) * warp(*relative)
         for row, middle, warp in zip(pose.matrix.astype(np.float32), _MIDDLE, pose.warp)
@@ -204,14 +204,14 @@ def _atlas_voxels(pose: _Pose, grid: Grid, origin: np.ndarray) -> np.ndarray:
     return np.stack([x, y, z]) - origin.astype(np.float32)[:, None, None, None]
 
 
-def _digitise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Add the noise of a magnitude image (Rician) and bring it to the patient's 8-bit scale, where the brightest clip.
+def _digitize(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Add the noise of a magnitude image (Rician), and scale it to the patient's 8-bit range, clipping bright voxels.
 
     Source: Gudbjartsson and Patz, The Rician distribution of noisy MRI data, Magnetic Resonance in Medicine 34 (1995).
     """
-    noise = rng.uniform(0.012, 0.045)  # relative to grey matter
+    noise = rng.uniform(0.012, 0.045)  # relative to gray matter
     real, imaginary = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(noise)
     magnitude = np.hypot(image + real, imaginary)
-    grey = float(np.exp(rng.uniform(np.log(18), np.log(85))))  # grey matter's 8-bit value
+    gray = float(np.exp(rng.uniform(np.log(18), np.log(85))))  # gray matter's 8-bit value
     floor = rng.uniform(0, 1.5) * noise  # scanners cut off some of the background
-    return np.clip((magnitude - floor) * grey, 0, 255).astype(np.uint8)
+    return np.clip((magnitude - floor) * gray, 0, 255).astype(np.uint8)

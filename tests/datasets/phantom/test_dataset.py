@@ -1,4 +1,4 @@
-"""The synthetic cases: their files, their pictures, and that they can be made again."""
+"""The synthetic data set: its files, its split, and that it can be made again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from scipy import ndimage
+from phantom_parts import SMALL, needs_nilearn
 
 from mri_seg.datasets.phantom import make_phantom, phantom_volume
 from mri_seg.datasets.phantom.__main__ import main
 from mri_seg.datasets.phantom.anatomy import load_head
-from mri_seg.datasets.phantom.dataset import _split_patients, patient_name
-from mri_seg.datasets.phantom.volume import has_tumour
-
-needs_nilearn = pytest.mark.skipif(
-    importlib.util.find_spec("nilearn") is None, reason="the phantom's anatomy needs nilearn (extra: phantom)"
-)
-SMALL = {"slices": 3, "size": 32}
+from mri_seg.datasets.phantom.dataset import patient_name, split_patients
+from mri_seg.datasets.phantom.volume import has_tumor
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -33,97 +28,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dest = tmp_path_factory.mktemp("phantom") / "cases"
     make_phantom(dest, patients=3, seed=5, slices=12, size=64)
     return dest
-
-
-@needs_nilearn
-class TestVolume:
-    def test_shape_and_dtype(self):
-        image, mask = phantom_volume(0, 0, slices=4, size=48)
-        assert image.shape == mask.shape == (48, 48, 4)
-        assert image.dtype == np.uint8
-        assert mask.dtype == bool
-
-    def test_has_20_to_30_slices_by_default(self):
-        depths = {phantom_volume(0, index, size=16)[0].shape[-1] for index in range(6)}
-        assert depths <= set(range(20, 31))
-        assert len(depths) > 1
-
-    @pytest.mark.parametrize("slices", [1, 2])
-    def test_few_slices_still_show_the_tumour(self, slices: int):
-        for index in range(3):
-            assert phantom_volume(3, index, slices=slices, size=64)[1].any()
-
-    def test_same_seed_and_index_same_volume(self):
-        for first, second in zip(phantom_volume(1, 2, **SMALL), phantom_volume(1, 2, **SMALL)):
-            np.testing.assert_array_equal(first, second)
-
-    def test_other_seed_or_index_other_volume(self):
-        image = phantom_volume(1, 2, **SMALL)[0]
-        assert (image != phantom_volume(2, 2, **SMALL)[0]).any()
-        assert (image != phantom_volume(1, 3, **SMALL)[0]).any()
-
-    def test_rejects_what_is_out_of_range(self):
-        with pytest.raises(ValueError, match="seed is -1; expected 0 or more"):
-            phantom_volume(-1, 0)
-        with pytest.raises(ValueError, match="slices is 0; expected 1 or more"):
-            phantom_volume(0, 0, slices=0)
-        with pytest.raises(ValueError, match="size is 8; expected 16 or more"):
-            phantom_volume(0, 0, size=8)
-
-
-@needs_nilearn
-class TestPicture:
-    def test_background_is_near_zero_and_the_head_is_not(self):
-        for index in range(4):
-            image = phantom_volume(0, index, slices=5, size=64)[0]
-            assert image[:4, :4].mean() < 6
-            assert np.median(image[24:40, 24:40]) > 10
-
-    def test_scale_differs_between_patients(self):
-        brightest = [np.percentile(phantom_volume(0, index, **SMALL)[0], 99) for index in range(12)]
-        assert max(brightest) > 2.5 * min(brightest)
-
-    def test_nose_is_above_and_brain_fills_the_lower_half(self):
-        # The lowest slices: the face tapers towards the first rows.
-        image = np.mean([phantom_volume(0, index, size=64)[0][..., 3] for index in range(4)], axis=0)
-        head = image > image.max() / 10
-        rows = np.flatnonzero(head.any(1))
-        widths = head.sum(1)
-        assert widths[rows[0] + 2] < 0.6 * widths[rows[-1] - 5]
-
-    def test_tumour_outshines_its_surroundings_on_average(self):
-        ratios = []
-        for index in range(5):
-            image, mask = phantom_volume(11, index, slices=10, size=96, tumour=True)
-            near = ndimage.binary_dilation(mask, np.ones((3, 3, 1)), iterations=4) & ~mask
-            ratios.append(image[mask].mean() / image[near].mean())
-        assert np.mean(ratios) > 1.2
-
-    def test_tumour_is_a_plausible_part_of_the_head(self):
-        for index in range(5):
-            mask = phantom_volume(11, index, size=64, tumour=True)[1]
-            largest = mask.sum((0, 1)).max() * 4**2 / 100  # cm2
-            assert 1 < largest < 100
-            assert mask.any((0, 1)).mean() < 0.8
-
-    def test_tumour_can_be_left_out(self):
-        assert not phantom_volume(11, 0, tumour=False, **SMALL)[1].any()
-
-
-class TestHasTumour:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_one_of_each_six_has_none(self, seed: int):
-        tumours = np.array([has_tumour(seed, index) for index in range(24)]).reshape(4, 6)
-        assert (tumours.sum(1) == 5).all()
-
-    @pytest.mark.parametrize("seed", range(5))
-    def test_the_first_three_have_one(self, seed: int):
-        assert all(has_tumour(seed, index) for index in range(3))
-
-    @needs_nilearn
-    def test_mask_agrees(self):
-        for index in range(6):
-            assert phantom_volume(4, index, slices=6, size=48)[1].any() == has_tumour(4, index)
 
 
 @needs_nilearn
@@ -165,7 +69,7 @@ class TestFiles:
                 tifffile.imread(dataset / name / f"{name}_{n}_mask.tif") > 0, mask[..., n - 1]
             )
 
-    def test_says_everywhere_that_it_is_synthetic(self, dataset: Path):
+    def test_phantom_says_everywhere_that_it_is_synthetic(self, dataset: Path):
         readme = (dataset / "README.txt").read_text()
         assert "SYNTHETIC" in readme
         assert "ICBM 152" in readme
@@ -175,7 +79,7 @@ class TestFiles:
             assert tiff.pages[0].software == "mri_seg.datasets.phantom"
             assert "DateTime" not in tiff.pages[0].tags
 
-    def test_leaves_nothing_unfinished(self, dataset: Path):
+    def test_phantom_leaves_nothing_unfinished(self, dataset: Path):
         assert not list(dataset.glob(".*"))
 
 
@@ -197,18 +101,18 @@ class TestRepeatability:
 
 class TestSplit:
     @pytest.mark.parametrize("patients", [*range(3, 20), 60])
-    def test_names_every_patient_once_and_shows_a_tumour_in_each_part(self, patients: int):
+    def test_phantom_split_names_every_patient_once_and_shows_a_tumour_in_each_part(self, patients: int):
         for seed in range(4):
-            parts = _split_patients(seed, patients)
+            parts = split_patients(seed, patients)
             assert sorted(index for indices in parts.values() for index in indices) == list(range(patients))
             for indices in parts.values():
-                assert any(has_tumour(seed, index) for index in indices)
+                assert any(has_tumor(seed, index) for index in indices)
 
     @pytest.mark.parametrize(
         ("patients", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (12, [8, 2, 2]), (100, [70, 15, 15])]
     )
-    def test_sizes(self, patients: int, sizes: list[int]):
-        parts = _split_patients(0, patients)
+    def test_phantom_split_has_the_usual_sizes(self, patients: int, sizes: list[int]):
+        parts = split_patients(0, patients)
         assert [len(parts[part]) for part in ("training", "validation", "test")] == sizes
 
     @needs_nilearn
@@ -222,26 +126,26 @@ class TestSplit:
 
 @needs_nilearn
 class TestOverwriting:
-    def test_refuses_a_folder_with_earlier_cases(self, tmp_path: Path):
+    def test_phantom_refuses_a_folder_with_earlier_cases(self, tmp_path: Path):
         make_phantom(tmp_path, patients=1, **SMALL)
         before = read_files(tmp_path)
         with pytest.raises(FileExistsError, match=r"PHANTOM_.*--overwrite"):
             make_phantom(tmp_path, patients=1, **SMALL)
         assert read_files(tmp_path) == before
 
-    def test_writes_them_anew_when_told_to(self, tmp_path: Path):
+    def test_phantom_writes_them_anew_when_told_to(self, tmp_path: Path):
         make_phantom(tmp_path, patients=1, slices=5, size=32)
         make_phantom(tmp_path, patients=2, overwrite=True, **SMALL)
         assert [len(list((tmp_path / patient_name(0, index)).iterdir())) for index in range(2)] == [6, 6]
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_never_writes_among_other_files(self, tmp_path: Path, overwrite: bool):
+    def test_phantom_never_writes_among_other_files(self, tmp_path: Path, overwrite: bool):
         (tmp_path / "TCGA_CS_4941_19960909").mkdir()
-        with pytest.raises(FileExistsError, match="found TCGA_CS_4941_19960909, which this command would not write"):
+        with pytest.raises(FileExistsError, match="found TCGA_CS_4941_19960909, which this command did not write"):
             make_phantom(tmp_path, patients=1, overwrite=overwrite, **SMALL)
         assert [path.name for path in tmp_path.iterdir()] == ["TCGA_CS_4941_19960909"]
 
-    def test_refuses_a_file_as_folder(self, tmp_path: Path):
+    def test_phantom_refuses_a_file_as_folder(self, tmp_path: Path):
         (tmp_path / "file").touch()
         with pytest.raises(FileExistsError, match="expected a folder"):
             make_phantom(tmp_path / "file", patients=1)
@@ -270,12 +174,16 @@ class TestWithoutNilearn:
 
 class TestCommand:
     @needs_nilearn
-    def test_ends_by_saying_where_and_that_they_are_synthetic(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def test_phantom_command_ends_by_saying_where_and_that_they_are_synthetic(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
         assert main([str(tmp_path), "--patients", "2", "--seed", "1", "--slices", "2", "--size", "32"]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         assert str(tmp_path) in last
         assert "synthetic" in last
 
-    def test_fails_in_a_line_without_a_traceback(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def test_phantom_command_fails_in_a_line_without_a_traceback(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
         assert main([str(tmp_path), "--patients", "0"]) == 1
         assert "patients is 0; expected 1 to 9999" in capsys.readouterr().err

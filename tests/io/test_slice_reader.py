@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
-import itk
 import nibabel as nib
 import numpy as np
 import pytest
-import tifffile
 import torch
-from monai.data import MetaTensor
 from monai.transforms import LoadImage, SaveImage
 from PIL import Image
+from tiff_slices import SHAPE, colours, grey, write, write_slices
 
-from mri_seg.io.load import LoadVolumed
 from mri_seg.io.slice_reader import SliceReader
-
-SHAPE = (6, 5)  # rows and columns differ, so that no test passes on a transposed slice
-
-
-def grey(number: int = 0, dtype: type = np.uint8, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """A slice whose every pixel differs, and which differs from those of other numbers."""
-    return (np.arange(np.prod(shape)).reshape(shape) + 40 * number).astype(dtype)
-
-
-def colours(number: int = 0, dtype: type = np.uint8) -> np.ndarray:
-    """Three channels ``(H, W, 3)``, FLAIR the middle one."""
-    return np.stack([grey(number, dtype) + 100, grey(number, dtype), grey(number, dtype) + 150], axis=-1)
-
-
-def write(path: Path, pixels: np.ndarray, photometric: str = "minisblack", **options: object) -> Path:
-    tifffile.imwrite(path, pixels, photometric=photometric, **options)
-    return path
-
-
-def write_slices(folder: Path, count: int = 3) -> list[Path]:
-    return [write(folder / f"case_{n}.tif", colours(n), photometric="rgb") for n in range(count)]
 
 
 def read(files: Sequence[Path | str] | Path | str, **options: object) -> tuple[np.ndarray, dict]:
@@ -47,92 +22,96 @@ def read(files: Sequence[Path | str] | Path | str, **options: object) -> tuple[n
 
 
 class TestVolume:
-    def test_stacks_a_list_of_files_in_the_order_given(self, tmp_path: Path) -> None:
+    def test_slice_reader_stacks_a_list_of_files_in_the_order_given(self, tmp_path: Path) -> None:
         files = write_slices(tmp_path)
         volume, _ = read([files[2], files[0], files[1]])
         np.testing.assert_array_equal(volume, np.stack([grey(2), grey(0), grey(1)], axis=-1))
 
     @pytest.mark.parametrize("kind", [Path, str])
-    def test_takes_one_file_as_a_volume_of_one_slice(self, tmp_path: Path, kind: type) -> None:
+    def test_slice_reader_takes_one_file_as_a_volume_of_one_slice(self, tmp_path: Path, kind: type) -> None:
         (file,) = write_slices(tmp_path, 1)
         volume, _ = read(kind(file))
         np.testing.assert_array_equal(volume, grey()[..., None])
 
-    def test_takes_every_page_of_one_file(self, tmp_path: Path) -> None:
+    def test_slice_reader_takes_every_page_of_one_file(self, tmp_path: Path) -> None:
         pages = np.stack([grey(n) for n in range(5)])
         volume, _ = read(write(tmp_path / "case.tif", pages))
         np.testing.assert_array_equal(volume, pages.transpose(1, 2, 0))
 
-    def test_takes_every_page_of_files_of_several_pages(self, tmp_path: Path) -> None:
+    def test_slice_reader_takes_every_page_of_files_of_several_pages(self, tmp_path: Path) -> None:
         files = [write(tmp_path / f"{n}.tif", np.stack([grey(2 * n), grey(2 * n + 1)])) for n in range(2)]
         volume, _ = read(files)
         np.testing.assert_array_equal(volume, np.stack([grey(n) for n in range(4)], axis=-1))
 
-    def test_takes_pages_with_channels(self, tmp_path: Path) -> None:
+    def test_slice_reader_takes_pages_with_channels(self, tmp_path: Path) -> None:
         pages = np.stack([colours(n) for n in range(2)])
         volume, _ = read(write(tmp_path / "case.tif", pages, photometric="rgb"))
         np.testing.assert_array_equal(volume, np.stack([grey(0), grey(1)], axis=-1))
 
-    def test_does_not_mind_how_the_file_is_named(self, tmp_path: Path) -> None:
+    def test_slice_reader_does_not_mind_how_the_file_is_named(self, tmp_path: Path) -> None:
         assert read(write(tmp_path / "CASE.1 (a) é.TIFF", grey()))[0].shape == (*SHAPE, 1)
 
     @pytest.mark.parametrize(("name", "taken"), [("a.tif", True), ("A.TIFF", True), ("a.nii.gz", False), ("a", False)])
-    def test_verifies_names_of_tiff_alone(self, name: str, taken: bool) -> None:
+    def test_slice_reader_verifies_names_of_tiff_alone(self, name: str, taken: bool) -> None:
         assert SliceReader().verify_suffix(name) is taken
         assert SliceReader().verify_suffix(["first.tif", name]) is taken
 
 
 class TestChannel:
-    def test_takes_flair_by_default(self, tmp_path: Path) -> None:
+    def test_slice_reader_takes_flair_by_default(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.tif", colours(), photometric="rgb")
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
     @pytest.mark.parametrize(("channel", "offset"), [(0, 100), (2, 150)])
-    def test_takes_the_channel_asked_for(self, tmp_path: Path, channel: int, offset: int) -> None:
+    def test_slice_reader_takes_the_channel_asked_for(self, tmp_path: Path, channel: int, offset: int) -> None:
         file = write(tmp_path / "a.tif", colours(), photometric="rgb")
         np.testing.assert_array_equal(read(file, channel=channel)[0][..., 0], grey() + offset)
 
     @pytest.mark.parametrize("channel", [0, 1, 7])
-    def test_takes_a_single_channel_as_flair_whatever_is_asked_for(self, tmp_path: Path, channel: int) -> None:
+    def test_slice_reader_takes_a_single_channel_as_flair_whatever_is_asked_for(
+        self, tmp_path: Path, channel: int
+    ) -> None:
         file = write(tmp_path / "a.tif", grey())
         np.testing.assert_array_equal(read(file, channel=channel)[0][..., 0], grey())
 
-    def test_passes_over_the_opacity_of_a_grey_image(self, tmp_path: Path) -> None:
+    def test_slice_reader_passes_over_the_opacity_of_a_grey_image(self, tmp_path: Path) -> None:
         pixels = np.stack([grey(), np.full(SHAPE, 255, np.uint8)], axis=-1)
         file = write(tmp_path / "a.tif", pixels, planarconfig="contig", extrasamples=["unassalpha"])
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
-    def test_passes_over_the_opacity_of_a_colour_image(self, tmp_path: Path) -> None:
+    def test_slice_reader_passes_over_the_opacity_of_a_colour_image(self, tmp_path: Path) -> None:
         pixels = np.concatenate([colours(), np.full((*SHAPE, 1), 255, np.uint8)], axis=-1)
         file = write(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
-    def test_takes_channels_one_after_the_other(self, tmp_path: Path) -> None:
+    def test_slice_reader_takes_channels_one_after_the_other(self, tmp_path: Path) -> None:
         pixels = np.moveaxis(colours(), -1, 0).copy()
         file = write(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig="separate")
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
     @pytest.mark.parametrize("layout", ["contig", "separate"])
-    def test_takes_flair_of_three_sequences_not_marked_as_colours(self, tmp_path: Path, layout: str) -> None:
+    def test_slice_reader_takes_flair_of_three_sequences_not_marked_as_colours(
+        self, tmp_path: Path, layout: str
+    ) -> None:
         pixels = colours() if layout == "contig" else np.moveaxis(colours(), -1, 0).copy()
         file = write(tmp_path / "a.tif", pixels, planarconfig=layout)
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
     @pytest.mark.parametrize("channel", [3, -1])
-    def test_names_the_file_without_the_channel(self, tmp_path: Path, channel: int) -> None:
+    def test_slice_reader_names_the_file_without_the_channel(self, tmp_path: Path, channel: int) -> None:
         file = write(tmp_path / "a.tif", colours(), photometric="rgb")
-        with pytest.raises(ValueError, match=rf"a\.tif: has 3 channels, expected FLAIR as channel {channel}"):
+        with pytest.raises(ValueError, match=rf"a\.tif: has 3 channels, expected FLAIR in channel {channel}"):
             read(file, channel=channel)
 
 
 class TestForms:
     @pytest.mark.parametrize("compression", [None, "deflate", "lzw", "packbits", "zstd", "lzma"])
-    def test_any_lossless_compression(self, tmp_path: Path, compression: str | None) -> None:
+    def test_slice_reader_reads_any_lossless_compression(self, tmp_path: Path, compression: str | None) -> None:
         file = write(tmp_path / "a.tif", grey(), compression=compression)
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.float32, np.float64])
-    def test_keeps_the_type_of_the_file(self, tmp_path: Path, dtype: type) -> None:
+    def test_slice_reader_keeps_the_type_of_the_file(self, tmp_path: Path, dtype: type) -> None:
         pixels = grey(dtype=dtype) * dtype(7 if dtype == np.uint8 else 500.5)
         volume, _ = read(write(tmp_path / "a.tif", pixels))
         assert volume.dtype == dtype
@@ -142,7 +121,7 @@ class TestForms:
         "options", [{"byteorder": ">"}, {"bigtiff": True}, {"tile": (16, 16)}, {"rowsperstrip": 1}]
     )
     @pytest.mark.parametrize("compression", [None, "deflate"])
-    def test_any_layout(self, tmp_path: Path, options: dict, compression: str | None) -> None:
+    def test_slice_reader_reads_any_layout(self, tmp_path: Path, options: dict, compression: str | None) -> None:
         pixels = grey(dtype=np.uint16) * 500
         volume, _ = read(write(tmp_path / "a.tif", pixels, compression=compression, **options))
         np.testing.assert_array_equal(volume[..., 0], pixels)
@@ -152,11 +131,11 @@ class TestForms:
         loaded = LoadImage(reader=SliceReader(), image_only=True)(file)
         np.testing.assert_array_equal(loaded.numpy()[..., 0], grey(dtype=np.float32))
 
-    def test_horizontal_differences(self, tmp_path: Path) -> None:
+    def test_slice_reader_reads_horizontal_differences(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.tif", grey(), compression="lzw", predictor=True)
         np.testing.assert_array_equal(read(file)[0][..., 0], grey())
 
-    def test_bilevel(self, tmp_path: Path) -> None:
+    def test_slice_reader_reads_bilevel(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.tif", grey() > 9)
         np.testing.assert_array_equal(read(file)[0][..., 0] > 0, grey() > 9)
 
@@ -164,53 +143,53 @@ class TestForms:
 class TestWhiteIsZero:
     """Files that count from white to black are turned, so that bright tissue has high values."""
 
-    def test_turns_intensities(self, tmp_path: Path) -> None:
+    def test_white_is_zero_turns_intensities(self, tmp_path: Path) -> None:
         volume, _ = read(write(tmp_path / "a.tif", grey(), photometric="miniswhite"))
         np.testing.assert_array_equal(np.diff(volume[..., 0].astype(int)), np.full((6, 4), -1))
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-    def test_turns_all_slices_alike(self, tmp_path: Path, dtype: type) -> None:
+    def test_white_is_zero_turns_all_slices_alike(self, tmp_path: Path, dtype: type) -> None:
         slices = [grey(0, dtype), grey(1, dtype)]  # with largest values of their own
         files = [write(tmp_path / f"{n}.tif", s, photometric="miniswhite") for n, s in enumerate(slices)]
         volume = read(files)[0].astype(float)
         np.testing.assert_array_equal(volume[..., 0] - volume[..., 1], np.full(SHAPE, 40))
 
-    def test_turns_signed_values_without_overflow(self, tmp_path: Path) -> None:
+    def test_white_is_zero_turns_signed_values_without_overflow(self, tmp_path: Path) -> None:
         pixels = np.array([[-30000, 0, 30000]], dtype=np.int16)
         volume, _ = read(write(tmp_path / "a.tif", pixels, photometric="miniswhite"))
         assert (np.diff(volume[0, :, 0].astype(int)) < 0).all()
 
-    def test_turns_bilevel_values(self, tmp_path: Path) -> None:
+    def test_white_is_zero_turns_bilevel_values(self, tmp_path: Path) -> None:
         volume, _ = read(write(tmp_path / "a.tif", grey() > 9, photometric="miniswhite"))
         np.testing.assert_array_equal(volume[..., 0] > 0, grey() <= 9)
 
 
 class TestRefuses:
-    def test_a_palette_of_colours(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_a_palette_of_colours(self, tmp_path: Path) -> None:
         colormap = np.arange(3 * 256, dtype=np.uint16).reshape(3, 256)
         file = write(tmp_path / "a.tif", grey(), photometric="palette", colormap=colormap)
-        with pytest.raises(ValueError, match=r"a\.tif: has a colour palette"):
+        with pytest.raises(ValueError, match=r"a\.tif: has a color palette"):
             read(file)
 
-    def test_complex_values(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_complex_values(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a\.tif: holds values of type complex64, expected real numbers"):
             read(write(tmp_path / "a.tif", grey(dtype=np.complex64)))
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_values_that_are_not_finite(self, tmp_path: Path, value: float) -> None:
+    def test_slice_reader_refuses_values_that_are_not_finite(self, tmp_path: Path, value: float) -> None:
         pixels = grey(dtype=np.float32)
         pixels[2, 3] = value
         with pytest.raises(ValueError, match=r"b\.tif: .*not finite"):
             read([write(tmp_path / "a.tif", grey(dtype=np.float32)), write(tmp_path / "b.tif", pixels)])
 
-    def test_a_missing_file(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"b\.tif: no such file"):
             read([*write_slices(tmp_path, 1), tmp_path / "b.tif"])
 
     @pytest.mark.parametrize(
         "content", [b"", b"II", b"II*\0\x08\0\0\0", b"not a TIFF file at all", b"\x89PNG\r\n\x1a\n"]
     )
-    def test_what_is_not_a_tiff(self, tmp_path: Path, content: bytes) -> None:
+    def test_slice_reader_refuses_what_is_not_a_tiff(self, tmp_path: Path, content: bytes) -> None:
         file = tmp_path / "a.tif"
         file.write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.tif: .*Copy the file again"):
@@ -218,7 +197,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-    def test_a_file_cut_short(self, tmp_path: Path, compression: str | None, share: float) -> None:
+    def test_slice_reader_refuses_a_file_cut_short(self, tmp_path: Path, compression: str | None, share: float) -> None:
         noise = np.random.default_rng(0).integers(256, size=(64, 48), dtype=np.uint8)
         file = write(tmp_path / "a.tif", noise, compression=compression, rowsperstrip=8)
         data = file.read_bytes()
@@ -228,7 +207,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
     @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"compression": "deflate"}])
-    def test_pages_cut_short(self, tmp_path: Path, options: dict, share: float) -> None:
+    def test_slice_reader_refuses_pages_cut_short(self, tmp_path: Path, options: dict, share: float) -> None:
         noise = np.random.default_rng(0).integers(256, size=(5, 64, 48), dtype=np.uint8)
         file = write(tmp_path / "a.tif", noise, **options)
         data = file.read_bytes()
@@ -236,7 +215,7 @@ class TestRefuses:
         with pytest.raises(ValueError, match=r"a\.tif: .*Copy the file again"):
             read(file)
 
-    def test_damaged_pixels(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_damaged_pixels(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(256, size=(64, 48), dtype=np.uint8)
         file = write(tmp_path / "a.tif", noise, compression="deflate")
         data = bytearray(file.read_bytes())
@@ -245,16 +224,16 @@ class TestRefuses:
         with pytest.raises(ValueError, match=r"a\.tif: cannot be read as TIFF"):
             read(file)
 
-    def test_a_folder(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="no such file"):
             read(tmp_path)
 
-    def test_slices_of_different_shapes(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_slices_of_different_shapes(self, tmp_path: Path) -> None:
         files = [write(tmp_path / "a.tif", grey()), write(tmp_path / "b.tif", grey(shape=(5, 6)))]
         with pytest.raises(ValueError, match=r"b\.tif: shape is \(5, 6\), but \(6, 5\) in .*a\.tif"):
             read(files)
 
-    def test_slices_of_different_spacings(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_slices_of_different_spacings(self, tmp_path: Path) -> None:
         options = {"resolutionunit": "CENTIMETER"}
         files = [
             write(tmp_path / f"{name}.tif", grey(), resolution=(dots, dots), **options)
@@ -265,7 +244,7 @@ class TestRefuses:
         ):
             read(files)
 
-    def test_a_slice_without_spacing_among_slices_with_one(self, tmp_path: Path) -> None:
+    def test_slice_reader_refuses_a_slice_without_spacing_among_slices_with_one(self, tmp_path: Path) -> None:
         known = write(tmp_path / "a.tif", grey(), resolution=(10, 10), resolutionunit="CENTIMETER")
         with pytest.raises(ValueError, match=r"b\.tif: pixel spacing is None"):
             read([known, write(tmp_path / "b.tif", grey())])
@@ -299,7 +278,7 @@ class TestGeometry:
         assert meta["spacing_known"] is True
         assert meta["slice_spacing_known"] is False
 
-    def test_spacing_given_wins(self, tmp_path: Path) -> None:
+    def test_spacing_given_to_the_slice_reader_wins(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.tif", grey(), resolution=(20, 10), resolutionunit="CENTIMETER")
         _, meta = read(file, spacing=(0.7, 0.8, 5))
         np.testing.assert_allclose(nib.affines.voxel_sizes(meta["affine"]), (0.7, 0.8, 5), rtol=1e-6)
@@ -331,7 +310,7 @@ class TestGeometry:
 
 class TestPictures:
     @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "RGB", "RGBA"])
-    def test_of_any_kind_give_grey_values(self, tmp_path: Path, mode: str) -> None:
+    def test_pictures_of_any_kind_give_grey_values(self, tmp_path: Path, mode: str) -> None:
         pixels = np.zeros(SHAPE, np.uint16 if mode == "I;16" else np.uint8)
         pixels[1, 2] = 1 if mode != "1" else 255
         picture = Image.fromarray(pixels)
@@ -341,22 +320,22 @@ class TestPictures:
         assert np.argwhere(volume[..., 0]).tolist() == [[1, 2]]
         assert meta["spacing_known"] is False
 
-    def test_in_colours_give_the_flair_channel(self, tmp_path: Path) -> None:
+    def test_pictures_in_colours_give_the_flair_channel(self, tmp_path: Path) -> None:
         Image.fromarray(np.dstack([grey(n) for n in (1, 2, 3)])).save(tmp_path / "a.png")
         np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., 0], grey(2))
 
-    def test_with_a_palette_of_greys_give_them(self, tmp_path: Path) -> None:
+    def test_pictures_with_a_palette_of_greys_give_them(self, tmp_path: Path) -> None:
         picture = Image.fromarray(grey()).convert("P")
         picture.putpalette([255 - value // 3 for value in range(768)])
         picture.save(tmp_path / "a.png")
         np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., 0], 255 - grey())
 
-    def test_with_a_palette_of_colours_are_refused(self, tmp_path: Path) -> None:
+    def test_pictures_with_a_palette_of_colours_are_refused(self, tmp_path: Path) -> None:
         Image.fromarray(np.dstack([grey(n) for n in (1, 2, 3)])).quantize(8).save(tmp_path / "a.png")
-        with pytest.raises(ValueError, match=r"a\.png: has a colour palette"):
+        with pytest.raises(ValueError, match=r"a\.png: has a color palette"):
             read(tmp_path / "a.png")
 
-    def test_as_jpeg_make_a_volume(self, tmp_path: Path) -> None:
+    def test_pictures_as_jpeg_make_a_volume(self, tmp_path: Path) -> None:
         for n in (1, 2):
             Image.fromarray(np.full(SHAPE, 50 * n, np.uint8)).save(tmp_path / f"{n}.jpg")
         volume, _ = read([tmp_path / "1.jpg", tmp_path / "2.jpg"])
@@ -364,150 +343,16 @@ class TestPictures:
 
 
 class TestInLoadImage:
-    def test_by_name(self, tmp_path: Path) -> None:
+    def test_slice_reader_is_found_by_name(self, tmp_path: Path) -> None:
         load = LoadImage(reader="mri_seg.io.slice_reader.SliceReader", ensure_channel_first=True)
         volume = load(write_slices(tmp_path))
         assert volume.shape == (1, *SHAPE, 3)
         assert volume.dtype == torch.float32
         assert nib.aff2axcodes(volume.affine.numpy()) == ("P", "L", "S")
 
-    def test_registered_beside_the_readers_of_monai(self, tmp_path: Path) -> None:
+    def test_slice_reader_is_registered_beside_the_readers_of_monai(self, tmp_path: Path) -> None:
         load = LoadImage(ensure_channel_first=True)
         load.register(SliceReader())
         assert load(write_slices(tmp_path)).shape == (1, *SHAPE, 3)
         nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), np.float32), np.eye(4)), tmp_path / "a.nii")
         assert load(tmp_path / "a.nii").shape == (1, 4, 3, 2)
-
-
-class TestLoadVolumed:
-    @pytest.fixture
-    def nifti(self, tmp_path: Path) -> Path:
-        affine = np.array([[0.9, 0.1, 0, 5], [-0.1, 0.9, 0, 6], [0, 0, 3, -7], [0, 0, 0, 1]])
-        nib.save(nib.Nifti1Image(np.arange(24, dtype=np.float32).reshape(4, 3, 2), affine), tmp_path / "head.v2.nii.gz")
-        return tmp_path / "head.v2.nii.gz"
-
-    def test_gives_volumes_with_their_case_and_files(self, tmp_path: Path) -> None:
-        files = write_slices(tmp_path)
-        image = LoadVolumed("image")({"case": "patient 1", "image": files})["image"]
-        assert image.shape == (1, *SHAPE, 3)
-        assert image.meta["case"] == "patient 1"
-        assert image.meta["files"].split("\n") == [str(file) for file in files]
-        assert image.meta["spacing_known"] is False
-
-    def test_names_the_case_after_the_file_where_none_is_given(self, nifti: Path) -> None:
-        assert LoadVolumed("image")({"image": nifti})["image"].meta["case"] == "head"
-
-    def test_takes_the_case_from_the_key_asked_for(self, nifti: Path) -> None:
-        loaded = LoadVolumed("image", case_key="subject")({"subject": "S1", "image": nifti})
-        assert loaded["image"].meta["case"] == "S1"
-
-    def test_reads_dicom_folders_as_itk_does(self, tmp_path: Path) -> None:
-        volume = np.arange(5 * 8 * 6, dtype=np.uint16).reshape(5, 8, 6)  # (D, H, W), as ITK counts
-        for k, pixels in enumerate(volume):
-            image = itk.image_from_array(pixels[None])
-            image.SetSpacing([0.8, 0.9, 5.0])
-            image.SetOrigin([0.0, 0.0, 5.0 * k])
-            tags = image.GetMetaDataDictionary()
-            tags["0020|000e"], tags["0020|000d"], tags["0008|0018"] = "1.2.3.4.5", "1.2.3.4", f"1.2.3.4.5.{k}"
-            tags["0008|0060"], tags["0008|0021"] = "MR", "20200101"
-            tags["0020|0032"], tags["0020|0037"] = f"0\\0\\{5 * k}", "1\\0\\0\\0\\1\\0"
-            dicom = itk.GDCMImageIO.New()
-            dicom.KeepOriginalUIDOn()
-            itk.imwrite(image, str(tmp_path / f"{k}.dcm"), imageio=dicom)
-        image = LoadVolumed("image")({"case": "d", "image": tmp_path})["image"]
-        np.testing.assert_array_equal(image[0].numpy().transpose(2, 0, 1), volume)
-        assert nib.aff2axcodes(image.affine.numpy()) == ("P", "L", "S")
-        np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine.numpy()), (0.9, 0.8, 5.0))
-
-    def test_leaves_other_files_to_monai_with_their_geometry(self, nifti: Path) -> None:
-        image = LoadVolumed("image")({"image": str(nifti)})["image"]
-        np.testing.assert_allclose(image.affine, nib.load(nifti).affine, atol=1e-6)
-        np.testing.assert_array_equal(image[0], nib.load(nifti).get_fdata())
-        assert image.meta.get("spacing_known", True)
-
-    def test_reads_image_and_label(self, tmp_path: Path) -> None:
-        image, label = write_slices(tmp_path, 2), [write(tmp_path / f"m{n}.tif", grey(n)) for n in range(2)]
-        loaded = LoadVolumed(["image", "label"])({"image": image, "label": label})
-        assert loaded["label"].shape == loaded["image"].shape
-        assert isinstance(loaded["label"], MetaTensor)
-
-    def test_passes_arguments_to_the_reader(self, tmp_path: Path) -> None:
-        case = {"image": write_slices(tmp_path, 1)}
-        image = LoadVolumed("image", channel=2, spacing=(1, 1, 5.0))(case)["image"]
-        assert image[0, 0, 0, 0] == 150
-        assert image.affine[2, 2] == 5
-
-    @pytest.mark.parametrize("content", [b"", b"II*\0damaged"])
-    def test_gives_the_error_of_the_tiff_reader_for_a_damaged_slice(self, tmp_path: Path, content: bytes) -> None:
-        files = write_slices(tmp_path)
-        files[1].write_bytes(content)
-        with pytest.raises(ValueError, match=r"case_1\.tif: .*Copy the file again"):
-            LoadVolumed("image")({"image": files})
-
-    def test_names_a_missing_slice(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"gone\.tif: no such file"):
-            LoadVolumed("image")({"image": [*write_slices(tmp_path), tmp_path / "gone.tif"]})
-
-    @pytest.mark.parametrize("suffix", ["nrrd", "mha", "nii.gz"])
-    def test_reads_other_formats_in_the_same_geometry(self, tmp_path: Path, nifti: Path, suffix: str) -> None:
-        itk.imwrite(itk.imread(str(nifti)), str(tmp_path / f"copy.{suffix}"))
-        expected, image = (LoadVolumed("image")({"image": f})["image"] for f in (nifti, tmp_path / f"copy.{suffix}"))
-        np.testing.assert_allclose(image.affine, expected.affine, atol=1e-5)
-        np.testing.assert_array_equal(image, expected)
-
-    def test_takes_one_slice_as_a_volume(self, tmp_path: Path) -> None:
-        nib.save(nib.Nifti1Image(np.ones((5, 4), np.float32), np.diag([2.0, 3, 4, 1])), tmp_path / "a.nii")
-        image = LoadVolumed("image")({"image": tmp_path / "a.nii"})["image"]
-        assert image.shape == (1, 5, 4, 1)
-        assert image.affine.shape == (4, 4)
-
-    def test_asks_which_of_several_volumes(self, tmp_path: Path) -> None:
-        volumes = np.arange(5 * 4 * 3 * 2, dtype=np.float32).reshape(5, 4, 3, 2)
-        nib.save(nib.Nifti1Image(volumes, np.eye(4)), tmp_path / "a.nii")
-        case = {"image": tmp_path / "a.nii"}
-        with pytest.raises(ValueError, match=r"a\.nii: holds 2 volumes, expected one.*`--volume`, 0 to 1"):
-            LoadVolumed("image")(case)
-        with pytest.raises(ValueError, match="goes from 0 to 1, not 2"):
-            LoadVolumed("image", volume=2)(case)
-        np.testing.assert_array_equal(LoadVolumed("image", volume=1)(case)["image"][0], volumes[..., 1])
-
-    @pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.diag([1, 1, np.nan, 1])])
-    def test_refuses_an_affine_without_size(self, tmp_path: Path, affine: np.ndarray) -> None:
-        image = nib.Nifti1Image(np.ones((4, 4, 2), np.float32), None)
-        image.header["sform_code"] = 1
-        for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
-            image.header[name] = affine[row]
-        nib.save(image, tmp_path / "a.nii")
-        with pytest.raises(ValueError, match=r"a\.nii: .*affine"):
-            LoadVolumed("image")({"image": tmp_path / "a.nii"})
-
-    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.png", "a.dcm"])
-    @pytest.mark.parametrize("content", [b"", b"damaged"])
-    def test_names_a_damaged_file_of_any_kind(self, tmp_path: Path, name: str, content: bytes) -> None:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{name}: .*[Cc]opy the file again"):
-            LoadVolumed("image")({"image": [tmp_path / name]})
-
-    def test_passes_over_missing_keys_where_allowed(self, tmp_path: Path) -> None:
-        case = {"image": write_slices(tmp_path)}
-        loaded = LoadVolumed(["image", "label"], allow_missing_keys=True)(case)
-        assert "label" not in loaded
-        assert loaded["image"].shape == (1, *SHAPE, 3)
-
-    def test_refuses_missing_keys_otherwise(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyError, match="label"):
-            LoadVolumed(["image", "label"])({"image": write_slices(tmp_path)})
-
-
-class TestCifti:
-    @pytest.mark.parametrize("name", ["a.dscalar.nii", "a.dtseries.nii", "renamed.nii.gz"])
-    def test_is_refused_by_what_it_is(self, tmp_path: Path, name: str) -> None:
-        from nibabel import cifti2
-
-        brain = cifti2.BrainModelAxis.from_mask(np.ones((2, 2, 2)), affine=np.eye(4), name="thalamus_left")
-        rows = cifti2.SeriesAxis(0, 1, 3) if "dtseries" in name else cifti2.ScalarAxis(["a", "b", "c"])
-        cifti2.Cifti2Image(np.zeros((3, 8), np.float32), (rows, brain)).to_filename(tmp_path / "a.nii")
-        content = (tmp_path / "a.nii").read_bytes()
-        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        with pytest.raises(ValueError, match=rf"{name}: is CIFTI .*expected a volume of voxels\. Give the FLAIR image"):
-            LoadVolumed("image")({"image": tmp_path / name})

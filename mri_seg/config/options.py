@@ -1,0 +1,335 @@
+"""The options of the configs: what each means, in what unit, and what values it may have.
+
+This is the only description of the options. ``python -m mri_seg.config.options > docs/options.md`` writes it as a
+document, with the defaults that the configs give. Importing it imports neither torch nor MONAI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["OPTIONS", "PATH", "RULES", "Option", "Rule", "document", "settings"]
+
+
+class Rule(NamedTuple):
+    """What values an option may have: in words, and as a test."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+class Option(NamedTuple):
+    """An option of the configs.
+
+    Attributes:
+        meaning: what it is, in one line of Markdown.
+        rule: what values it may have; None if its value is checked where it is used, or is a part of the config.
+        unit: unit of its value.
+        elsewhere: what it is in configs in which it means something else, by the name of the config.
+    """
+
+    meaning: str
+    rule: Rule | None = None
+    unit: str = ""
+    elsewhere: Mapping[str, str] = {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_whole(value: Any, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _are(count: int, value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count and all(map(holds, value))
+
+
+def _is_device(value: Any) -> bool:
+    import torch
+
+    try:
+        return bool(torch.device(value))
+    except (RuntimeError, TypeError):
+        return False
+
+
+def _whole(lowest: int) -> Rule:
+    return Rule(f"a whole number, {lowest} or more", lambda value: _is_whole(value, lowest))
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(f"{rule.expected}, or None", lambda value: value is None or rule.holds(value))
+
+
+_SWITCH = Rule("true or false", lambda value: isinstance(value, bool) or str(value).lower() in ("true", "false"))
+_FRACTION = Rule("a number, 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+_NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
+_TEXT = Rule("text; quote it twice if it looks like a number", lambda value: isinstance(value, str))
+_DEVICE = Rule("a device, such as cpu or cuda:0", _is_device)
+_ODD = Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1)
+_SIZE = Rule('two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1)))
+_SIZE_OF_32 = Rule(
+    'two multiples of 32, as in "[160,160]"',
+    lambda value: _are(2, value, lambda one: _is_whole(one, 32) and one % 32 == 0),
+)
+_IN_PLANE = Rule('two numbers above 0, as in "[0.94,0.94]"', lambda value: _are(2, value, _POSITIVE.holds))
+_SPACING = Rule(
+    'three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"',
+    lambda value: value is None or _are(3, value, _POSITIVE.holds),
+)
+_UID = Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str))
+_NAMES = Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple)))
+_PATHS = Rule("paths, as in \"['a.pt','b.pt']\"", _NAMES.holds)
+_PATTERNS = Rule("regular expressions, as in \"['.*head.*']\"", _NAMES.holds)
+PATH = Rule("a path; write ./ before one that looks like a number", lambda value: isinstance(value, (str, PathLike)))
+"""The rule of options that are paths."""
+
+OPTIONS: dict[str, Option] = {
+    "bundle_root": Option("folder of the bundle; run from the repository's root, or give its path", PATH),
+    "dataset_dir": Option(
+        "folder of the data set",
+        PATH,
+        elsewhere={"inference.json": "a folder of cases of any kind, nested to any depth, or a file"},
+    ),
+    "run_name": Option("name of the run", _TEXT),
+    "output_dir": Option("folder of the run", PATH, elsewhere={"inference.json": "folder of the results"}),
+    "resume": Option(
+        "resume the run in `output_dir` from its last checkpoint; the weights come out bit-identical if PyTorch has as "
+        "many threads as before; `false` begins a new run in a folder beside it",
+        _SWITCH,
+    ),
+    "run_dir": Option("folder of the run after `resume` is taken into account; follows from `output_dir`"),
+    "keep_checkpoints": Option(
+        "how many checkpoints of the full training state to keep, beside the weights", _whole(1)
+    ),
+    "debug": Option("show the traceback of an error, not its message alone", _SWITCH),
+    "split": Option(
+        "a shipped split (`published`, `institution/CS`, ..., `folds/1`, ...) or the path of a JSON file", PATH
+    ),
+    "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
+    "training_section": Option("section of the split to train on; `training+validation` for both", _TEXT),
+    "allow_missing": Option(
+        "continue if the split names patients that the folder lacks, or the other way round, and log how many", _SWITCH
+    ),
+    "device": Option("where to compute, such as `cpu` or `cuda:0`", _DEVICE),
+    "amp": Option("bfloat16 autocast (of the runtime `torch`)", _SWITCH),
+    "compile": Option("train with the network compiled by `torch.compile`", _SWITCH),
+    "num_workers": Option("threads that read and preprocess volumes", _whole(0)),
+    "seed": Option("seed of all random numbers", _whole(0)),
+    "initial_weights": Option("weights to start training from, such as `bundle/models/model.pt`", _or_none(PATH)),
+    "epochs": Option("length of the training", _whole(1), "epochs"),
+    "slices_per_epoch": Option("slices drawn in an epoch, by all processes together", _whole(1), "slices"),
+    "batch_size": Option("slices in a step of a process", _whole(1), "slices"),
+    "learning_rate": Option("highest learning rate, reached after warm-up", _POSITIVE),
+    "weight_decay": Option("weight decay of AdamW", _NOT_NEGATIVE),
+    "warmup_fraction": Option(
+        "fraction of all steps in which the learning rate rises; it then falls by a cosine", _FRACTION
+    ),
+    "max_grad_norm": Option("gradients with a larger 2-norm are scaled down to it", _POSITIVE),
+    "ema_momentum": Option(
+        "weight of the newest weights in the exponential moving average that is validated and saved", _FRACTION
+    ),
+    "ema_network": Option(
+        "the network that is validated and saved: the moving average, or `@network` for the last weights",
+        elsewhere={"evaluate.json": "the network that is evaluated: the one that the weights are loaded into"},
+    ),
+    "val_interval": Option("validate after every so many epochs", _whole(1), "epochs"),
+    "checkpoint_interval": Option("save the weights after every so many epochs", _whole(1), "epochs"),
+    "save_to_bundle": Option(
+        "at the end, copy weights to `bundle/models/model.pt`: `best` on the validation patients, `last`, or `false`"
+    ),
+    "num_slices": Option("slices that the network sees at once (2.5D): the slice and its neighbours", _ODD, "slices"),
+    "spatial_size": Option(
+        "rows and columns of the training slices; smaller slices are padded, larger ones cropped", _SIZE, "pixels"
+    ),
+    "roi_size": Option("rows and columns of the crops trained on", _SIZE_OF_32, "pixels"),
+    "pixdim": Option("in-plane spacing to which volumes are resampled if their files state theirs", _IN_PLANE, "mm"),
+    "max_voxels": Option(
+        "largest volume, as its files declare it or as resampled; larger ones are refused before they are decoded (the "
+        "default is ten times a head at 0.5 mm)",
+        _POSITIVE,
+        "voxels",
+    ),
+    "tumor_fraction": Option(
+        "fraction of the drawn slices that show tumour; `None` for that of the data", _or_none(_FRACTION)
+    ),
+    "checkpoint": Option("weights", PATH, elsewhere={"quantize.json": "the float weights to quantise"}),
+    "threshold": Option("probability from which a voxel counts as tumour", _FRACTION),
+    "min_lesion_volume": Option(
+        "smaller lesions are removed; voxels of unknown size count as 0.94 x 0.94 x 5 mm", _NOT_NEGATIVE, "mm3"
+    ),
+    "fill_holes": Option("fill holes of the mask in each slice", _SWITCH),
+    "tta_flip": Option("average with the prediction for the mirror image, left to right", _SWITCH),
+    "ensemble": Option("further weights whose probabilities are averaged with those of `checkpoint`", _PATHS),
+    "runtime": Option(
+        "what computes the network: `torch`; on the CPU also `openvino` (float32), `openvino-int8` (8-bit weights of "
+        "`quantize.json`) or `onnxruntime` (float32)"
+    ),
+    "float_weights": Option(
+        "float weights beside which `openvino-int8` looks for its 8-bit ones; follows from `checkpoint` and `ensemble`"
+    ),
+    "crop_foreground": Option("compute only the box around the head in each slice, and no slice without head", _SWITCH),
+    "slices_per_batch": Option("slices that the network takes at once in inference", _whole(1), "slices"),
+    "report": Option("keep the cases and write `report.html`", _SWITCH),
+    "surface_tolerance": Option(
+        "distance within which two surfaces agree", _NOT_NEGATIVE, "mm if all three spacings are known, else pixels"
+    ),
+    "bootstrap_resamples": Option("resamples of the patients for the 95 % intervals", _whole(1)),
+    "calibration_slices": Option(
+        "slices of the split's training patients on which the ranges of activations are found", _whole(1), "slices"
+    ),
+    "keep_float": Option("names of layers that stay in floating point", _PATTERNS),
+    "sync_batchnorm": Option("batch normalisation over the slices of all processes; on GPUs only", _SWITCH),
+    "outputs": Option(
+        "what to write: `mask`, `probability`, `slices`, `seg`, `sr`, `measurements`, `sheet`, `panel`, `page`; or "
+        "`auto` for what fits the input: all of these but `probability` and `sr`",
+        _NAMES,
+    ),
+    "overwrite": Option(
+        "replace results that are there already, and remove those of other weights, options, version or input; if "
+        "`false`, they are kept and only what is missing is made, or refused if they are not what this run would give",
+        _SWITCH,
+    ),
+    "series_uid": Option("SeriesInstanceUID of the DICOM series to segment, if it is not found by itself", _UID),
+    "series_description": Option(
+        "description of the DICOM series to segment, or a part of it, if it is not found by itself",
+        Rule(_TEXT.expected, lambda value: value is None or isinstance(value, str)),
+    ),
+    "volume": Option(
+        "which volume of a 4D file is FLAIR, counted from 0; by default what a `dataset.json` beside the folder says",
+        Rule("a whole number, 0 or more", lambda value: value is None or _is_whole(value, 0)),
+    ),
+    "spacing": Option("spacing of TIFF, PNG and JPEG slices, whose files carry none", _SPACING, "mm"),
+    "allow_non_axial": Option("segment thick sagittal and coronal slices too", _SWITCH),
+    "tracking_uri": Option("where MLflow keeps runs"),
+    "experiment_name": Option("name of the MLflow experiment"),
+    "save_execute_config": Option("MONAI's own copy of the config, in place of the run's `config.json`"),
+    "is_not_rank0": Option("whether this process leaves tracking to another"),
+    "network": Option("the network on its device, made of `network_def`"),
+    "summary_writer": Option("the TensorBoard writer; on one process alone"),
+    "steps": Option("steps of the whole training, over which the learning rate falls"),
+    "run": Option("what the command `run` evaluates if it is given no other name"),
+}
+"""All options by name, and the other keys of the configs whose values are no dicts or lists."""
+
+RULES: dict[str, Rule] = {name: option.rule for name, option in OPTIONS.items() if option.rule is not None}
+"""What values the options of the configs may have."""
+
+_IN_WORDS = {
+    "$@bundle_root + '/models/model.pt'": "`models/model.pt` of the bundle",
+    "$time.strftime('%Y%m%d-%H%M%S')": "the time at which the run starts",
+    "$'published-' + time.strftime('%Y%m%d-%H%M%S')": "`published-` and the time at which the run starts",
+    "$'evaluation-' + @section": "`evaluation-` and the section",
+    "$'runs/' + @run_name": "`runs/` and the run's name",
+    "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')": "the first GPU, else the CPU",
+    "$mri_seg.local_device()": "a GPU for each process, else the CPU",
+    "$mri_seg.bfloat16_is_fast(@device)": "on if the device multiplies bfloat16 natively",
+    "$monai.utils.path_to_sqlite_uri('runs/mlruns.db')": "`runs/mlruns.db`",
+    "$float('inf')": "infinite",
+    "@spatial_size": "`spatial_size`",
+}
+"""Expressions that are defaults, in words."""
+
+_CONFIGS = {
+    "train.json": "Trains. The options of inference and post-processing apply to the validation; their defaults leave "
+    "its\nresults as the network gives them.",
+    "published_recipe.json": "Over `train.json`: the recipe of the published model, with Adam, binary cross-entropy, "
+    "whole slices, no augmentation\nand no neighbouring slices. Its network has one input channel, so evaluate its "
+    "weights with the three configs\n`train.json`, `published_recipe.json` and `evaluate.json`, in this order.",
+    "evaluate.json": "Over `train.json`: evaluates weights. All options of inference and post-processing of "
+    "`train.json` apply, with these\ndefaults.",
+    "inference.json": "Segments cases.",
+    "quantize.json": "Over `train.json`: makes 8-bit weights (`model.int8.xml` and `.bin`) beside float ones, for "
+    "`runtime` `openvino-int8`.\nThey fit only the weights they were made of.",
+    "multi_gpu_train.json": "Over `train.json`, for several processes started by torchrun: see [scaling](scaling.md).",
+    "multi_gpu_evaluate.json": "Over `train.json` and `evaluate.json`, for several processes.",
+    "multi_gpu_inference.json": "Over `inference.json`, for several processes.",
+    "mlflow.json": "For `--tracking bundle/configs/mlflow.json`: tracks training and evaluation by MLflow.",
+}
+"""What the configs are for, in the order of the document."""
+
+_INTRODUCTION = """\
+# Options
+
+<!-- Written by `python -m mri_seg.config.options > docs/options.md`; change mri_seg/config/options.py instead. -->
+
+Options are the top-level keys of the configs in `bundle/configs`. Give them on the command line, as in `--epochs 5`, or
+in Python, as in `ConfigWorkflow(..., epochs=5)`. Switches take `true` or `false`. Parts of a config are reached by `#`,
+as in `--network_def#channels "[8,16]"`. A key that nothing in the config refers to is refused, unless it begins with
+`_`; so is the former name of an option that was renamed.
+
+Some characters have a meaning of their own: on the command line `#` begins a comment, and MONAI takes text that begins
+with `$`, `@` or `%` for an expression, another key or a part of another config. For a file or folder with such a name
+write `./patient#2`, `./$x`, `./@x` or `./%x`. For other text that contains `#` use two pairs of quotes, as in
+`--series_description "'FLAIR#2'"`. MONAI ends with a `KeyError` and a traceback if nothing has the name behind a `%`.
+
+In a Python process, `initialize()` sets the seed and PyTorch's switches for repeatable results; `finalize()`, or an
+error, restores the earlier state. `run()` may be called again before that: inference looks for cases anew, evaluation
+evaluates again, and `finalize()` counts the cases of all runs. Give `logging_file=False` to keep your own logging.
+
+In a federation (`MonaiAlgo`) give `steps`, such as `"$9 * len(@train#dataloader)"` for nine epochs in all, so that the
+learning rate falls over all rounds, and leave `initial_weights` unset.
+"""
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a config with their defaults.
+
+    Args:
+        config: content of a file of ``bundle/configs``.
+
+    Returns:
+        its top-level keys whose values are neither dicts nor lists, and the lists that are options. Settings of
+        experiment tracking are those of its ``configs``.
+    """
+    config = config["configs"] if "handlers_id" in config else config
+    return {
+        key: value
+        for key, value in config.items()
+        if "#" not in key and not isinstance(value, dict) and (key in OPTIONS or not isinstance(value, list))
+    }
+
+
+def document(folder: PathLike | str) -> str:
+    """Describe the options of all configs, in Markdown.
+
+    Args:
+        folder: the configs.
+    """
+    return "\n".join([_INTRODUCTION, *(line for name in _CONFIGS for line in _section(Path(folder, name)))])
+
+
+def _section(file: Path) -> Iterator[str]:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    yield f"## {file.name}\n\n{_CONFIGS[file.name]}\n\n| option | default | unit | values | meaning |"
+    yield "| --- | --- | --- | --- | --- |"
+    for key, default in settings(config).items():
+        option = OPTIONS[key]
+        meaning = option.elsewhere.get(file.name, option.meaning)
+        expected = option.rule.expected if option.rule else ""
+        yield f"| `{key}` | {_shown(default)} | {option.unit} | {expected} | {meaning} |"
+    yield ""
+
+
+def _shown(default: Any) -> str:
+    """A default as a command line takes it, or an expression in words."""
+    if isinstance(default, str):
+        return _IN_WORDS.get(default, f"`{default}`")
+    if default is None:
+        return "`None`"
+    return f"{default:,}" if isinstance(default, int) and default >= 10_000 else f"`{json.dumps(default)}`"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Print the document of all options.")
+    parser.add_argument("configs", nargs="?", default="bundle/configs", help="folder of the configs")
+    print(document(parser.parse_args().configs), end="")
