@@ -298,7 +298,8 @@ class TestEvaluation:
 
 
 class TestInference:
-    def options(self, phantom: Path, folder: Path, checkpoint: Path) -> dict[str, object]:
+    @staticmethod
+    def options(phantom: Path, folder: Path, checkpoint: Path) -> dict[str, object]:
         return {"dataset_dir": phantom, "checkpoint": checkpoint, "output_dir": folder, **TINY}
 
     @pytest.fixture(scope="class")
