@@ -28,10 +28,10 @@ def wrapped(error: Exception) -> Exception:
 
 
 class TestReason:
-    def test_is_what_monai_wrapped(self) -> None:
+    def test_reason_is_what_monai_wrapped(self) -> None:
         assert reason(wrapped(ValueError("a.tif: is empty.\nCopy it again."))) == "a.tif: is empty. Copy it again."
 
-    def test_of_an_error_without_words_is_its_kind(self) -> None:
+    def test_reason_of_an_error_without_words_is_its_kind(self) -> None:
         assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
@@ -44,14 +44,14 @@ class TestCheckKeys:
         "training": ["$@train#run(@epochs)"],
     }
 
-    def test_lets_keys_through_that_are_used(self) -> None:
+    def test_check_keys_lets_keys_through_that_are_used(self) -> None:
         check_keys(self.CONFIG)
 
-    def test_names_the_nearest_key(self) -> None:
+    def test_check_keys_names_the_nearest_key(self) -> None:
         with pytest.raises(ValueError, match=r"--lerning_rate: no such option\. Did you mean --learning_rate\?"):
             check_keys({**self.CONFIG, "lerning_rate": 0.2})
 
-    def test_lets_known_values_lie_idle_and_no_others(self) -> None:
+    def test_check_keys_lets_known_values_lie_idle_and_no_others(self) -> None:
         check_keys({**self.CONFIG, "section": "test"}, known=[("section", "test")])
         with pytest.raises(ValueError, match=r"--section: no such option"):
             check_keys({**self.CONFIG, "section": "validation"}, known=[("section", "test")])

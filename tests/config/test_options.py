@@ -50,18 +50,18 @@ class TestDescription:
                 assert "|" not in text
                 assert "\n" not in text
 
-    def test_is_read_without_torch_and_monai(self) -> None:
+    def test_options_are_read_without_torch_and_monai(self) -> None:
         code = "import sys, mri_seg.config.options; print(sorted({'torch', 'monai', 'numpy'} & sys.modules.keys()))"
         found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         assert found.stdout.strip() == "[]"
 
 
 class TestDocument:
-    def test_in_the_repository_is_up_to_date(self) -> None:
+    def test_document_in_the_repository_is_up_to_date(self) -> None:
         written = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
         assert written == document(CONFIGS), "run: python -m mri_seg.config.options > docs/options.md"
 
-    def test_has_a_section_for_every_config(self) -> None:
+    def test_document_has_a_section_for_every_config(self) -> None:
         found = {line.removeprefix("## ") for line in document(CONFIGS).splitlines() if line.startswith("## ")}
         assert found == set(NAMES)
 

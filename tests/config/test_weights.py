@@ -33,38 +33,38 @@ def load(path: Path, network: torch.nn.Module) -> Engine:
 
 
 class TestLoads:
-    def test_what_was_saved(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_what_was_saved(self, network: torch.nn.Module, weights: Path) -> None:
         other = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
         load(weights, other)
         assert torch.equal(other[0].weight, network[0].weight)
 
-    def test_weights_saved_with_a_name(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_weights_saved_with_a_name(self, network: torch.nn.Module, weights: Path) -> None:
         torch.save({"model": network.state_dict()}, weights)
         load(weights, network)
 
-    def test_weights_whose_sum_agrees(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_weights_whose_sum_agrees(self, network: torch.nn.Module, weights: Path) -> None:
         weights.with_name(SUMS).write_text(f"{sha256(weights)}  model.pt\n")
         load(weights, network)
 
-    def test_weights_with_the_sums_written_for_them(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_weights_with_the_sums_written_for_them(self, network: torch.nn.Module, weights: Path) -> None:
         write_sums(weights.parent)
         assert weights.with_name(SUMS).read_text() == f"{sha256(weights)}  model.pt\n"
         load(weights, network)
 
-    def test_weights_without_a_sum(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_weights_without_a_sum(self, network: torch.nn.Module, weights: Path) -> None:
         weights.with_name(SUMS).write_text("00  other.pt\n")
         load(weights, network)
 
-    def test_and_says_which(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_load_and_says_which(self, network: torch.nn.Module, weights: Path) -> None:
         assert load(weights, network).state.loaded_weights == str(weights)
 
 
 class TestRefuses:
-    def test_a_file_that_is_not_there(self, network: torch.nn.Module, tmp_path: Path) -> None:
+    def test_weights_refuse_a_file_that_is_not_there(self, network: torch.nn.Module, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file of weights"):
             load(tmp_path / "gone.pt", network)
 
-    def test_a_sum_that_differs(self, network: torch.nn.Module, weights: Path) -> None:
+    def test_weights_refuse_a_sum_that_differs(self, network: torch.nn.Module, weights: Path) -> None:
         expected = sha256(weights)
         weights.with_name(SUMS).write_text(f"{expected}  model.pt\n")
         torch.save({}, weights)
@@ -72,12 +72,12 @@ class TestRefuses:
             load(weights, network)
 
     @pytest.mark.parametrize("content", [b"", b"not weights", None])
-    def test_what_is_damaged(self, network: torch.nn.Module, weights: Path, content: bytes | None) -> None:
+    def test_weights_refuse_what_is_damaged(self, network: torch.nn.Module, weights: Path, content: bytes | None) -> None:
         weights.write_bytes(weights.read_bytes()[:-500] if content is None else content)
         with pytest.raises(ValueError, match=r"model\.pt: cannot be read as weights"):
             load(weights, network)
 
-    def test_a_file_that_would_be_executed(self, network: torch.nn.Module, weights: Path, tmp_path: Path) -> None:
+    def test_weights_refuse_a_file_that_would_be_executed(self, network: torch.nn.Module, weights: Path, tmp_path: Path) -> None:
         class Malicious:
             def __reduce__(self) -> tuple:
                 return os.mkdir, (str(tmp_path / "executed"),)
@@ -89,16 +89,16 @@ class TestRefuses:
         assert not (tmp_path / "executed").exists()
 
     @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, "text"])
-    def test_what_holds_no_weights(self, weights: Path, content: object) -> None:
+    def test_weights_refuse_what_holds_no_weights(self, weights: Path, content: object) -> None:
         torch.save(content, weights)
         with pytest.raises(ValueError, match=r"model\.pt: holds no weights"):
             read_weights(weights)
 
-    def test_another_network(self, weights: Path) -> None:
+    def test_weights_refuse_another_network(self, weights: Path) -> None:
         with pytest.raises(ValueError, match=r"belongs to another network: \d+ weights .* such as "):
             load(weights, torch.nn.Conv2d(3, 4, 3))
 
-    def test_another_number_of_channels(self, weights: Path) -> None:
+    def test_weights_refuse_another_number_of_channels(self, weights: Path) -> None:
         other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
         with pytest.raises(ValueError, match=r"0\.weight has shape \(4, 3, 3, 3\), expected \(4, 1, 3, 3\)"):
             load(weights, other)

@@ -181,7 +181,8 @@ class TestInference:
     def test_inference_draws_a_sheet_and_a_panel(self, inferred: Path) -> None:
         for folder in filter(Path.is_dir, inferred.iterdir()):
             for kind in ("sheet", "panel"):
-                assert Image.open(folder / f"{folder.name}_{kind}.png").size > (100, 100)
+                with Image.open(folder / f"{folder.name}_{kind}.png") as picture:
+                    assert picture.size > (100, 100)
 
     def test_inference_leaves_nothing_else(self, inferred: Path) -> None:
         kinds = {file.name.replace(file.parent.name, "") for file in inferred.glob("*/*")}

@@ -15,7 +15,7 @@ class TestVoxelCounts:
         assert voxel_counts(probability, label, 5).tolist() == [[2, 0, 0, 1, 0], [0, 1, 1, 0, 1]]
 
     def test_refuses_shapes_that_differ(self) -> None:
-        with pytest.raises(ValueError, match=r"one shape, got \[4\] and \[5\]"):
+        with pytest.raises(ValueError, match=r"the same shape, got \[4\] and \[5\]"):
             voxel_counts(torch.zeros(4), torch.zeros(5), 5)
 
 
