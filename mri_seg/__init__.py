@@ -88,6 +88,7 @@ _PUBLIC = {
         "TensorBoardSlices",
         "write_metrics",
     ),
+    "mri_seg.transforms.brain": ("BrainMaskd",),
     "mri_seg.transforms.augment": (
         "AugmentBatch",
         "RandomAugment",

@@ -152,6 +152,17 @@ OPTIONS: dict[str, Option] = {
         "rows and columns of the training slices; smaller slices are padded, larger ones cropped", _SIZE, "pixels"
     ),
     "roi_size": Option("rows and columns of the crops trained on", _SIZE_OF_32, "pixels"),
+    "mirror": Option(
+        "also show the network the slice mirrored about the midline, as one more channel; needs weights trained so",
+        _SWITCH,
+    ),
+    "normalize_region": Option(
+        "what intensities are normalized by: the foreground of the `head`, or the `brain`; needs weights trained so",
+        Rule("head or brain", lambda value: value in ("head", "brain")),
+    ),
+    "scalp_probability": Option("probability that a training slice gets a scalp of another brightness", _FRACTION),
+    "strip_probability": Option("probability that a training slice is stripped of all outside the brain", _FRACTION),
+    "fade_probability": Option("probability that a part of the tumour in a training slice is faded", _FRACTION),
     "pixdim": Option("in-plane spacing to which volumes are resampled if their files state theirs", _IN_PLANE, "mm"),
     "max_voxels": Option(
         "largest volume, as its files declare it or as resampled; larger ones are refused before they are decoded (the "

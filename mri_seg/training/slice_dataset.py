@@ -12,9 +12,11 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from mri_seg.transforms.midline import mirrored
 from mri_seg.transforms.volume import neighbor_offsets
 from mri_seg.utils.distributed import rank as this_rank
 from mri_seg.utils.distributed import world_size
+from mri_seg.utils.flags import flag
 
 __all__ = ["EpochSampler", "SliceDataset"]
 
@@ -36,12 +38,13 @@ class SliceDataset(Dataset):
         num_workers: number of threads for preprocessing.
         progress: whether to show a progress bar.
         device: where the slices are kept; on the training device, no slice has to be copied.
+        mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
 
     Raises:
         ValueError: when the volumes differ in H or W, or ``num_slices`` is not odd.
 
-    Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16 and ``label`` ``(1, H, W)`` in
-    uint8, 0 or 1.
+    Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
+    ``label`` ``(1, H, W)`` in uint8, 0 or 1; also ``brain``, like the label, if the preprocessing gives it.
     """
 
     def __init__(
@@ -53,18 +56,24 @@ class SliceDataset(Dataset):
         num_workers: int | None = 1,
         progress: bool = True,
         device: torch.device | str = "cpu",
+        mirror: bool | str = False,
     ) -> None:
         super().__init__(data, transform)
         if not len(data):
             raise ValueError("there are no cases to take slices from: the list of cases is empty.")
         offsets = torch.tensor(neighbor_offsets(num_slices))
-        cached = CacheDataset(data, _Compact(transform), num_workers=num_workers, progress=progress)
+        compact = _Compact(transform, flag(mirror, "mirror"))
+        cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
         volumes = [cached[n] for n in range(len(cached))]
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
         self.images = torch.cat([volume["image"] for volume in volumes]).to(device)  # (slices, H, W)
         self.labels = torch.cat([volume["label"] for volume in volumes]).to(device)
+        self.mirrored, self.brain = (
+            torch.cat([volume[key] for volume in volumes]).to(device) if key in volumes[0] else None
+            for key in ("mirrored", "brain")
+        )
         neighbors, first = [], 0
         for volume in volumes:
             depth = len(volume["image"])
@@ -81,7 +90,13 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
         """One slice with its neighbors, and its place in the data set."""
-        return {"image": self.images[self.neighbors[index]], "label": self.labels[index, None], "index": index}
+        image = self.images[self.neighbors[index]]
+        if self.mirrored is not None:
+            image = torch.cat([image, self.mirrored[index, None]])
+        item = {"image": image, "label": self.labels[index, None], "index": index}
+        if self.brain is not None:
+            item["brain"] = self.brain[index, None]
+        return item
 
     def describe(self, index: int) -> str:
         """Describe where a slice comes from: its file, or the case and the number of the slice, from 1."""
@@ -184,16 +199,23 @@ class EpochSampler(Sampler):
         yield from rest[: len(rest) // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]
 
 
+_KEPT = {"image": torch.float16, "label": torch.uint8, "brain": torch.uint8, "mirrored": torch.float16}
+
+
 class _Compact(Transform):
     """Preprocess a case and convert it to the compact form that is cached: slices first, float16 and uint8."""
 
-    def __init__(self, transform: Callable) -> None:
+    def __init__(self, transform: Callable, mirror: bool = False) -> None:
         self.transform = transform
+        self.mirror = mirror
 
     def __call__(self, case: dict) -> dict[str, torch.Tensor]:
         volume = self.transform(case)
+        if self.mirror:
+            volume["mirrored"] = torch.from_numpy(mirrored(volume["image"].numpy()[0]))[None]
         return {
             # (D, H, W), without metadata, which would slow down every draw
             key: convert_to_tensor(volume[key][0], track_meta=False).movedim(-1, 0).to(dtype).contiguous()
-            for key, dtype in (("image", torch.float16), ("label", torch.uint8))
+            for key, dtype in _KEPT.items()
+            if key in volume
         }

@@ -10,9 +10,13 @@ import torch
 import torch.nn.functional as F
 from monai.engines import PrepareBatch
 
+from mri_seg.utils.flags import flag
+
 __all__ = ["AugmentBatch", "RandomAugment"]
 
 Range = tuple[float, float]
+
+_AROUND_BRAIN = 5  # pixels across: the mask of the brain may end short of its edge by two
 
 
 class AugmentBatch(PrepareBatch):
@@ -36,10 +40,13 @@ class AugmentBatch(PrepareBatch):
 
         ``kwargs`` go to ``Tensor.to`` for the image, such as ``memory_format``.
         """
-        image = batchdata["image"].to(device, non_blocking=non_blocking).float()
-        label = batchdata["label"].to(device, non_blocking=non_blocking).float()
+        image, label, *brain = (
+            batchdata[key].to(device, non_blocking=non_blocking).float()
+            for key in ("image", "label", "brain")
+            if key in batchdata
+        )
         if self.augment is not None:
-            image, label = self.augment(image, label)
+            image, label = self.augment(image, label, *brain)
         return image.to(**kwargs) if kwargs else image, label
 
 
@@ -68,6 +75,13 @@ class RandomAugment:
         bias: maximum strength of the bias field, as the logarithm of its factor.
         noise: maximum standard deviation of the noise, in spreads.
         probability: probability of each of these changes for a slice, except crop and flip.
+        scalp: range of the factor by which everything outside the brain is scaled, relative to air.
+        scalp_probability: probability of that for a slice; it needs the mask of the brain.
+        strip_probability: probability that everything outside the brain is removed; it needs the mask of the brain.
+        fade: range of the fraction of a lesion's excess over the tissue around it that is removed in a part of the
+            lesion, so that only its texture shows this part.
+        fade_probability: probability of that for a slice with tumour.
+        mirror: whether the last channel is the slice mirrored about the midline.
 
     Example::
 
@@ -91,6 +105,12 @@ class RandomAugment:
         bias: float = 0.25,
         noise: float = 0.25,
         probability: float = 0.35,
+        scalp: Range = (0.05, 1.6),
+        scalp_probability: float = 0.0,
+        strip_probability: float = 0.0,
+        fade: Range = (0.5, 1.2),
+        fade_probability: float = 0.0,
+        mirror: bool | str = False,
     ) -> None:
         self.size = (int(size[0]), int(size[1]))
         self.flip = flip
@@ -104,19 +124,34 @@ class RandomAugment:
         self.bias = bias
         self.noise = noise
         self.probability = probability
+        self.scalp = scalp
+        self.scalp_probability = scalp_probability
+        self.strip_probability = strip_probability
+        self.fade = fade
+        self.fade_probability = fade_probability
+        self.mirror = flag(mirror, "mirror")
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: torch.Tensor, label: torch.Tensor, brain: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment a batch.
 
         Args:
             image: normalized slices ``(B, C, H, W)``.
             label: binary labels ``(B, 1, H, W)``.
+            brain: masks of the brain ``(B, 1, H, W)``; without them scalps stay as they are.
 
         Returns:
             image ``(B, C, *size)`` and binary label ``(B, 1, *size)``.
         """
-        image, label = self._resample(image, label)
+        masks = label if brain is None else torch.cat([label, brain], dim=1)
+        image, masks = self._resample(image, masks)
+        label = masks[:, :1]
+        if self.fade_probability > 0:
+            image = self._fade_lesions(image, label)
+        if brain is not None:
+            image = self._change_scalp(image, masks[:, 1:])
         image = self._on_some(image, self._lower_resolution)
         image = self._on_some(image, self._change_gamma)
         image = self._on_some(image, self._add_bias_field)
@@ -152,6 +187,40 @@ class RandomAugment:
         )
         return image, (label > 0.5).to(label.dtype)
 
+    def _change_scalp(self, image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+        """Scale what lies outside the brain, or take it away, with a draw for each slice."""
+        draw = torch.rand(len(image), device=image.device)
+        stripped, changed = draw < self.strip_probability, draw < self.strip_probability + self.scalp_probability
+        if not changed.any():
+            return image
+        factor = self._log_uniform(image.new_ones(len(image), 1, 1, 1), self.scalp)
+        factor[stripped] = 0
+        near = F.max_pool2d(brain[changed], _AROUND_BRAIN, 1, _AROUND_BRAIN // 2)
+        air = image[changed].amin(dim=(1, 2, 3), keepdim=True)
+        image[changed] = (image[changed] - air) * (near + (1 - near) * factor[changed]) + air
+        return image
+
+    def _fade_lesions(self, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Take away a part of the lesions' smooth excess over the tissue around them; their texture stays."""
+        chosen = torch.rand(len(image), device=image.device) < self.fade_probability
+        chosen &= label.flatten(1).any(dim=1)
+        if not chosen.any():
+            return image
+        own = image.shape[1] - self.mirror  # the other side of the head stays as it is
+        slices, lesion = image[chosen, :own], label[chosen]
+        center = slices[:, own // 2 : own // 2 + 1]
+        ring = F.max_pool2d(lesion, 31, 1, 15) - F.max_pool2d(lesion, 7, 1, 3)
+        ring = ring * (center.abs() < 1.5)  # tissue, neither air nor scalp
+        tissue = (center * ring).sum((1, 2, 3), keepdim=True) / ring.sum((1, 2, 3), keepdim=True).clamp_min(1)
+        smooth = slices
+        for _ in range(2):
+            smooth = F.avg_pool2d(smooth, 9, 1, 4, count_include_pad=False)
+        part = _bicubic(torch.randn(len(slices), 1, 5, 5, device=image.device), self.size)
+        part = torch.sigmoid(4 * (part + self._uniform(tissue, -0.7, 1.0)))
+        weight = F.avg_pool2d(lesion, 5, 1, 2) * lesion * part * self._uniform(tissue, *self.fade)
+        image[chosen, :own] = slices - weight * (smooth - tissue)
+        return image
+
     def _displacement(self, grid: torch.Tensor) -> torch.Tensor:
         """Smooth random displacements for coordinates ``(B, 2, h, w)``, in pixels."""
         largest, distance = self.elastic
@@ -186,6 +255,8 @@ class RandomAugment:
         air = image.amin(dim=(1, 2, 3), keepdim=True)
         field = torch.empty(len(image), 1, 4, 4, device=image.device).uniform_(-1, 1)
         field = _bicubic(field * self._uniform(air, 0, self.bias), self.size)
+        if self.mirror:
+            field = torch.cat([field.expand(-1, image.shape[1] - 1, -1, -1), field.flip(-1)], dim=1)
         return image.sub_(air).mul_(field.exp_()).add_(air)
 
     def _add_noise(self, image: torch.Tensor) -> torch.Tensor:

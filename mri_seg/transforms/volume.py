@@ -14,7 +14,10 @@ from monai.data import MetaTensor, get_track_meta
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Spacingd, Transform
 from monai.utils import convert_to_numpy, convert_to_tensor
+from scipy.ndimage import gaussian_filter1d
 
+from mri_seg.transforms.brain import brain_mask
+from mri_seg.transforms.midline import mirrored
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.flags import flag
 from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit
@@ -33,6 +36,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 10_000  # voxels
+_SMALLEST_BRAIN = 1000  # voxels; fewer tell too little of its intensities
+_BELOW_MODE = 0.4  # spreads from the brain's most frequent value to the median of what lies below it
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
@@ -87,6 +92,12 @@ class NormalizeForeground(Transform):
         threshold: where the foreground begins between the two percentiles, 0 to 1.
         percentiles: percentiles of the volume that count as its darkest and its brightest value.
         limits: lowest and highest value of the result, in spreads.
+        region: ``head``: as above; ``brain``: the most frequent value of the brain becomes 0, and the spread is that of
+            the brain's values below it, so that neither scalp nor tumour matters; if
+            :py:func:`mri_seg.transforms.brain.brain_mask` finds no brain, as with ``head``.
+
+    Raises:
+        ValueError: when ``region`` is another.
 
     Example::
 
@@ -100,7 +111,11 @@ class NormalizeForeground(Transform):
         threshold: float = 0.12,
         percentiles: tuple[float, float] = (0.5, 99.5),
         limits: tuple[float, float] = (-5.0, 10.0),
+        region: str = "head",
     ) -> None:
+        if region not in ("head", "brain"):
+            raise ValueError(f"region is {region!r}, expected head or brain.")
+        self.region = region
         self.threshold = threshold
         self.percentiles = percentiles
         self.limits = limits
@@ -112,8 +127,7 @@ class NormalizeForeground(Transform):
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
-        median, spread = median_and_spread(values[foreground] if foreground.any() else values)
+        median, spread = self._median_and_spread(values)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
             logger.warning("%s: the intensities of the foreground do not vary, so they are not scaled.", name)
@@ -121,6 +135,25 @@ class NormalizeForeground(Transform):
         lowest, highest = self.limits
         normalized = (volume - median) / spread
         return normalized.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
+
+    def _median_and_spread(self, values: np.ndarray) -> tuple[float, float]:
+        if self.region == "brain" and values.ndim == 4:
+            brain = values[0][brain_mask(values[0]) & np.isfinite(values[0])]
+            if brain.size >= _SMALLEST_BRAIN:
+                return _mode_and_spread(brain)
+        foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
+        return median_and_spread(values[foreground] if foreground.any() else values)
+
+
+def _mode_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Most frequent value, of a smoothed histogram, and a spread by the values below it, where no tumour is.
+
+    The spread is scaled so that tissue spans about what it spans when the head's foreground is the measure.
+    """
+    counts, edges = np.histogram(values, bins=256, range=tuple(np.percentile(values, (1, 99))))
+    mode = edges[gaussian_filter1d(counts.astype(float), 8).argmax()] + (edges[1] - edges[0]) / 2
+    below = values[values < mode]
+    return float(mode), float((mode - np.median(below)) / _BELOW_MODE) if below.size else 0.0
 
 
 class NormalizeForegroundd(MapTransform):
@@ -305,14 +338,19 @@ class NeighboringSlicesd(MapTransform):
     Args:
         keys: keys of the volumes.
         number: number of slices that the network sees at once, odd; 1 changes nothing.
+        mirror: whether the slice mirrored about the midline follows as one more channel, which shows the network
+            asymmetry; this copies the volume.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when ``number`` is not odd.
     """
 
-    def __init__(self, keys: KeysCollection, number: int = 3, *, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, number: int = 3, *, mirror: bool | str = False, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.mirror = flag(mirror, "mirror")
         self.offsets = neighbor_offsets(number)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -321,7 +359,11 @@ class NeighboringSlicesd(MapTransform):
         for key in self.key_iterator(d):
             slices, ends = d[key][0].movedim(-1, 0), len(self.offsets) // 2
             stack = torch.cat([slices[:1]] * ends + [slices] + [slices[-1:]] * ends)  # (D + 2 ends, H, W)
-            d[key] = stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)  # a view: each slice is kept once
+            channels = stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)  # a view: each slice is kept once
+            if self.mirror:
+                other_side = torch.from_numpy(mirrored(d[key].numpy()[0])).to(channels.dtype)
+                channels = torch.cat([channels, other_side[None]])
+            d[key] = channels
         return d
 
 

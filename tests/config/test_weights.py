@@ -72,12 +72,16 @@ class TestRefuses:
             load(weights, network)
 
     @pytest.mark.parametrize("content", [b"", b"not weights", None])
-    def test_weights_refuse_what_is_damaged(self, network: torch.nn.Module, weights: Path, content: bytes | None) -> None:
+    def test_weights_refuse_what_is_damaged(
+        self, network: torch.nn.Module, weights: Path, content: bytes | None
+    ) -> None:
         weights.write_bytes(weights.read_bytes()[:-500] if content is None else content)
         with pytest.raises(ValueError, match=r"model\.pt: cannot be read as weights"):
             load(weights, network)
 
-    def test_weights_refuse_a_file_that_would_be_executed(self, network: torch.nn.Module, weights: Path, tmp_path: Path) -> None:
+    def test_weights_refuse_a_file_that_would_be_executed(
+        self, network: torch.nn.Module, weights: Path, tmp_path: Path
+    ) -> None:
         class Malicious:
             def __reduce__(self) -> tuple:
                 return os.mkdir, (str(tmp_path / "executed"),)

@@ -242,3 +242,70 @@ class TestAugmentBatch:
         before = {key: value.clone() for key, value in compact.items()}
         AugmentBatch(RandomAugment((16, 16), probability=1.0))(compact, "cpu")
         assert all(torch.equal(compact[key], before[key]) for key in before)
+
+
+def head_slices(number: int = 4, size: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Slices with air at -2, scalp at 3, brain at 0 and a lesion at 2; its label; and the brain."""
+    places = torch.linspace(-1, 1, size)
+    radius = torch.hypot(places[:, None], places)
+    slices = torch.full((size, size), -2.0)
+    slices[radius < 0.95] = 3.0
+    brain, lesion = radius < 0.75, torch.hypot(places[:, None] - 0.2, places - 0.2) < 0.25
+    slices[brain], slices[lesion] = 0.0, 2.0
+    slices = slices.expand(number, 3, size, size).clone()
+    return slices, *(mask.float().expand(number, 1, size, size).clone() for mask in (lesion, brain))
+
+
+def only(size: int = 64, **options: object) -> RandomAugment:
+    """An augmentation that does nothing but what the options say."""
+    return RandomAugment((size, size), probability=0, flip=0, **options)
+
+
+class TestScalp:
+    def test_stripping_takes_away_what_lies_outside_the_brain(self) -> None:
+        image, label, brain = head_slices()
+        changed, _ = only(strip_probability=1)(image, label, brain)
+        outside = torch.nn.functional.max_pool2d(brain, 7, 1, 3).expand_as(image) == 0
+        assert torch.allclose(changed[outside], torch.tensor(-2.0), atol=1e-5)
+
+    def test_brain_and_label_stay_as_they_are(self) -> None:
+        image, label, brain = head_slices()
+        changed, kept = only(scalp_probability=0.5, strip_probability=0.5)(image, label, brain)
+        inside = brain.expand_as(image) > 0
+        assert torch.allclose(changed[inside], image[inside], atol=1e-5)
+        assert torch.equal(kept, label)
+
+    def test_scalp_gets_a_brightness_within_the_range(self) -> None:
+        image, label, brain = head_slices(32)
+        changed, _ = only(scalp_probability=1, scalp=(0.5, 1.5))(image, label, brain)
+        scalp = changed[:, 1, 32, 2]  # near the left edge
+        assert (scalp >= -2 + 0.5 * 5 - 1e-4).all()
+        assert (scalp <= -2 + 1.5 * 5 + 1e-4).all()
+        assert scalp.std() > 0.1
+
+    def test_scalps_stay_without_a_mask_of_the_brain(self) -> None:
+        image, label, _ = head_slices()
+        changed, _ = only(scalp_probability=1)(image, label)
+        assert torch.allclose(changed, image, atol=1e-5)
+
+
+class TestFading:
+    def test_lesion_becomes_as_dark_as_the_tissue_around_it(self) -> None:
+        torch.manual_seed(0)
+        image, label, _ = head_slices(16)
+        changed, kept = only(fade_probability=1, fade=(1.0, 1.0))(image, label)
+        lesion = label.expand_as(image) > 0
+        assert changed[lesion].mean() < 1.7
+        assert changed[lesion].min() < 0.6
+        assert torch.allclose(changed[~lesion], image[~lesion], atol=1e-5)
+        assert torch.equal(kept, label)
+
+    def test_other_side_of_the_head_is_not_faded(self) -> None:
+        image, label, _ = head_slices(8)
+        changed, _ = only(fade_probability=1, mirror=True)(image, label)
+        assert torch.allclose(changed[:, -1], image[:, -1], atol=1e-5)
+
+    def test_slices_without_tumor_stay(self) -> None:
+        image, label, _ = head_slices()
+        changed, _ = only(fade_probability=1)(image, torch.zeros_like(label))
+        assert torch.allclose(changed, image, atol=1e-5)

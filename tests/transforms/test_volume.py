@@ -316,3 +316,47 @@ class TestRequireImaged:
     def test_flags_an_orientation_that_is_not_known(self) -> None:
         volume = np.arange(4 * 3 * 8, dtype=np.float32).reshape(4, 3, 8)
         assert self.check(volume, orientation_known=False) == ["orientation_unknown"]
+
+
+class TestNormalizeByBrain:
+    @staticmethod
+    def head(scalp: float) -> torch.Tensor:
+        places = [torch.linspace(-1, 1, n) for n in (160, 160, 6)]
+        radius = torch.hypot(places[0][:, None], places[1])[..., None].expand(160, 160, 6)
+        volume = torch.full(radius.shape, scalp)
+        volume[radius < 0.85] = 5.0  # the skull
+        volume[radius < 0.72] = 100.0
+        volume[radius > 0.95] = 0.0
+        return (volume + 8 * torch.randn(volume.shape, generator=torch.Generator().manual_seed(0)))[None]
+
+    def test_values_of_the_brain_do_not_depend_on_the_scalp(self) -> None:
+        normalize = NormalizeForeground(region="brain")
+        bright, dark = (normalize(self.head(scalp))[0, 60:100, 60:100] for scalp in (300.0, 20.0))
+        assert torch.allclose(bright, dark, atol=0.05)
+        assert bright.median().abs() < 0.2
+
+    def test_they_do_when_the_head_is_the_measure(self) -> None:
+        normalize = NormalizeForeground()
+        bright, dark = (normalize(self.head(scalp))[0, 60:100, 60:100] for scalp in (300.0, 20.0))
+        assert (bright - dark).abs().mean() > 0.2
+
+    def test_volume_without_a_brain_is_normalized_by_its_foreground(self) -> None:
+        volume = torch.rand(1, 16, 16, 2)
+        assert torch.allclose(NormalizeForeground(region="brain")(volume), NormalizeForeground()(volume))
+
+    def test_unknown_region_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="expected head or brain"):
+            NormalizeForeground(region="skull")
+
+
+class TestMirroredChannel:
+    def test_other_side_follows_the_neighbors(self) -> None:
+        places = torch.linspace(-1, 1, 32)
+        head = (torch.hypot(places[:, None] / 0.9, places / 0.7) < 1).float()  # the same on both sides
+        volume = 50 * head[None, ..., None].repeat(1, 1, 1, 5)
+        volume[0, 10:14, 8:12] += 20
+        stacked = NeighboringSlicesd("image", 3, mirror=True)({"image": volume})["image"]
+        assert stacked.shape == (4, 32, 32, 5)
+        assert torch.equal(stacked[:3], NeighboringSlicesd("image", 3)({"image": volume})["image"])
+        assert torch.allclose(stacked[3, 11:13, 21:23], torch.tensor(70.0), atol=1)
+        assert torch.allclose(stacked[3, 11:13, 9:11], torch.tensor(50.0), atol=1)
