@@ -44,7 +44,7 @@ STAGES = [
 GIVEN_UP = {
     *("agreed", "gathered", "highest", "is_first", "share", "ShareEvaluator", "CaseSampler", "sum_up", "same_network"),
     *("parallel", "start", "end", "whole_file", "refusals_name", "_hear", "_listen_no_more", "_say_once", "_Silent"),
-    *("_no_word_of_missing_plugins", "HeadInferer", "AveragingInferer", "telling_slice", "border_spilled"),
+    *("_no_word_of_missing_plugins", "HeadInferer", "AveragingInferer", "telling_slice", "mistakes", "border_spilled"),
     *(RENAMED.keys() - {"flip"}),  # which is an argument as well
 }
 PLAIN = {"highest", "parallel", "share", "start", "end", "gathered"}

@@ -1,4 +1,4 @@
-"""Draw the worst slice of each kind of mistake in an evaluation, as outlines without the patients' images.
+"""Draw the worst slice of each kind of error in an evaluation, as outlines without the patients' images.
 
 python bundle/docs/failures.py runs/evaluation-validation bundle/docs/failures.png
 
@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from scipy import ndimage
 
 from mri_seg.report.archive import ArchivedCase, load_case
-from mri_seg.report.mistakes import KINDS, classify
+from mri_seg.report.error_analysis import KINDS, classify
 from mri_seg.visualize.overlays import finite_percentiles
 
-HEAD, REFERENCE, PREDICTION, MISTAKE = "0.75", "#0072b2", "#d55e00", "#f0e442"
+HEAD, REFERENCE, PREDICTION, ERROR = "0.75", "#0072b2", "#d55e00", "#f0e442"
 FOREGROUND = 0.12  # brighter than this share of the volume's range is head, as in the preprocessing
 
 
@@ -41,10 +41,10 @@ def worst_slices(folder: Path) -> dict[str, tuple[int, str, int]]:
 
 
 def draw(axes: Axes, case: ArchivedCase, index: int, kind: str) -> None:
-    """Draw the outlines of a slice, rows towards posterior, and fill its mistakes of one kind."""
-    mistakes = classify(case)[:, :, index] == list(KINDS).index(kind) + 1
-    fill = np.ma.masked_where(~mistakes, np.ones(mistakes.shape))
-    axes.imshow(fill, cmap=plt.matplotlib.colors.ListedColormap([MISTAKE]), interpolation="nearest")
+    """Draw the outlines of a slice, rows towards posterior, and fill its errors of one kind."""
+    errors = classify(case)[:, :, index] == list(KINDS).index(kind) + 1
+    fill = np.ma.masked_where(~errors, np.ones(errors.shape))
+    axes.imshow(fill, cmap=plt.matplotlib.colors.ListedColormap([ERROR]), interpolation="nearest")
     low, high = finite_percentiles(case.image, (0.5, 99.5))
     bright = case.image[:, :, index] > low + FOREGROUND * (high - low)
     head = ndimage.binary_fill_holes(ndimage.binary_closing(ndimage.binary_opening(bright, iterations=2), iterations=4))
@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     chosen = worst_slices(args.evaluation)
     if not chosen:
-        parser.error(f"{args.evaluation}/cases: no mistakes of kept cases. Evaluate with --report true.")
+        parser.error(f"{args.evaluation}/cases: no errors of kept cases. Evaluate with --report true.")
     figure, panels = plt.subplots(1, len(chosen), figsize=(2.6 * len(chosen), 3.1), layout="constrained", squeeze=False)
     for axes, (kind, (pixels, name, index)) in zip(panels[0], chosen.items()):
         draw(axes, load_case(args.evaluation / "cases" / f"{name}.npz"), index, kind)

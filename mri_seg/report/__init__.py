@@ -1,4 +1,4 @@
-"""Archive the cases of an evaluation, classify its mistakes and write its report."""
+"""Archive the cases of an evaluation, classify its errors and write its report."""
 
 from __future__ import annotations
 

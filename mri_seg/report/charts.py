@@ -31,7 +31,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 
 from mri_seg.report.curves import precision_recall
-from mri_seg.report.mistakes import KINDS
+from mri_seg.report.error_analysis import KINDS
 
 __all__ = [
     "bland_altman",
@@ -39,8 +39,8 @@ __all__ = [
     "comparison_scatter",
     "dice_against_volume",
     "dice_by_group",
+    "errors_bar",
     "learning_curves",
-    "mistakes_bar",
     "precision_recall_curve",
     "tumor_volumes",
 ]
@@ -248,11 +248,11 @@ def calibration_curve(calibration: Mapping[str, Any]) -> str | None:
         return _svg(figure, tips, "calibration", "Calibration of the probability of tumour", described)
 
 
-def mistakes_bar(counts: Sequence[Row]) -> str | None:
+def errors_bar(counts: Sequence[Row]) -> str | None:
     """Draw the false pixels of all patients by kind, as a number and as a percentage of all false pixels.
 
     Args:
-        counts: rows of :py:func:`mri_seg.report.mistakes.count`.
+        counts: rows of :py:func:`mri_seg.report.error_analysis.count`.
     """
     if not counts:
         return None
@@ -278,7 +278,7 @@ def mistakes_bar(counts: Sequence[Row]) -> str | None:
         _legend_above(axes)
         described = "; ".join(f"{words}: {texts[kind]}" for kind, words in KINDS.items())
         tips.update({f"kind-{kind}": (None, f"{words}: {texts[kind]}") for kind, words in KINDS.items()})
-        return _svg(figure, tips, "mistakes", "Mistakes by kind, in pixels", described)
+        return _svg(figure, tips, "errors", "Errors by kind, in pixels", described)
 
 
 def learning_curves(run_dir: str | PathLike[str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.report.mistakes import KINDS
+from mri_seg.report.error_analysis import KINDS
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.visualize.html import png_base64, png_uri
 from mri_seg.visualize.overlays import SHOWN_PERCENTILES, draw_contours, finite_percentiles, gray_levels, head_box
@@ -26,12 +26,12 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
 
     Each slice is one grayscale PNG. It holds, from top to bottom, the image, the probability and the classes, each
     ``(h, w)``, and then attention at a quarter of the resolution, the gates side by side. A pixel's class is the number
-    of its kind of mistake, or 0 where reference and prediction agree on no tumour, or 6 where they agree on tumour. So
+    of its kind of error, or 0 where reference and prediction agree on no tumour, or 6 where they agree on tumour. So
     the classes also encode both masks.
 
     Args:
         case: the case.
-        kinds: kind of mistake of each pixel ``(H, W, D)``, from :py:func:`mri_seg.report.mistakes.classify`.
+        kinds: kind of error of each pixel ``(H, W, D)``, from :py:func:`mri_seg.report.error_analysis.classify`.
         rows: the case's rows of ``slices.csv``, from the lowest slice.
 
     Returns:

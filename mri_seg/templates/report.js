@@ -5,7 +5,7 @@ const settings = JSON.parse(document.getElementById("settings").textContent);
 const MISSED = 3; // classes 1 to 3: tumour only in the reference; 4 and 5: only in the prediction; 6: in both
 const BOTH = settings.kinds.length + 1;
 const RAMP = [[0, 34, 78], [254, 232, 56]]; // ends of the cividis colour map
-const FILLS = ["mistakes", "probability", "attention"]; // layers that cover the image: one at a time
+const FILLS = ["errors", "probability", "attention"]; // layers that cover the image: one at a time
 const inReference = (kind) => kind > 0 && (kind <= MISSED || kind === BOTH);
 const inPrediction = (kind) => kind > MISSED;
 const rgb = (hex) => [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
@@ -35,7 +35,7 @@ class Viewer {
   constructor(element) {
     this.element = element;
     this.data = JSON.parse(element.querySelector("script").textContent);
-    this.layers = { reference: true, prediction: true, mistakes: false, probability: false, attention: false };
+    this.layers = { reference: true, prediction: true, errors: false, probability: false, attention: false };
     this.gate = 0;
     this.decoded = new Map();
     this.scrolled = 0;
@@ -256,7 +256,7 @@ class Viewer {
   fill({ kinds, probability, attention }) {
     const ramp = (share) => RAMP[0].map((weak, c) => weak + share * (RAMP[1][c] - weak));
     const nothing = [null, 0];
-    if (this.layers.mistakes) {
+    if (this.layers.errors) {
       const fills = KIND_COLORS.map((color) => [color, 0.75]);
       return (pixel) => fills[kinds[pixel] - 1] ?? nothing;
     }

@@ -221,16 +221,16 @@ class TestLayers:
         assert shown.shape[:2] == expected.shape
         assert np.abs(shown[..., 0].astype(int) - expected).max() <= 1
 
-    @pytest.mark.parametrize("layer", ["reference", "prediction", "mistakes", "probability", "attention"])
+    @pytest.mark.parametrize("layer", ["reference", "prediction", "errors", "probability", "attention"])
     def test_a_button_pressed_twice_changes_nothing(self, viewer: Shown, layer: str) -> None:
         before = viewer.pixels()
         assert (viewer.press(layer) != before).any()
         assert (viewer.press(layer) == before).all()
 
     def test_only_one_layer_covers_the_image(self, viewer: Shown) -> None:
-        viewer.press("mistakes")
+        viewer.press("errors")
         viewer.press("probability")
-        assert viewer.find("[data-layer=mistakes]").get_attribute("aria-pressed") == "false"
+        assert viewer.find("[data-layer=errors]").get_attribute("aria-pressed") == "false"
 
     def test_attention_of_gates_differs(self, viewer: Shown) -> None:
         gates = viewer.find(".gate")

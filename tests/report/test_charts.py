@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mri_seg.report import charts
 from mri_seg.report.compare import compare
 from mri_seg.report.curves import calibration
-from mri_seg.report.mistakes import KINDS
+from mri_seg.report.error_analysis import KINDS
 
 SVG = "{http://www.w3.org/2000/svg}"
 PATIENTS = [
@@ -29,7 +29,7 @@ PATIENTS = [
 ]
 VOLUMES, UNIT = charts.tumor_volumes(PATIENTS, {})
 COUNTS = np.random.default_rng(0).integers(1, 99, (2, 256)) * np.array([np.arange(256)[::-1], np.arange(256)])
-MISTAKES = [{"case": "a", **dict(zip(KINDS, (100, 50, 0, 250, 100)))}]
+ERRORS = [{"case": "a", **dict(zip(KINDS, (100, 50, 0, 250, 100)))}]
 COMPARISON = compare(PATIENTS, [{**row, "dice": 0.8} for row in PATIENTS])
 
 CHARTS: dict[str, Callable[[], str | None]] = {
@@ -38,7 +38,7 @@ CHARTS: dict[str, Callable[[], str | None]] = {
     "bland_altman": lambda: charts.bland_altman(VOLUMES, UNIT),
     "precision_recall": lambda: charts.precision_recall_curve(COUNTS),
     "calibration": lambda: charts.calibration_curve(calibration(COUNTS)),
-    "mistakes": lambda: charts.mistakes_bar(MISTAKES),
+    "errors": lambda: charts.errors_bar(ERRORS),
     "comparison": lambda: charts.comparison_scatter(COMPARISON),
 }
 
@@ -131,7 +131,7 @@ class TestEveryChart:
             "bland_altman": ["predicted − reference (voxels)", "mean of predicted and reference volume (voxels)"],
             "precision_recall": ["precision of voxels", "recall of voxels"],
             "calibration": ["mean probability of the bin", "observed fraction of tumour"],
-            "mistakes": ["false pixels of all patients (percentage)"],
+            "errors": ["false pixels of all patients (percentage)"],
             "comparison": ["Dice, this", "Dice, the other"],
         }
         assert {
@@ -150,7 +150,7 @@ class TestEveryChart:
         assert charts.bland_altman({}, "mL") is None
         assert charts.precision_recall_curve(nothing) is None
         assert charts.calibration_curve(calibration(nothing)) is None
-        assert charts.mistakes_bar([]) is None
+        assert charts.errors_bar([]) is None
         assert charts.learning_curves(tmp_path) is None
         assert charts.learning_curves(tmp_path / "absent") is None
 
@@ -214,15 +214,15 @@ class TestCalibrationCurve:
         assert "expected error 0.1250; 0.500 where p ≥ 0.05" in words(charts.calibration_curve(calibration(counts)))
 
 
-class TestMistakesBar:
-    def test_mistakes_bar_tells_pixels_and_share_of_each_kind(self, drawn: dict[str, str]) -> None:
-        shown = [text.strip() for text in words(drawn["mistakes"])]
+class TestErrorsBar:
+    def test_errors_bar_tells_pixels_and_share_of_each_kind(self, drawn: dict[str, str]) -> None:
+        shown = [text.strip() for text in words(drawn["errors"])]
         assert "tumour missed at the border: 100 (20 %)" in shown
         assert "whole lesions missed: 0 (0 %)" in shown
         assert "prediction spilled over the border: 250 (50 %)" in shown
 
-    def test_mistakes_bar_takes_a_prediction_without_mistakes(self) -> None:
-        assert "separate false lesions: 0 (0 %)" in description(charts.mistakes_bar([dict.fromkeys(KINDS, 0)]))
+    def test_errors_bar_takes_a_prediction_without_errors(self) -> None:
+        assert "separate false lesions: 0 (0 %)" in description(charts.errors_bar([dict.fromkeys(KINDS, 0)]))
 
 
 class TestLearningCurves:

@@ -74,7 +74,7 @@ class TestReport:
 
     def test_report_has_the_sections_in_order(self, page: Page) -> None:
         sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-        assert sections == ["summary", "distributions", "mistakes", "gallery", "patients"]
+        assert sections == ["summary", "distributions", "errors", "gallery", "patients"]
 
     def test_report_has_no_id_twice_and_no_link_to_nowhere(self, page: Page) -> None:
         ids = page.ids()
@@ -109,7 +109,7 @@ class TestReport:
         article = next(a for t, a in page.tags if t == "article" and a["data-case"] == "TCGA_DU_0003_20000101")
         assert article["data-slice"] == "6"
 
-    def test_mistakes_add_up_to_all_false_pixels(self, page: Page) -> None:
+    def test_errors_add_up_to_all_false_pixels(self, page: Page) -> None:
         false = sum(int((case.label ^ case.pred).sum()) for case in make_cases())
         assert f"{false:,}" in page.text
 

@@ -12,7 +12,7 @@ import pytest
 from evaluated import SHAPE, disc, make_cases
 from PIL import Image
 
-from mri_seg.report.mistakes import KINDS, classify
+from mri_seg.report.error_analysis import KINDS, classify
 from mri_seg.report.viewer import key_slice, pack_case, poster
 
 

@@ -1,4 +1,4 @@
-"""Kinds of mistakes on masks made by hand, and that they partition all false pixels of any masks."""
+"""Kinds of errors on masks made by hand, and that they partition all false pixels of any masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mri_seg.report.archive import ArchivedCase
-from mri_seg.report.mistakes import KINDS, classify, count, false_lesions, missed_lesions
+from mri_seg.report.error_analysis import KINDS, classify, count, false_lesions, missed_lesions
 
 SHAPE = (32, 32, 5)
 NUMBER = {kind: n for n, kind in enumerate(KINDS, start=1)}
@@ -103,10 +103,10 @@ class TestKinds:
         assert sum(counts[kind] for kind in KINDS) == false == (label != pred).sum()
 
     @pytest.mark.parametrize("mask", [nothing(), box((0, 32), (0, 32), (0, 5))])
-    def test_mistakes_are_none_where_all_is_right(self, mask: np.ndarray) -> None:
+    def test_errors_are_none_where_all_is_right(self, mask: np.ndarray) -> None:
         assert not classify(case(mask, mask)).any()
 
-    def test_mistakes_are_counted_with_the_sizes_of_the_masks(self) -> None:
+    def test_errors_are_counted_with_the_sizes_of_the_masks(self) -> None:
         label, pred = box((10, 20), (10, 20), (1, 2)), box((10, 20), (12, 22), (1, 2))
         expected = {
             "border_missed": 20,

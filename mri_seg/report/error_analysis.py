@@ -1,4 +1,4 @@
-"""Classify the mistakes of a prediction, count them, and find the false and the missed lesions."""
+"""Classify the errors of a prediction, count them, and find the false and the missed lesions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS: dict[str, str] = {
     "border_false_positive": "prediction spilled over the border",
     "false_lesion": "separate false lesions",
 }
-"""Kinds of mistakes, numbered from 1 in this order, with their names in the report."""
+"""Kinds of errors, numbered from 1 in this order, with their names in the report."""
 
 BORDER = 3.0
 """Width of the reference's border: maximum distance to a pixel outside it, in pixels within the slice."""
@@ -55,7 +55,7 @@ def classify(case: ArchivedCase) -> np.ndarray:
 
 
 def count(case: ArchivedCase, kinds: np.ndarray | None = None) -> dict[str, Any]:
-    """Count the mistakes of a case.
+    """Count the errors of a case.
 
     Args:
         case: case with reference and prediction ``(H, W, D)``.
