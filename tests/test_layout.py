@@ -50,7 +50,7 @@ GIVEN_UP = {
 PLAIN = {"highest", "parallel", "share", "start", "end", "gathered"}
 """Those of them that are plain English: they may name a variable or an attribute."""
 
-FORMER_MODULES = {"record", "limits", "page"}
+FORMER_MODULES = {"record", "limits", "page", "mistakes"}
 
 
 def _modules() -> dict[str, Path]:
