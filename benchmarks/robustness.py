@@ -21,7 +21,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import Compose
 from scipy import ndimage
 
 from mri_seg.config.weights import read_weights
@@ -55,7 +54,7 @@ def half_contrast(volume: Volume, brain: Volume) -> Volume:
 def bias_field(volume: Volume, brain: Volume) -> Volume:
     """Brighten smoothly from one corner of the head to the other, by a factor of 1.8."""
     rows, columns, slices = (np.linspace(-1, 1, n) for n in volume.shape)
-    return volume * np.exp(0.3 * (rows[:, None, None] + columns[:, None]) / 2 * 1.0 + 0.15 * slices)
+    return volume * np.exp(0.3 * (rows[:, None, None] + columns[:, None]) / 2 + 0.15 * slices)
 
 
 def noise(volume: Volume, brain: Volume) -> Volume:
@@ -101,10 +100,9 @@ class Model:
     @torch.no_grad()
     def __call__(self, volume: MetaTensor) -> Volume:
         """Mask of a volume ``(1, H, W, D)``."""
-        chain = Compose([one for one in self.preprocessing.transforms if not isinstance(one, LoadVolumed)][:])
         item = {"image": volume.clone()}
-        for transform in chain.transforms:
-            if "label" not in getattr(transform, "keys", ()):
+        for transform in self.preprocessing.transforms:
+            if not isinstance(transform, LoadVolumed) and "label" not in getattr(transform, "keys", ()):
                 item = transform(item)
         batch = case_batch(item)
         pred = self.inferer(batch["image"], self.network)

@@ -9,9 +9,7 @@ from typing import Any
 from monai.data import IterableDataset
 from monai.transforms import apply_transform
 
-from mri_seg.inference.provenance import (
-    describe_input,
-)
+from mri_seg.inference.provenance import describe_input
 from mri_seg.inference.writer import CaseWriter
 from mri_seg.utils.distributed import rank, world_size
 

@@ -16,9 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, Resize
 from PIL import Image
 
-from mri_seg.inference.provenance import (
-    result_settings,
-)
+from mri_seg.inference.provenance import result_settings
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
