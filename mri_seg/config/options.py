@@ -86,6 +86,10 @@ _SPACING = Rule(
     'three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"',
     lambda value: value is None or _are(3, value, _POSITIVE.holds),
 )
+_STEPS = Rule(
+    'whole numbers, 0 or more, as in "[0,1,1,2]"',
+    lambda value: isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_whole(one, 0) for one in value),
+)
 _UID = Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str))
 _NAMES = Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple)))
 _PATHS = Rule("paths, as in \"['a.pt','b.pt']\"", _NAMES.holds)
@@ -162,6 +166,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "scalp_probability": Option("probability that a training slice gets a scalp of another brightness", _FRACTION),
     "strip_probability": Option("probability that a training slice is stripped of all outside the brain", _FRACTION),
+    "neighbor_steps": Option(
+        "distances of the adjacent slices that the network sees in training, of which one is drawn for each slice",
+        _STEPS,
+        "slices",
+    ),
     "fade_probability": Option("probability that a part of the tumour in a training slice is faded", _FRACTION),
     "pixdim": Option("in-plane spacing to which volumes are resampled if their files state theirs", _IN_PLANE, "mm"),
     "max_voxels": Option(

@@ -39,9 +39,11 @@ class SliceDataset(Dataset):
         progress: whether to show a progress bar.
         device: where the slices are kept; on the training device, no slice has to be copied.
         mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
+        neighbor_steps: distances of the neighbors, in slices, of which one is drawn each time a slice is taken. So the
+            network sees volumes of other slice distances: 0 repeats the slice, as if slices were thin; 2 leaves one out.
 
     Raises:
-        ValueError: when the volumes differ in H or W, or ``num_slices`` is not odd.
+        ValueError: when the volumes differ in H or W, ``num_slices`` is not odd, or a step is not 0 or more.
 
     Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
     ``label`` ``(1, H, W)`` in uint8, 0 or 1; also ``brain``, like the label, if the preprocessing gives it.
@@ -57,8 +59,12 @@ class SliceDataset(Dataset):
         progress: bool = True,
         device: torch.device | str = "cpu",
         mirror: bool | str = False,
+        neighbor_steps: Sequence[int] = (1,),
     ) -> None:
         super().__init__(data, transform)
+        self.neighbor_steps = torch.tensor([int(step) for step in neighbor_steps])
+        if not len(self.neighbor_steps) or self.neighbor_steps.min() < 0:
+            raise ValueError(f"neighbor_steps is {list(neighbor_steps)}, expected distances of 0 or more, such as [1].")
         if not len(data):
             raise ValueError("there are no cases to take slices from: the list of cases is empty.")
         offsets = torch.tensor(neighbor_offsets(num_slices))
@@ -77,10 +83,10 @@ class SliceDataset(Dataset):
         neighbors, first = [], 0
         for volume in volumes:
             depth = len(volume["image"])
-            slices = torch.arange(depth)[:, None] + offsets
+            slices = torch.arange(depth)[:, None, None] + self.neighbor_steps[:, None] * offsets
             neighbors.append(first + slices.clamp(0, depth - 1))
             first += depth
-        self.neighbors = torch.cat(neighbors).to(device)  # (slices, num_slices), indices into `images`
+        self.neighbors = torch.cat(neighbors).to(device)  # (slices, steps, num_slices), indices into `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
         self._log_cases_without_tumor([not volume["label"].any() for volume in volumes])
 
@@ -90,7 +96,8 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
         """One slice with its neighbors, and its place in the data set."""
-        image = self.images[self.neighbors[index]]
+        steps = self.neighbors[index]
+        image = self.images[steps[int(torch.randint(len(steps), ())) if len(steps) > 1 else 0]]
         if self.mirrored is not None:
             image = torch.cat([image, self.mirrored[index, None]])
         item = {"image": image, "label": self.labels[index, None], "index": index}

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE = 10_000  # voxels
 _SMALLEST_BRAIN = 1000  # voxels; fewer tell too little of its intensities
-_BELOW_MODE = 0.4  # spreads from the brain's most frequent value to the median of what lies below it
+_BRAIN_SPREAD = 0.36  # of the way from air to the brain's most frequent value; about the spread of a head's foreground
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of standard deviation 1
 
 
@@ -92,9 +92,9 @@ class NormalizeForeground(Transform):
         threshold: where the foreground begins between the two percentiles, 0 to 1.
         percentiles: percentiles of the volume that count as its darkest and its brightest value.
         limits: lowest and highest value of the result, in spreads.
-        region: ``head``: as above; ``brain``: the most frequent value of the brain becomes 0, and the spread is that of
-            the brain's values below it, so that neither scalp nor tumour matters; if
-            :py:func:`mri_seg.transforms.brain.brain_mask` finds no brain, as with ``head``.
+        region: ``head``: as above; ``brain``: the most frequent value of the brain becomes 0, and 0.36 times its
+            distance from air, the lower of the two percentiles, becomes 1, so that scalp, tumour, noise and bias field
+            hardly matter; if :py:func:`mri_seg.transforms.brain.brain_mask` finds no brain, as with ``head``.
 
     Raises:
         ValueError: when ``region`` is another.
@@ -139,21 +139,19 @@ class NormalizeForeground(Transform):
     def _median_and_spread(self, values: np.ndarray) -> tuple[float, float]:
         if self.region == "brain" and values.ndim == 4:
             brain = values[0][brain_mask(values[0]) & np.isfinite(values[0])]
-            if brain.size >= _SMALLEST_BRAIN:
-                return _mode_and_spread(brain)
+            mode, air = _mode(brain), np.nanpercentile(values, self.percentiles[0])
+            if brain.size >= _SMALLEST_BRAIN and mode > air:
+                return mode, _BRAIN_SPREAD * float(mode - air)
         foreground = foreground_mask(values, threshold=self.threshold, percentiles=self.percentiles)
         return median_and_spread(values[foreground] if foreground.any() else values)
 
 
-def _mode_and_spread(values: np.ndarray) -> tuple[float, float]:
-    """Most frequent value, of a smoothed histogram, and a spread by the values below it, where no tumour is.
-
-    The spread is scaled so that tissue spans about what it spans when the head's foreground is the measure.
-    """
+def _mode(values: np.ndarray) -> float:
+    """Most frequent value, of a smoothed histogram; 0 if there is no value."""
+    if not values.size:
+        return 0.0
     counts, edges = np.histogram(values, bins=256, range=tuple(np.percentile(values, (1, 99))))
-    mode = edges[gaussian_filter1d(counts.astype(float), 8).argmax()] + (edges[1] - edges[0]) / 2
-    below = values[values < mode]
-    return float(mode), float((mode - np.median(below)) / _BELOW_MODE) if below.size else 0.0
+    return float(edges[gaussian_filter1d(counts.astype(float), 8).argmax()] + (edges[1] - edges[0]) / 2)
 
 
 class NormalizeForegroundd(MapTransform):
