@@ -109,6 +109,7 @@ _PUBLIC = {
         "RequireAxiald",
         "RequireImaged",
     ),
+    "mri_seg.utils.bundle_folder": ("bundle_folder",),
     "mri_seg.utils.distributed": (
         "cleanup",
         "init_distributed",
