@@ -40,7 +40,7 @@ class SliceDataset(Dataset):
         device: where the slices are kept; on the training device, no slice has to be copied.
         mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
         neighbor_steps: distances of the neighbors, in slices, of which one is drawn each time a slice is taken. So the
-            network sees volumes of other slice distances: 0 repeats the slice, as if slices were thin; 2 leaves one out.
+            network sees other slice distances: 0 repeats the slice, as if slices were thin; 2 leaves one out.
 
     Raises:
         ValueError: when the volumes differ in H or W, ``num_slices`` is not odd, or a step is not 0 or more.

@@ -19,5 +19,6 @@ def bundle_folder() -> Path:
         if (folder / "configs").is_dir():
             return folder
     raise FileNotFoundError(
-        f"the bundle was found neither in {places[0]} nor in {places[1]}: install mri_seg again, from a wheel or a checkout."
+        f"the bundle was found neither in {places[0]} nor in {places[1]}: install mri_seg again, "
+        "from a wheel or a checkout."
     )
