@@ -1,0 +1,97 @@
+"""Train in stages: each begins from the averaged weights of the one before, with a schedule of its own.
+
+    python benchmarks/stages.py benchmarks/shipped.json --dataset_dir data/kaggle_3m --output_dir runs/shipped
+    python benchmarks/stages.py benchmarks/left_out_stages.json --dataset_dir data/kaggle_3m \
+        --split institution/DU --output_dir runs/left_out/DU --export benchmarks/left_out/DU
+
+The JSON file lists the stages: the overrides of `train.json` of each. Finished stages are not run again, and an
+interrupted one resumes. If a stage gives the network more input channels than the stage before, the weights of the new
+ones begin at zero. ``--begin_from`` names weights that stand for the first stages, such as those that an earlier
+``--export`` wrote. ``--export`` writes the last weights in half precision, their overrides and ``SHA256SUMS`` there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from experiments import CONFIGS, ROOT, bundle
+from monai.bundle import ConfigParser
+
+from mri_seg.config.weights import read_weights, write_sums
+
+
+def widened(weights: dict[str, torch.Tensor], channels: int) -> dict[str, torch.Tensor]:
+    """Weights of a network whose first convolutions see more channels; the new ones change nothing at first."""
+    wider = {}
+    for name, value in weights.items():
+        if name.startswith("encoders.0.") and value.dim() == 4 and value.shape[1] < channels and "unit1" not in name:
+            value = torch.cat([value, value.new_zeros(len(value), channels - value.shape[1], *value.shape[2:])], dim=1)
+        wider[name] = value
+    return wider
+
+
+def initial_weights(before: Path, folder: Path, overrides: dict) -> Path:
+    """The weights of the stage before in float32, for as many input channels as this stage has."""
+    config = ConfigParser()
+    config.read_config(CONFIGS / "train.json")
+    for key, value in overrides.items():
+        config[key] = value
+    channels = config.get_parsed_content("network_def#in_channels")
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in read_weights(before).items()}
+    file = folder / "initial.pt"
+    torch.save(widened(weights, channels), file)
+    return file
+
+
+def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: object) -> Path:
+    """Train all stages that are not finished, and return the folder of the last one."""
+    before = begin_from
+    for number, overrides in enumerate(stages, 1):
+        stage = folder / f"stage{number}"
+        stage.mkdir(parents=True, exist_ok=True)
+        overlay = stage / "overrides.json"
+        overlay.write_text(json.dumps(overrides, indent=4) + "\n", encoding="utf-8")
+        given = dict(options)
+        if before is not None:
+            given["initial_weights"] = initial_weights(before, stage, overrides)
+        if not (stage / "model_final.pt").is_file():
+            print(f"stage {number} of {len(stages)}: {stage}", flush=True)
+            bundle("training", [CONFIGS / "train.json", overlay], stage / "training.log", output_dir=stage, **given)
+        before = stage / "model_final.pt"
+    return before.parent if before else folder
+
+
+def export(stage: Path, folder: Path) -> None:
+    """Write the averaged weights of a stage in half precision, with its overrides and the sums."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = read_weights(stage / "model_final.pt")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    torch.save(half, folder / "model_final.pt")
+    (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
+    write_sums(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", type=Path)
+    parser.add_argument("--dataset_dir", default="data/kaggle_3m")
+    parser.add_argument("--split", help="split to train on; without it, what the stages say")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin_from", type=Path)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--export", type=Path)
+    args = parser.parse_args()
+    stages = json.loads(args.stages.read_text(encoding="utf-8"))
+    options = {"bundle_root": ROOT / "bundle", "dataset_dir": Path(args.dataset_dir).resolve(), "allow_missing": "true"}
+    if args.split:
+        options["split"] = args.split
+    last = train(stages, args.output_dir.resolve(), args.begin_from, seed=args.seed, **options)
+    if args.export:
+        export(last, args.export)
+
+
+if __name__ == "__main__":
+    main()
