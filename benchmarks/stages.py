@@ -40,7 +40,7 @@ def initial_weights(before: Path, folder: Path, overrides: dict) -> Path:
     for key, value in overrides.items():
         config[key] = value
     channels = config.get_parsed_content("network_def#in_channels")
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in read_weights(before).items()}
+    weights = {name: w.float() if w.is_floating_point() else w for name, w in read_weights(before).items()}
     file = folder / "initial.pt"
     torch.save(widened(weights, channels), file)
     return file
