@@ -6,8 +6,9 @@
 STUDIES is a folder of NIfTI or NRRD volumes, to which submitted labels are added; it may be empty. ``check`` segments a
 volume through the server's REST interface and with ``bundle run inference``, and compares the masks voxel by voxel.
 
-In an environment that has MONAI Label, ``mri-seg serve STUDIES`` serves too. Here, the first run creates one in ``runs/monai_label`` and copies the bundle into MONAI Label's app beside
+The first run creates a virtual environment in ``runs/monai_label`` and copies the bundle into MONAI Label's app beside
 it; delete that folder to start again. MONAI Label needs Python 3.10 or 3.11. The server listens only on this machine.
+Where MONAI Label is installed already, ``mri-seg serve STUDIES`` serves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A bar over the cases of a workflow, on a terminal."""
+"""Show how far a workflow has come: a bar over its cases on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,9 @@ from tqdm import tqdm
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import is_main_process
 
-__all__ = ["CaseBar", "show_cases"]
+__all__ = ["CaseBar", "CaseLines", "show_cases"]
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = "{n_fmt}/{total_fmt} |{bar:30}| {remaining} left  {desc}"
 
@@ -39,8 +42,7 @@ class CaseBar:
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self._close)
 
     def _name(self, engine: Engine) -> None:
-        image = state_of(engine).batch["image"]
-        self.bar.set_description_str(str(ensure_tuple(image.meta["case"])[0]))
+        self.bar.set_description_str(_case_of(engine))
 
     def _count(self, engine: Engine) -> None:
         self.bar.update((self.done() if self.done else engine.state.iteration) - self.bar.n)
@@ -49,21 +51,45 @@ class CaseBar:
         self.bar.close()
 
 
+class CaseLines:
+    """Handler that logs a line for each case that is done, for evaluators whose handlers do not.
+
+    Args:
+        total: number of cases.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._log)
+
+    def _log(self, engine: Engine) -> None:
+        logger.info("%s: done, %d of %d", _case_of(engine), engine.state.iteration, self.total)
+
+
+def _case_of(engine: Engine) -> str:
+    """Name of the case in work."""
+    return str(ensure_tuple(state_of(engine).batch["image"].meta["case"])[0])
+
+
 def show_cases(workflow: ConfigWorkflow) -> None:
-    """Show a bar over the cases of a workflow that segments or evaluates, if stderr is a terminal.
+    """Show how far a workflow that segments or evaluates has come: a bar if stderr is a terminal, else lines.
 
     Args:
         workflow: the workflow, initialized.
     """
     parser = workflow.parser
-    if not sys.stderr.isatty() or not is_main_process():
+    has_terminal = sys.stderr.isatty()
+    if not is_main_process():
         return
-    if "writer" in parser:
+    if "writer" in parser and has_terminal:  # elsewhere, the writer logs a line for each case
         dataset, writer = (parser.get_parsed_content(name) for name in ("dataset", "writer"))
-        kept = len(writer.rows)  # or failed already
-        bar = CaseBar(len(dataset.data), lambda: len(writer.rows) - kept)
+        before = len(writer.rows)  # kept, or failed already
+        bar = CaseBar(len(dataset.data), lambda: len(writer.rows) - before)
         bar.attach(parser.get_parsed_content("evaluator"))
     elif "evaluation" in parser:
-        CaseBar(len(parser.get_parsed_content("validate#dataset"))).attach(
-            parser.get_parsed_content("validate#evaluator")
-        )
+        total = len(parser.get_parsed_content("validate#dataset"))
+        shown = CaseBar(total) if has_terminal else CaseLines(total)
+        shown.attach(parser.get_parsed_content("validate#evaluator"))
