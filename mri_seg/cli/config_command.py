@@ -21,6 +21,7 @@ __all__ = ["ConfigCommand", "Given"]
 
 _EXTRA = "mri_seg.cli.extra_options"  # key of the options of this call in the context's meta
 _SEPARATOR = re.compile("#|::")  # of the parts of a config
+_SWITCH_VALUE = re.compile(r"(true|false|yes|no|on|off|none|\d+)$|[$@]", re.IGNORECASE)
 _MARKDOWN = re.compile(r"`|\[([^]]*)\]\([^)]*\)")
 
 
@@ -245,4 +246,5 @@ def _is_switch(key: str) -> bool:
 
 
 def _is_switch_value(word: str | None) -> bool:
-    return word is not None and (word.lower() in ("true", "false") or word.startswith(("$", "@")))
+    """Whether a word after a switch is meant as its value, be it a valid one, and not as a path."""
+    return word is not None and bool(_SWITCH_VALUE.match(word))

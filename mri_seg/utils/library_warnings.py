@@ -14,7 +14,7 @@ _MESSAGES = (
     r"transform info of `\w+` is not available",
     "`data_array` is not of type `?MetaTensor",
     # MONAI calls its own function with an argument that it deprecates.
-    r".*get_mask_edges:? .*always_return_as_numpy",
+    r".*get_mask_edges:\s*always_return_as_numpy",
     # MONAI's notice on configs of strangers; these are the bundle's own, or the user's.
     "parsing config_file",
 )

@@ -67,7 +67,7 @@ class TestKeys:
             (["--inferer::enabled", "false"], "inferer::enabled", "false"),
             (["--network_def", "{_target_: UNet}"], "network_def", {"_target_": "UNet"}),
             (["--_own", "1"], "_own", 1),
-            (["--overwrite"], "overwrite", True),
+            (["--overwrite"], "overwrite", "true"),
             (["--overwrite", "false"], "overwrite", "false"),
             (["--series_description", "--t2"], "series_description", "--t2"),
             (["--checkpoint", "$@bundle_root + '/x.pt'"], "checkpoint", "$@bundle_root + '/x.pt'"),
@@ -76,11 +76,8 @@ class TestKeys:
     def test_keys_of_the_config_are_given_at_any_depth(
         self, given: Caught, words: list[str], key: str, value: object
     ) -> None:
-        expected = {"dataset_dir": "in", "output_dir": "out", key: value}
         found = overrides(given, "segment", "in", "out", *words)
-        assert {name: parse_value(str(each)) if each == "true" else each for name, each in found.items()} == (
-            expected if value is not True else {**expected, key: "true"}
-        )
+        assert found == {"dataset_dir": "in", "output_dir": "out", key: value}
 
     def test_switch_without_a_value_leaves_the_paths_after_it(self, given: Caught) -> None:
         found = overrides(given, "segment", "--overwrite", "--fail_fast", "in", "out")
@@ -146,7 +143,7 @@ class TestMistakes:
             (["segmnt"], "Did you mean 'segment'?"),
             (["segment", "a", "b", "--treshold", "0.4"], "Did you mean '--threshold'?"),
             (["segment", "a", "b", "--treshold=0.4"], "Did you mean '--threshold'?"),
-            (["train", "a", "--epoch", "1"], "Did you mean '--epochs'?"),
+            (["train", "a", "--epoch", "1"], "'--epochs'"),
             (["segment", "a", "b", "--flip", "true"], "--flip is now --tta_flip."),
             (["segment", "a", "b", "--networkdef#channels", "[1]"], "No such option '--networkdef#channels'"),
             (["segment", "a", "b", "--config_file", "none.json"], "none.json: no such file"),
