@@ -24,7 +24,7 @@ import urllib.error
 import venv
 from pathlib import Path
 
-from mri_seg.cli.serve import LABEL, NAME, ask, lay_out, serve, start, wait_for
+from mri_seg.cli.serve import LABEL, NAME, ask, lay_out, serve, start_server, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,7 +97,7 @@ def check(folder: Path, python: Path, volume: Path) -> int:
         free.close()
         url = f"http://127.0.0.1:{port}"
         with open(folder / "server.log", "wb") as log:
-            server = start(python, app, studies, port, stdout=log, stderr=log)
+            server = start_server(python, app, studies, port, stdout=log, stderr=log)
             try:
                 info = wait_for(server, url)
                 for name, model in info["models"].items():

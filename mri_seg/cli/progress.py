@@ -39,7 +39,7 @@ class CaseBar:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.ITERATION_STARTED, self._name)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self._close)
+        engine.add_event_handler(Events.COMPLETED, self.close)
 
     def _name(self, engine: Engine) -> None:
         self.bar.set_description_str(_case_of(engine))
@@ -47,7 +47,8 @@ class CaseBar:
     def _count(self, engine: Engine) -> None:
         self.bar.update((self.done() if self.done else engine.state.iteration) - self.bar.n)
 
-    def _close(self, *_: Any) -> None:
+    def close(self) -> None:
+        """Wipe the bar away."""
         self.bar.close()
 
 
@@ -70,26 +71,39 @@ class CaseLines:
 
 
 def _case_of(engine: Engine) -> str:
-    """Name of the case in work."""
-    return str(ensure_tuple(state_of(engine).batch["image"].meta["case"])[0])
+    """Name of the case in work; its batch is a list of one case after the iteration."""
+    batch = state_of(engine).batch
+    image = (batch[0] if isinstance(batch, list) else batch)["image"]
+    return str(ensure_tuple(image.meta["case"])[0])
 
 
-def show_cases(workflow: ConfigWorkflow) -> None:
+def show_cases(workflow: ConfigWorkflow) -> CaseBar | None:
     """Show how far a workflow that segments or evaluates has come: a bar if stderr is a terminal, else lines.
 
     Args:
         workflow: the workflow, initialized.
+
+    Returns:
+        the bar, to be closed after an error too; None if there is none. (A handler for errors would keep ignite from
+        raising them.)
     """
     parser = workflow.parser
     has_terminal = sys.stderr.isatty()
+    bar = None
     if not is_main_process():
-        return
+        return None
     if "writer" in parser and has_terminal:  # elsewhere, the writer logs a line for each case
         dataset, writer = (parser.get_parsed_content(name) for name in ("dataset", "writer"))
         before = len(writer.rows)  # kept, or failed already
-        bar = CaseBar(len(dataset.data), lambda: len(writer.rows) - before)
-        bar.attach(parser.get_parsed_content("evaluator"))
+        if dataset.data:
+            bar = CaseBar(len(dataset.data), lambda: len(writer.rows) - before)
+            bar.attach(parser.get_parsed_content("evaluator"))
     elif "evaluation" in parser:
         total = len(parser.get_parsed_content("validate#dataset"))
-        shown = CaseBar(total) if has_terminal else CaseLines(total)
-        shown.attach(parser.get_parsed_content("validate#evaluator"))
+        evaluator = parser.get_parsed_content("validate#evaluator")
+        if has_terminal:
+            bar = CaseBar(total)
+            bar.attach(evaluator)
+        else:
+            CaseLines(total).attach(evaluator)
+    return bar

@@ -20,7 +20,7 @@ from typing import Any
 
 from mri_seg.utils.bundle_folder import bundle_folder
 
-__all__ = ["LABEL", "NAME", "ask", "lay_out", "require_monai_label", "serve", "serve_here", "start", "wait_for"]
+__all__ = ["LABEL", "NAME", "ask", "lay_out", "require_monai_label", "serve", "serve_here", "start_server", "wait_for"]
 
 LABEL = "monailabel==0.8.5"
 """The version of MONAI Label that was tried."""
@@ -66,7 +66,7 @@ def lay_out(python: PathLike | str, app: Path) -> None:
     file.write_text(json.dumps(config, indent=4))
 
 
-def start(python: PathLike | str, app: Path, studies: Path, port: int, **options: Any) -> subprocess.Popen:
+def start_server(python: PathLike | str, app: Path, studies: Path, port: int, **options: Any) -> subprocess.Popen:
     """Start the server.
 
     Args:
@@ -118,7 +118,7 @@ def serve(folder: Path, python: PathLike | str, studies: Path, port: int) -> int
     """
     lay_out(python, folder / "app")
     studies.mkdir(parents=True, exist_ok=True)
-    server = start(python, folder / "app", studies, port)
+    server = start_server(python, folder / "app", studies, port)
     try:
         wait_for(server, f"http://127.0.0.1:{port}")
         print(f"\nMONAI Label server: http://127.0.0.1:{port}  (Ctrl-C stops it)\n", flush=True)

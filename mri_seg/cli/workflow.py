@@ -51,11 +51,16 @@ def _run(given: Given) -> int:
     workflow = _workflow(given)
     if given.dry_run:
         return _list_cases(workflow)
+    bar = None
     if not (given.quiet or given.verbose):
         from mri_seg.cli.progress import show_cases
 
-        show_cases(workflow)
-    workflow.run()
+        bar = show_cases(workflow)
+    try:
+        workflow.run()
+    finally:
+        if bar is not None:
+            bar.close()
     workflow.finalize()
     return 0
 
