@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from commands import command
 
 import mri_seg
-from mri_seg.cli import workflow
+from mri_seg.cli import serve, workflow
 from mri_seg.cli.config_command import Given
 
 HEAVY = "'torch', 'monai', 'numpy', 'fire', 'tqdm', 'ignite'"
@@ -80,10 +82,29 @@ class TestStatus:
         assert ended.status == 2
         assert ended.stderr.startswith("mri-seg report: ")
 
-    def test_serve_says_what_to_install(self, tmp_path: Path) -> None:
-        pytest.importorskip("click")
-        if __import__("importlib.util").util.find_spec("monailabel"):
-            pytest.skip("MONAI Label is installed")
+
+class TestServe:
+    def test_serve_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         ended = command("serve", tmp_path)
         assert ended.status == 1
         assert 'pip install "monailabel==' in ended.stderr
+
+    def test_serve_copies_the_bundle_into_an_app_once_and_trains_from_its_weights(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def download(command: list, **options: object) -> None:
+            calls.append(command)
+            (tmp_path / "monaibundle").mkdir()
+
+        monkeypatch.setattr(serve.subprocess, "run", download)
+        serve.lay_out("python", tmp_path / "app")
+        serve.lay_out("python", tmp_path / "app")
+        assert len(calls) == 1
+        model = tmp_path / "app" / "model" / serve.NAME
+        assert (model / "models" / "model.pt").is_file()
+        config = json.loads((model / "configs" / "train.json").read_text())
+        assert config["save_to_bundle"] == "best"
+        assert config["initial_weights"] == "$@bundle_root + '/models/model.pt'"

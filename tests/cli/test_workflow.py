@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -74,9 +75,7 @@ class TestSegment:
         assert not (here / "mask.nii.gz").exists()
 
     def test_stderr_of_a_run_without_doubts_is_empty_and_stdout_has_no_banner(self, here: Path, weights: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            ended = segment(weights, "one", "out")
+        ended = segment(weights, "one", "out")
         assert ended.stderr == ""
         assert [line.split(":")[0] for line in ended.stdout.splitlines()] == [
             "one",
@@ -119,6 +118,25 @@ class TestSegment:
             root.handlers, root.level = handlers, level
         assert ended.status == 0, ended.stderr
         assert "ignite.engine.engine.SupervisedEvaluator - INFO - Engine run resuming" in ended.stdout
+
+
+@pytest.mark.slow
+class TestProcess:
+    """In a process of its own, where libraries warn as they do for users."""
+
+    def test_stderr_of_the_command_is_empty(self, here: Path, weights: Path) -> None:
+        words = ["segment", "one", "mask.nii.gz", "--checkpoint", str(weights), *SMALL]
+        ended = subprocess.run([sys.executable, "-m", "mri_seg", *words], capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+    def test_stderr_of_bundle_run_has_the_notice_of_monai_alone(self, here: Path, weights: Path) -> None:
+        words = ["run", "inference", "--bundle_root", str(bundle_folder()), "--checkpoint", str(weights), *SMALL]
+        words += ["--config_file", str(bundle_folder() / "configs" / "inference.json")]
+        words += ["--dataset_dir", "one", "--output_dir", "out"]
+        ended = subprocess.run([sys.executable, "-m", "monai.bundle", *words], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("parsing config_file")
 
 
 class TestDryRun:
