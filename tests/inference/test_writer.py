@@ -391,6 +391,7 @@ class TestFailures:
         def broken(*args: object, **kwargs: object) -> None:
             raise ValueError("cannot be measured")
 
+        monkeypatch.setattr("mri_seg.inference.writer._WAIT_FACTOR", 0)  # write the tables after every case
         writer = CaseWriter(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(outputs, "measure", broken)
