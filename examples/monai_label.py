@@ -8,27 +8,25 @@ volume through the server's REST interface and with ``bundle run inference``, an
 
 The first run creates a virtual environment in ``runs/monai_label`` and copies the bundle into MONAI Label's app beside
 it; delete that folder to start again. MONAI Label needs Python 3.10 or 3.11. The server listens only on this machine.
+Where MONAI Label is installed already, ``mri-seg serve STUDIES`` serves.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
-import urllib.request
 import venv
 from pathlib import Path
 
+from mri_seg.cli.serve import LABEL, NAME, ask, lay_out, serve, start_server, wait_for
+
 ROOT = Path(__file__).resolve().parents[1]
-NAME = "flair_tumour_segmentation"
-LABEL = "monailabel==0.8.5"
 
 # The requirements of MONAI Label, except sam2, which its monaibundle app does not need and which builds only for GPUs;
 # monai, which this project installs; and two packages that require NumPy below 2, but work with NumPy 2. PyTorch and
@@ -86,67 +84,6 @@ def install(folder: Path, torch: str | None) -> Path:
     return python
 
 
-def lay_out(python: Path, app: Path) -> None:
-    """Copy MONAI Label's app for bundles, and the bundle into it, if they do not exist."""
-    model = app / "model" / NAME
-    if model.is_dir():
-        return
-    shutil.rmtree(app, ignore_errors=True)
-    app.parent.mkdir(parents=True, exist_ok=True)
-    download = ["apps", "--name", "monaibundle", "--download", "--output", str(app.parent)]
-    subprocess.run([python, "-m", "monailabel.main", *download], check=True, capture_output=True)
-    shutil.copytree(app.parent / "monaibundle", app)
-    shutil.rmtree(app.parent / "monaibundle")
-    shutil.copytree(ROOT / "bundle", model)
-    # Training from a viewer starts from the bundle's weights, and replaces them with the best ones.
-    file = model / "configs" / "train.json"
-    config = json.loads(file.read_text())
-    config |= {"initial_weights": "$@bundle_root + '/models/model.pt'", "save_to_bundle": "best"}
-    file.write_text(json.dumps(config, indent=4))
-
-
-def start(python: Path, app: Path, studies: Path, port: int, **options: object) -> subprocess.Popen:
-    """Start the server."""
-    command = [python, "-m", "monailabel.main", "start_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--app", app.resolve(), "--studies", studies.resolve(), "--conf", "models", NAME]
-    command += ["--conf", "zoo_source", "ngc"]  # do not access the model zoo: the bundle is local
-    path = os.pathsep.join([str(python.absolute().parent), os.environ.get("PATH", "")])
-    return subprocess.Popen(command, cwd=app.parent, env={**os.environ, "PATH": path}, **options)
-
-
-def ask(url: str, data: bytes | None = None) -> bytes:
-    """Send a request and return the answer."""
-    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=600) as answer:
-        return answer.read()
-
-
-def wait_for(server: subprocess.Popen, url: str, seconds: float = 180) -> dict:
-    """Wait until the server is up, and return its description."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            return json.loads(ask(f"{url}/info/"))
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    raise SystemExit("The server did not start: see its output above, or server.log.")
-
-
-def serve(folder: Path, python: Path, studies: Path, port: int) -> int:
-    """Serve until stopped."""
-    lay_out(python, folder / "app")
-    studies.mkdir(parents=True, exist_ok=True)
-    server = start(python, folder / "app", studies, port)
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}")
-        print(f"\nMONAI Label server: http://127.0.0.1:{port}  (Ctrl-C stops it)\n", flush=True)
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def check(folder: Path, python: Path, volume: Path) -> int:
     """Compare the masks of MONAI Label and of the bundle; returns 0 if they are equal."""
     ending = ".nii.gz" if volume.name.endswith(".nii.gz") else volume.suffix
@@ -160,7 +97,7 @@ def check(folder: Path, python: Path, volume: Path) -> int:
         free.close()
         url = f"http://127.0.0.1:{port}"
         with open(folder / "server.log", "wb") as log:
-            server = start(python, app, studies, port, stdout=log, stderr=log)
+            server = start_server(python, app, studies, port, stdout=log, stderr=log)
             try:
                 info = wait_for(server, url)
                 for name, model in info["models"].items():
@@ -197,9 +134,12 @@ def main() -> int:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     python = install(folder, options.torch)
-    if options.command == "serve":
-        return serve(folder, python, options.path, options.port)
-    return check(folder, python, options.path)
+    try:
+        if options.command == "serve":
+            return serve(folder, python, options.path, options.port)
+        return check(folder, python, options.path)
+    except RuntimeError as error:  # the server did not start
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ STAGES = [
     "evaluation",
     "report",
     "export",
+    "cli",
 ]
 
 # Names that were given up, and what took their place.
@@ -78,7 +79,7 @@ def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
 
 def _stage(module: str) -> str | None:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else None
+    return parts[1] if len(parts) > 1 and parts[1] != "__main__" else None
 
 
 class TestImports:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ from mri_seg.config.validation import references
 from mri_seg.utils.distributed import first_to_fail
 from mri_seg.utils.messages import reason, root_of
 
-__all__ = ["check_keys", "one_line_errors"]
+__all__ = ["check_keys", "drop_tracebacks", "one_line_errors", "show_error"]
 
 
 _RUN_BY_NAME = {"imports", "initialize", "run", "finalize", "bundle_root"}
@@ -26,9 +26,36 @@ _SET_BY_MONAI = {"run_name", "save_execute_config", "tracking_uri", "experiment_
 def one_line_errors() -> None:
     """Show the error that ends this process in a few lines, without a traceback; for command lines."""
     sys.excepthook = _show
-    for handler in logging.getLogger().handlers:
+    drop_tracebacks(logging.getLogger().handlers)
+
+
+def drop_tracebacks(handlers: Iterable[logging.Handler]) -> None:
+    """Keep log handlers from printing the tracebacks that ignite and MONAI log for an error that is shown at the end.
+
+    Args:
+        handlers: the handlers.
+    """
+    for handler in handlers:
         if not any(isinstance(found, _WithoutTraceback) for found in handler.filters):
             handler.addFilter(_WithoutTraceback())
+
+
+def show_error(error: BaseException) -> None:
+    """Print an error in a line that says what is wrong; with several processes, the first to fail prints it.
+
+    Args:
+        error: the error; those that MONAI wraps around it are left out.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        return
+    if not first_to_fail():
+        return
+    root = root_of(error)
+    known = isinstance(root, (ValueError, OSError, ImportError))
+    name = "" if known else f"{type(root).__name__}: "
+    print(f"error: {name}{reason(root)}", file=sys.stderr)
+    print("(--debug true shows where it was raised)", file=sys.stderr)
 
 
 def check_keys(config: Mapping[str, Any], known: Collection[tuple[str, Any]] = ()) -> None:
@@ -66,16 +93,7 @@ def _is_runnable(value: Any) -> bool:
 
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)
-        return
-    if not first_to_fail():
-        return
-    root = root_of(error)
-    known = isinstance(root, (ValueError, OSError, ImportError))
-    name = "" if known else f"{type(root).__name__}: "
-    print(f"error: {name}{reason(root)}", file=sys.stderr)
-    print("(--debug true shows where it was raised)", file=sys.stderr)
+    show_error(error)
 
 
 class _WithoutTraceback(logging.Filter):

@@ -14,7 +14,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["OPTIONS", "PATH", "RULES", "Option", "Rule", "document", "settings"]
+__all__ = [
+    "OPTIONS",
+    "PATH",
+    "PATH_OR_PATHS",
+    "RULES",
+    "SWITCH",
+    "Described",
+    "Option",
+    "Rule",
+    "describe",
+    "document",
+    "settings",
+]
 
 
 class Rule(NamedTuple):
@@ -96,16 +108,30 @@ _PATHS = Rule("paths, as in \"['a.pt','b.pt']\"", _NAMES.holds)
 _PATTERNS = Rule("regular expressions, as in \"['.*head.*']\"", _NAMES.holds)
 PATH = Rule("a path; write ./ before one that looks like a number", lambda value: isinstance(value, (str, PathLike)))
 """The rule of options that are paths."""
+PATH_OR_PATHS = Rule(
+    "a path, or for inference several, as in \"['a.nii.gz','study']\"; write ./ before one that looks like a number",
+    lambda value: (
+        PATH.holds(value)
+        or (isinstance(value, (list, tuple)) and len(value) > 0 and all(PATH.holds(one) for one in value))
+    ),
+)
+"""The rule of ``dataset_dir``."""
+SWITCH = _SWITCH
+"""The rule of options that are true or false."""
 
 OPTIONS: dict[str, Option] = {
     "bundle_root": Option("folder of the bundle; run from the repository's root, or give its path", PATH),
     "dataset_dir": Option(
         "folder of the data set",
-        PATH,
-        elsewhere={"inference.json": "a folder of cases of any kind, nested to any depth, or a file"},
+        PATH_OR_PATHS,
+        elsewhere={"inference.json": "folders of cases of any kind, nested to any depth, and files: one or several"},
     ),
     "run_name": Option("name of the run", _TEXT),
-    "output_dir": Option("folder of the run", PATH, elsewhere={"inference.json": "folder of the results"}),
+    "output_dir": Option(
+        "folder of the run",
+        PATH,
+        elsewhere={"inference.json": "folder of the results; or a file `.nii.gz` for the mask of a single case"},
+    ),
     "resume": Option(
         "resume the run in `output_dir` from its last checkpoint; the weights come out bit-identical if PyTorch has as "
         "many threads as before; `false` begins a new run in a folder beside it",
@@ -219,6 +245,7 @@ OPTIONS: dict[str, Option] = {
         "`false`, they are kept and only what is missing is made, or refused if they are not what this run would give",
         _SWITCH,
     ),
+    "fail_fast": Option("stop at the first case that fails", _SWITCH),
     "series_uid": Option("SeriesInstanceUID of the DICOM series to segment, if it is not found by itself", _UID),
     "series_description": Option(
         "description of the DICOM series to segment, or a part of it, if it is not found by itself",
@@ -319,6 +346,42 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class Described(NamedTuple):
+    """An option in a config.
+
+    Attributes:
+        name: its name.
+        value: its default, as the config has it.
+        default: its default in words, in Markdown.
+        unit: unit of its value.
+        expected: what values it may have; empty if that is checked where it is used.
+        meaning: what it is, in one line of Markdown.
+    """
+
+    name: str
+    value: Any
+    default: str
+    unit: str
+    expected: str
+    meaning: str
+
+
+def describe(*files: PathLike | str) -> list[Described]:
+    """Describe the options of a config, or of several of which each is laid over those before it.
+
+    Args:
+        files: files of ``bundle/configs``.
+    """
+    found = {}
+    for file in map(Path, files):
+        for key, default in settings(json.loads(file.read_text(encoding="utf-8"))).items():
+            option = OPTIONS[key]
+            meaning = option.elsewhere.get(file.name, option.meaning)
+            expected = option.rule.expected if option.rule else ""
+            found[key] = Described(key, default, _shown(default), option.unit, expected, meaning)
+    return list(found.values())
+
+
 def document(folder: PathLike | str) -> str:
     """Describe the options of all configs, in Markdown.
 
@@ -329,14 +392,10 @@ def document(folder: PathLike | str) -> str:
 
 
 def _section(file: Path) -> Iterator[str]:
-    config = json.loads(file.read_text(encoding="utf-8"))
     yield f"## {file.name}\n\n{_CONFIGS[file.name]}\n\n| option | default | unit | values | meaning |"
     yield "| --- | --- | --- | --- | --- |"
-    for key, default in settings(config).items():
-        option = OPTIONS[key]
-        meaning = option.elsewhere.get(file.name, option.meaning)
-        expected = option.rule.expected if option.rule else ""
-        yield f"| `{key}` | {_shown(default)} | {option.unit} | {expected} | {meaning} |"
+    for option in describe(file):
+        yield f"| `{option.name}` | {option.default} | {option.unit} | {option.expected} | {option.meaning} |"
     yield ""
 
 

@@ -40,12 +40,20 @@ def run_record(**facts: Any) -> dict[str, Any]:
     """Describe the run: time, command, versions, number of processes, machine, and further facts."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": ["python", "-m", "monai.bundle", *sys.argv[1:]],
+        "command": [*_program(), *sys.argv[1:]],
         "versions": versions(),
         "processes": world_size(),
         "machine": {"processors": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
         **facts,
     }
+
+
+def _program() -> list[str]:
+    """How this process was started, without the paths of this machine."""
+    program = Path(sys.argv[0])
+    if program.stem == "mri-seg":
+        return ["mri-seg"]
+    return ["python", "-m", "mri_seg" if program.parent.name == "mri_seg" else "monai.bundle"]
 
 
 def write_record(output_dir: PathLike | str, **facts: Any) -> Path:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mri_seg.config.options import PATH, RULES
+from mri_seg.config.options import PATH, PATH_OR_PATHS, RULES
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +88,8 @@ def check_values(config: Mapping[str, Any]) -> None:
         value = _followed(key, config)
         if not _is_expression(value):
             check_value(key, value)
+    if isinstance(config.get("dataset_dir"), (list, tuple)) and "split" in config:
+        raise ValueError(f"--dataset_dir: {config['dataset_dir']!r}, expected one folder: training data have a split.")
     for smaller, larger in (("batch_size", "slices_per_epoch"), ("roi_size", "spatial_size")):
         values = config.get(smaller), config.get(larger)
         if None in values or any(map(_is_expression, values)):
@@ -127,7 +129,7 @@ def check_arguments(words: Sequence[str]) -> None:
     for key, word in _given(words):
         value = DefaultParseValue(word)
         if str(value).count("#") < word.count("#"):
-            instead = f"./{word}" if RULES.get(key) is PATH else "\"'" + word + "'\""
+            instead = f"./{word}" if RULES.get(key) in (PATH, PATH_OR_PATHS) else "\"'" + word + "'\""
             raise ValueError(
                 f"--{key}: {word!r} would be read as {value!r}, because # begins a comment. Write {instead}"
             )

@@ -30,6 +30,7 @@ from mri_seg.config.validation import (
     explain_expression,
 )
 from mri_seg.utils.compat import become, called_from, caller_of
+from mri_seg.utils.library_warnings import silence_library_warnings
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
 
@@ -75,6 +76,8 @@ def begin_workflow(debug: bool | str = False) -> None:
         _before[parser] = _Process.now()
     if str(debug).lower() != "true" and _from_command_line():  # check_options checks its value
         one_line_errors()
+    if _from_command_line():
+        silence_library_warnings()
     _restore_number_signs(parser)
     for item in parser.ref_resolver.items.values():
         for ours, theirs in ((_Expression, ConfigExpression), (_Component, ConfigComponent)):

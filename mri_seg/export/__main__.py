@@ -12,10 +12,10 @@ from mri_seg.export.folder import FORMATS, export_bundle
 from mri_seg.utils.messages import reason
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.export") -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mri_seg.export",
+        prog=prog,
         description="Export the bundle to a folder for others: weights, TorchScript or ONNX, model card, metadata, "
         "configs, license and SHA256SUMS of all weights. The exported networks are compared with the original.",
     )
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.bundle_root, options.output_dir, checkpoint=options.checkpoint, formats=formats
             )
     except (ImportError, OSError, ValueError) as error:
-        print(f"python -m mri_seg.export: {reason(error)}", file=sys.stderr)
+        print(f"{prog}: {reason(error)}", file=sys.stderr)
         return 2
     for file in sorted((folder / "models").iterdir()):
         print(file)

@@ -54,6 +54,8 @@ class CaseDataset(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         """Preprocessed cases."""
         for case in self.data:
+            if self.writer.stopped:
+                return
             with contextlib.suppress(OSError):  # reading the case raises a better error
                 self.writer.inputs[case["case"]] = describe_input(case)  # now, since the file may be gone later
             try:

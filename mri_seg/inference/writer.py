@@ -27,6 +27,8 @@ from mri_seg.inference.provenance import (
     result_settings,
     settings_differences,
 )
+from mri_seg.inference.single_file import check_single, named_file, single_outputs, write_single
+from mri_seg.inference.summary import write_summary
 from mri_seg.measurements.lesions import summary_row
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.compat import state_of
@@ -74,25 +76,30 @@ class CaseWriter:
     Each case gets a folder in ``output_dir`` with ``<case>_provenance.json``: the input, weights, version and options
     of its outputs. If files exist already, they are kept if these match; otherwise the run is refused, unless
     ``overwrite`` is true. A partly written file is never left. ``summary.csv`` has a row for every case, with the error
-    if it failed; ``measurements.csv`` has a row for every case that was measured. Both are updated while cases are
-    done, which takes at most a twentieth of the time, and at the end. Rows of cases that are not in this run are kept.
+    if it failed, and so has ``summary.json``; ``measurements.csv`` has a row for every case that was measured. They are
+    updated while cases are done, which takes at most a twentieth of the time, and at the end. Rows of cases that are
+    not in this run are kept.
     In a distributed run, rank 0 writes the tables: its own cases while they are done, and all cases at the end.
 
+    If ``output_dir`` names a NIfTI file, the mask of a single case is written there, without a record and tables; see
+    :py:mod:`mri_seg.inference.single_file`.
+
     Args:
-        output_dir: folder that contains a folder for each case.
+        output_dir: folder that contains a folder for each case, or a file ``.nii.gz`` or ``.nii`` for one case.
         outputs: names of :py:data:`OUTPUTS`, as a list or separated by commas; outputs that do not fit a case, such as
             a DICOM SEG for a NIfTI file, are skipped. ``auto`` means ``mask``, ``measurements``, ``sheet``, ``page``
             and what fits the input: ``slices`` for TIFF, PNG and JPEG, ``seg`` for DICOM, and ``panel`` if there is a
             reference.
         overwrite: whether to overwrite existing outputs; if they come from other weights, options or input, all of them
             are removed first.
+        fail_fast: whether to stop at the first case that fails.
         checkpoint: the weights in use.
         ensemble: further weights in use.
         options: the options on which results depend, from
             :py:func:`mri_seg.inference.provenance.result_options`.
 
     Raises:
-        ValueError: when ``outputs`` has an unknown name.
+        ValueError: when ``outputs`` has an unknown name, or ``output_dir`` names an image that is not NIfTI.
         ImportError: when DICOM output is requested and highdicom is missing.
     """
 
@@ -102,13 +109,17 @@ class CaseWriter:
         *,
         outputs: str | Sequence[str] = "auto",
         overwrite: bool | str = False,
+        fail_fast: bool | str = False,
         checkpoint: PathLike | str | None = None,
         ensemble: Sequence[PathLike | str] | PathLike | str = (),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
-        self.outputs, self.if_possible = _parse_outputs(outputs)
+        self.file = named_file(output_dir)
+        self.outputs, self.if_possible = _parse_outputs(outputs if self.file is None else single_outputs(outputs))
         self.overwrite = flag(overwrite, "overwrite")
+        self.fail_fast = flag(fail_fast, "fail_fast")
+        self.stopped = False  # by a failed case, if fail_fast is true
         self.checkpoint = checkpoint
         self.ensemble = ensemble
         self.options = dict(options or {})
@@ -145,9 +156,12 @@ class CaseWriter:
 
         Raises:
             ValueError: when ``output_dir`` holds results of other weights, other options or another version, and
-                ``overwrite`` is false.
+                ``overwrite`` is false; when it names a file, and there are several cases or the file exists.
         """
         cases = list(cases)
+        if self.file is not None:
+            wanted = {case["case"]: self._wanted(case) for case in cases}
+            check_single(self.file, cases, wanted, overwrite=self.overwrite)
         self._check_settings(cases)
         remaining = []
         for case in cases:
@@ -160,7 +174,7 @@ class CaseWriter:
                 remaining.append(case)
             else:
                 self._add_row(case["case"], "kept", self._read_measurements(case["case"]))
-        return remaining
+        return [] if self.stopped else remaining
 
     def remaining_on_all_ranks(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Call :py:meth:`remaining` on rank 0 and broadcast its result or error, and the settings, to all ranks."""
@@ -195,12 +209,15 @@ class CaseWriter:
         folder = self.output_dir / result.case
         flags = result.flags(source)
         result.about, result.settings = self._about(source, flags), self.settings
-        try:
-            self._record(source, flags)
-        except (OSError, ValueError) as error:
-            self.failed(result.case, error)
-            return
-        problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
+        if self.file is not None:
+            problems = write_single(self.file, self._wanted(source), result)
+        else:
+            try:
+                self._record(source, flags)
+            except (OSError, ValueError) as error:
+                self.failed(result.case, error)
+                return
+            problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
         if problems:
             self.failed(result.case, " ".join(problems))
         else:
@@ -211,6 +228,7 @@ class CaseWriter:
         message = reason(error)
         logger.error("%s failed: %s", case, message)
         self._add_row(case, "failed", error=message)
+        self.stopped = self.fail_fast
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
@@ -225,6 +243,7 @@ class CaseWriter:
         if self.rows:
             self._write_tables()
         self.rows, self.sources, self.inputs = {}, {}, {}
+        self.stopped = False
 
     def finish(self) -> None:
         """Print the numbers of cases in all runs since the last call, over all processes.
@@ -236,13 +255,15 @@ class CaseWriter:
         if not is_main_process():
             return
         for case in sorted(self.sources.keys() - self.rows.keys()):  # the reading thread may have died
-            self.failed(case, "not reached. Run the same command again to segment the missing cases.")
+            why = "not reached, because another case failed" if self.stopped else "not reached"
+            self.failed(case, f"{why}. Run the same command again to segment the missing cases.")
         self._write_tables()
         count, self.counts = self.counts, Counter()
-        print(
-            f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}. "
-            f"Results and summary.csv are in {self.output_dir}"
-        )
+        counted = f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}."
+        if self.file is None:
+            print(f"{counted} Results and summary.csv are in {self.output_dir}")
+        elif count["done"]:
+            print(f"The mask is in {self.file}")
         if count["failed"]:
             raise SystemExit(1)
 
@@ -346,6 +367,8 @@ class CaseWriter:
     def _write_cases(self, engine: Engine) -> None:
         for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
             self.write(batch, output)
+        if self.stopped:
+            engine.terminate()
 
     def _write(self, name: str, folder: Path, result: Result) -> str | None:
         """Write one output; return the error instead of raising it, so that the other outputs are still written."""
@@ -398,9 +421,10 @@ class CaseWriter:
                 self._next_write = end + _WAIT_FACTOR * (end - start)
 
     def _write_tables(self) -> None:
-        if not is_main_process():
+        if not is_main_process() or self.file is not None:
             return
         _merge_csv(self.output_dir / "summary.csv", list(self.rows.values()), _SUMMARY)
+        write_summary(self.output_dir, _table(self.output_dir / "summary.csv").values())
         measured = [row["measurements"] for row in self.rows.values() if "measurements" in row]
         failed = {case for case, row in self.rows.items() if row["status"] == "failed"}
         if measured:

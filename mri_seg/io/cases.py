@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,22 @@ from mri_seg.io.patients import choose_images, named_image
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import safe_name
 
-__all__ = ["CaseFinder", "find_cases"]
+__all__ = ["CaseFinder", "find_cases", "search_cases"]
 
 logger = logging.getLogger(__name__)
+
+_SOURCES = ("volume", "tiff", "picture")
 
 
 class CaseFinder(Iterable[dict]):
     """The cases that :py:func:`find_cases` finds; every iteration searches again.
 
     Args:
-        dataset_dir: a folder or a file.
+        dataset_dir: a folder, a file, or several of them.
         options: further arguments of :py:func:`find_cases`.
     """
 
-    def __init__(self, dataset_dir: PathLike | str, **options: Any) -> None:
+    def __init__(self, dataset_dir: PathLike | str | Sequence[PathLike | str], **options: Any) -> None:
         self.dataset_dir = dataset_dir
         self.options = options
 
@@ -40,15 +43,35 @@ class CaseFinder(Iterable[dict]):
         """Search for the cases."""
         return iter(find_cases(self.dataset_dir, **self.options))
 
+    def search(self) -> tuple[list[dict], PassedOver]:
+        """Search for the cases; see :py:func:`search_cases`."""
+        return search_cases(self.dataset_dir, **self.options)
 
-def find_cases(
-    dataset_dir: PathLike | str,
+
+def find_cases(dataset_dir: PathLike | str | Sequence[PathLike | str], **options: Any) -> list[dict]:
+    """Find cases like :py:func:`search_cases`, and log what is passed over.
+
+    Args:
+        dataset_dir: a folder, a file, or several of them.
+        options: further arguments of :py:func:`search_cases`.
+
+    Returns:
+        the cases.
+    """
+    found, passed_over = search_cases(dataset_dir, **options)
+    if passed_over:
+        logger.info("%s: passed over %s.", _listed(_paths(dataset_dir)), passed_over)
+    return found
+
+
+def search_cases(
+    dataset_dir: PathLike | str | Sequence[PathLike | str],
     *,
     series_uid: str | None = None,
     series_description: str | None = None,
     exclude: PathLike | str | None = None,
-) -> list[dict]:
-    """Find the cases in a folder, or the case in a single file.
+) -> tuple[list[dict], PassedOver]:
+    """Find the cases in a folder, the case in a single file, or those of several folders and files.
 
     The folder and all its subfolders are searched for all kinds of files at once:
 
@@ -61,67 +84,142 @@ def find_cases(
     If a patient has several images, the one that is FLAIR by its name, its folder or nnU-Net's ``dataset.json`` is
     taken (:py:func:`mri_seg.io.patients.choose_images`). Labels are recognized by their names (``P1_mask``,
     ``P1-label``) or folders (``labelsTr``, ``masks``, BIDS' ``derivatives``) and become references of their images
-    (:py:mod:`mri_seg.io.label_names`). Results of an earlier inference are skipped. The log counts all skipped files by
-    kind. If ``dataset_dir`` is a file, it is taken whatever its name is.
+    (:py:mod:`mri_seg.io.label_names`). Results of an earlier inference are skipped.
+
+    A file that is named itself is taken whatever its name is. Files named together from one folder belong together as
+    they would in the folder: slices become a volume, and a label becomes the reference of its image. DICOM files are
+    put together over all folders and files. Each folder or file must contribute a case, so that a wrong path is seen.
 
     Args:
-        dataset_dir: a folder with any of these, or one file.
+        dataset_dir: a folder with any of these, a file, or several of them.
         series_uid: the DICOM series to take (SeriesInstanceUID); studies without it are skipped.
         series_description: text that occurs in the description of the DICOM series to take.
-        exclude: a folder that is not searched, such as that of the results.
+        exclude: a folder that is not searched, such as that of the results, or a file that is not taken.
 
     Returns:
-        one dictionary per case, sorted by name: ``case``, its unique name; ``image``, a list of files in order;
-        ``source``: ``dicom``, ``tiff``, ``picture`` or ``volume``; ``label``, a list of files, if there is a reference;
-        ``volume``, the index of FLAIR in a 4D file, if ``dataset.json`` gives it; ``flags``, see
-        :py:mod:`mri_seg.utils.case_flags`. A case that cannot be segmented, such as a study without a FLAIR series, has
-        ``error``, the reason.
+        the cases and what is passed over. A case is a dictionary; they are sorted by name: ``case``, its unique name;
+        ``image``, a list of files in order; ``source``: ``dicom``, ``tiff``, ``picture`` or ``volume``; ``label``, a
+        list of files, if there is a reference; ``volume``, the index of FLAIR in a 4D file, if ``dataset.json`` gives
+        it; ``flags``, see :py:mod:`mri_seg.utils.case_flags`. A case that cannot be segmented, such as a study without
+        a FLAIR series, has ``error``, the reason.
 
     Raises:
-        FileNotFoundError: when the folder or file does not exist.
-        ValueError: when it contains no case; the message says what it contains instead.
+        FileNotFoundError: when a folder or file does not exist.
+        ValueError: when one contains no case; the message says what it contains instead.
     """
-    root = Path(dataset_dir)
-    if not root.exists():
-        raise FileNotFoundError(
-            f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or JPEG "
-            "files, or one file."
-        )
-    files, passed_over = SortedFiles(), PassedOver()
-    if root.is_file():
-        sort_files([root], files, None)
-        found = [named_image(image) for image in files.images]
-    else:
+    roots = _paths(dataset_dir)
+    for root in roots:
+        if not root.exists():
+            raise FileNotFoundError(
+                f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or "
+                "JPEG files, or one file."
+            )
+    passed_over = PassedOver()
+    found: list[dict] = []
+    dicom: list[Path] = []
+    empty: list[Path] = []
+    unusable = False
+    for root in (root for root in roots if root.is_dir()):
+        files = SortedFiles()
         _sort_folder(root, exclude, files, passed_over)
-        found = []
-        for source in ("volume", "tiff", "picture"):
-            images = [image for image in files.images if image.source == source]
-            cases = list(choose_images(images, root, passed_over))
-            _add_references(cases, files.labels[source], passed_over)
-            found += cases
+        cases, own = _cases_of_folder(files, root, passed_over), _dicom_of(files, passed_over)
+        unusable |= bool(files.images or any(files.labels.values()))
+        empty += [] if cases or own else [root]
+        found, dicom = found + cases, dicom + own
+    for named in _by_folder(root for root in roots if not root.is_dir()):
+        files = SortedFiles()
+        cases, own = _cases_of_named(named, files, passed_over), _dicom_of(files, passed_over)
+        empty += sorted(set(files.others) - set(own))
+        found, dicom = found + cases, dicom + own
+    found += _cases_of_dicom(dicom, series_uid, series_description, passed_over)
+    if empty or not found:
+        held = f"It holds {passed_over}." if passed_over else "It is empty."
+        if unusable:
+            held += " If dataset_dir is a single file, it is taken whatever its name is."
+        if found:
+            held = "Leave it out, or give the path that was meant."
+        raise ValueError(
+            f"{_listed(empty or roots)}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ "
+            f"volume, no TIFF, PNG or JPEG slice. {held}"
+        )
+    _make_names_unique(found, roots)
+    return sorted(found, key=lambda case: case["case"]), passed_over
+
+
+def _paths(dataset_dir: PathLike | str | Sequence[PathLike | str]) -> list[Path]:
+    """The folders and files to search, each once: one that lies in another is left out.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    given = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else dataset_dir
+    paths = {Path(path).resolve(): Path(path) for path in given}
+    if not paths:
+        raise ValueError("dataset_dir: is an empty list, expected at least one folder or file.")
+    return [path for resolved, path in paths.items() if not any(parent in paths for parent in resolved.parents)]
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    """The first path, and how many more there are."""
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+
+
+def _by_folder(files: Iterable[Path]) -> list[list[Path]]:
+    """Files that the user named, by folder."""
+    folders = defaultdict(list)
+    for file in files:
+        folders[file.parent].append(file)
+    return [sorted(members) for members in folders.values()]
+
+
+def _cases_of_folder(files: SortedFiles, root: Path, passed_over: PassedOver) -> list[dict]:
+    """The cases that are not DICOM, from the sorted files of a folder."""
+    found = []
+    for source in _SOURCES:
+        images = [image for image in files.images if image.source == source]
+        cases = list(choose_images(images, root, passed_over))
+        _add_references(cases, files.labels[source], passed_over)
+        found += cases
+    return found
+
+
+def _cases_of_named(named: list[Path], files: SortedFiles, passed_over: PassedOver) -> list[dict]:
+    """The cases that are not DICOM, from files of one folder that the user named; adds the files, sorted by kind.
+
+    All are images, except labels of others among them.
+    """
+    by_name = SortedFiles()
+    if len(named) > 1:
+        sort_files(named, by_name, named[0].parent)
+    stems = {file: stem_of(file) for image in by_name.images for file in image.files}
+    references = {}
+    for source in _SOURCES:
+        owned = set(owners_of(by_name.labels[source], stems).values())
+        references[source] = [label for label in by_name.labels[source] if label.path in owned]
+    labels = {label.path for of_source in references.values() for label in of_source}
+    sort_files([file for file in named if file not in labels], files, None)
+    found = []
+    for source in _SOURCES:
+        cases = [named_image(image) for image in files.images if image.source == source]
+        _add_references(cases, references[source], passed_over)
+        found += cases
+    return found
+
+
+def _dicom_of(files: SortedFiles, passed_over: PassedOver) -> list[Path]:
+    """DICOM files among those that are no images; the others are counted."""
     dicom = [file for file in files.others if is_dicom(file)]
     for file in sorted(set(files.others) - set(dicom)):
         passed_over.add(kind_of_file(file), file)
-    found += _cases_of_dicom(dicom, series_uid, series_description, passed_over)
-    if not found:
-        held = f"It holds {passed_over}." if passed_over else "It is empty."
-        if files.images or any(files.labels.values()):
-            held += " If dataset_dir is a single file, it is taken whatever its name is."
-        raise ValueError(
-            f"{root}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ volume, no TIFF, PNG or "
-            f"JPEG slice. {held}"
-        )
-    if passed_over:
-        logger.info("%s: passed over %s.", root, passed_over)
-    _make_names_unique(found, root)
-    return sorted(found, key=lambda case: case["case"])
+    return dicom
 
 
 def _sort_folder(root: Path, exclude: PathLike | str | None, files: SortedFiles, passed_over: PassedOver) -> None:
     """Sort the files of a folder and its subfolders by kind."""
     excluded = frozenset() if exclude is None else frozenset({Path(exclude).resolve()})
     for folder, names in _walk(root, excluded):
-        visible = [name for name in names if not name.startswith(".")]
+        without = {path.name for path in excluded if path.parent == folder.resolve()}
+        visible = [name for name in names if not name.startswith(".") and name not in without]
         own = earlier_outputs(folder, visible)
         for name in sorted(own):
             passed_over.add("result of an earlier run", folder / name)
@@ -223,17 +321,17 @@ def _merge_errors(errors: dict[Path, str]) -> dict[Path, str]:
     return merged
 
 
-def _make_names_unique(cases: list[dict], root: Path) -> None:
+def _make_names_unique(cases: list[dict], roots: Sequence[Path]) -> None:
     """Give each case a unique name that is a valid file name; names must differ in more than upper and lower case.
 
     If cases share a name, their folders are put in front; if they still share it, a number is added at the end.
     """
+    root = os.path.commonpath([os.path.abspath(root if root.is_dir() else root.parent) for root in roots])
     for case in cases:
         case["case"] = safe_name(case["case"])
     for same in _by_name(cases):
         for case in same:
-            first = Path(case["image"][0])
-            parts = first.relative_to(root).parts[:-1] if root.is_dir() else ()
+            parts = Path(os.path.abspath(case["image"][0])).relative_to(root).parts[:-1]
             case["case"] = safe_name("_".join((*parts, case["case"])))
     taken = {case["case"].casefold() for case in cases}
     for same in _by_name(cases):

@@ -20,7 +20,8 @@ CASE_ENDINGS = (
 )
 """Endings of the files of a case; their names begin with the name of the case, which is also that of their folder."""
 
-_TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,"}  # with their first characters
+# With their first characters.
+_TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,", "summary.json": '{\n    "cases": ['}
 
 
 def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:

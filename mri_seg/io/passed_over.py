@@ -63,7 +63,11 @@ class PassedOver:
 
     def __str__(self) -> str:
         """List each kind with its number of files, the names of some, and what to do."""
-        return "; ".join(self._described(kind, files) for kind, files in self._files.items())
+        return "; ".join(self.described())
+
+    def described(self) -> list[str]:
+        """Each kind with its number of files, the names of some, and what to do."""
+        return [self._described(kind, files) for kind, files in self._files.items()]
 
     @staticmethod
     def _described(kind: str, files: list[Path]) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from mri_seg.report.document import write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.report") -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mri_seg.report",
+        prog=prog,
         description="Write the report of an evaluation as one HTML file that opens without a network connection.",
     )
     parser.add_argument(
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.folder, options.output, other=options.compare, largest_megabytes=options.largest_megabytes
         )
     except (ImportError, OSError, ValueError) as error:
-        print(f"python -m mri_seg.report: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     print(f"The report is {file}")
     return 0

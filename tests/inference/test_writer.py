@@ -30,7 +30,12 @@ class TestOutputs:
     def test_outputs_of_nifti_by_default(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         expected = ["a.html", "a_mask.nii.gz", "a_measurements.json", "a_provenance.json", "a_sheet.png"]
-        assert names(tmp_path) == [*(f"a/{name}" for name in expected), "measurements.csv", "summary.csv"]
+        assert names(tmp_path) == [
+            *(f"a/{name}" for name in expected),
+            "measurements.csv",
+            "summary.csv",
+            "summary.json",
+        ]
 
     def test_outputs_of_tiff_by_default_hold_a_mask_a_slice(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), TIFF)
@@ -111,7 +116,7 @@ class TestExistingResults:
 
         monkeypatch.setattr(nib, "save", broken)
         write(CaseWriter(tmp_path, outputs="mask"), NIFTI)
-        assert names(tmp_path) == ["a/a_provenance.json", "summary.csv"]
+        assert names(tmp_path) == ["a/a_provenance.json", "summary.csv", "summary.json"]
 
 
 class TestResultsOfOtherRuns:
@@ -386,6 +391,7 @@ class TestFailures:
         def broken(*args: object, **kwargs: object) -> None:
             raise ValueError("cannot be measured")
 
+        monkeypatch.setattr("mri_seg.inference.writer._WAIT_FACTOR", 0)  # write the tables after every case
         writer = CaseWriter(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(outputs, "measure", broken)

@@ -55,10 +55,10 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 class TestSecondRun:
     def test_second_run_with_the_same_settings_keeps_everything(self, given: Path, output_dir: Path) -> None:
-        before = {file: text for file, text in content(output_dir).items() if file.name != "summary.csv"}
+        before = {file: text for file, text in content(output_dir).items() if file.stem != "summary"}
         ended = segment(given, output_dir, slices_per_batch=1)
         assert "Cases segmented: 0, kept as they were: 2, failed: 0." in ended.stdout
-        assert {file: text for file, text in content(output_dir).items() if file.name != "summary.csv"} == before
+        assert {file: text for file, text in content(output_dir).items() if file.stem != "summary"} == before
 
     @pytest.mark.parametrize(
         ("options", "told"),
@@ -88,3 +88,30 @@ class TestSecondRun:
             with (output_dir / name).open(encoding="utf-8", newline="") as file:
                 assert len({row["checkpoint_sha256"] for row in csv.DictReader(file)}) == 1
         assert segment(given, output_dir).status == 1
+
+
+class TestInputsAndOutputsOfTheConfig:
+    """What the command takes, the config takes."""
+
+    def test_list_of_inputs_gives_a_case_for_each(self, given: Path, tmp_path: Path) -> None:
+        options = {"checkpoint": given / "one.pt", "outputs": "mask", **SMALL}
+        inputs = [str(given / "in" / name) for name in ("one.nii.gz", "two.nii.gz")]
+        ended = bundle("inference", "inference.json", dataset_dir=inputs, output_dir=tmp_path / "out", **options)
+        assert ended.status == 0, ended.stderr
+        assert sorted(file.name for file in content(tmp_path)) == [
+            *("one_mask.nii.gz", "one_provenance.json", "summary.csv", "summary.json"),
+            *("two_mask.nii.gz", "two_provenance.json"),
+        ]
+
+    def test_file_as_output_gets_the_mask_of_one_case_and_is_not_overwritten(self, given: Path, tmp_path: Path) -> None:
+        options = {"checkpoint": given / "one.pt", "dataset_dir": given / "in" / "one.nii.gz", **SMALL}
+        options["output_dir"] = tmp_path / "mask.nii.gz"
+        ended = bundle("inference", "inference.json", **options)
+        assert ended.status == 0, ended.stderr
+        assert [file.name for file in content(tmp_path)] == ["mask.nii.gz"]
+        assert "is there already" in bundle("inference", "inference.json", **options).stderr
+
+    def test_list_is_refused_for_training_data(self, given: Path) -> None:
+        ended = bundle("training", "train.json", dataset_dir=[str(given), str(given / "in")])
+        assert ended.status == 1
+        assert "expected one folder: training data have a split." in ended.stderr

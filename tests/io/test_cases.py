@@ -560,3 +560,63 @@ class TestRefuses:
         touch(tmp_path, "a/readme.txt", "b.csv")
         with pytest.raises(ValueError, match="holds no case"):
             find_cases(tmp_path)
+
+
+class TestSeveralInputs:
+    def test_cases_of_several_folders_and_files_are_found(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/one.nii.gz", "b/two.nii.gz", "b/notes.txt", "three_mask.nii")
+        cases = find_cases([tmp_path / "a", tmp_path / "b", tmp_path / "three_mask.nii"])
+        assert [case["case"] for case in cases] == ["one", "three_mask", "two"]
+
+    def test_cases_with_the_same_name_get_the_folders_in_which_they_differ(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/flair.nii.gz", "b/x/FLAIR.nii.gz", "c/flair.nii")
+        cases = find_cases([tmp_path / "a" / "flair.nii.gz", tmp_path / "b", tmp_path / "c" / "flair.nii"])
+        assert [case["case"] for case in cases] == ["a_flair", "b_x_FLAIR", "c_flair"]
+
+    def test_cases_with_the_same_name_in_one_folder_are_numbered(self, tmp_path: Path) -> None:
+        touch(tmp_path, "head.nii.gz", "head.nrrd")
+        cases = find_cases([tmp_path / "head.nii.gz", tmp_path / "head.nrrd"])
+        assert [case["case"] for case in cases] == ["head_1", "head_2"]
+
+    def test_slices_named_one_by_one_are_one_volume_with_their_masks(self, tmp_path: Path) -> None:
+        names = [f"P_{n}{end}.tif" for n in (1, 2, 10) for end in ("", "_mask")]
+        touch(tmp_path, *names)
+        (case,) = find_cases([tmp_path / name for name in names])
+        assert [Path(file).name for file in case["image"]] == ["P_1.tif", "P_2.tif", "P_10.tif"]
+        assert [Path(file).name for file in case["label"]] == ["P_1_mask.tif", "P_2_mask.tif", "P_10_mask.tif"]
+
+    def test_volumes_that_are_named_are_all_taken_whatever_their_contrast(self, tmp_path: Path) -> None:
+        touch(tmp_path, "P_t1.nii.gz", "P_flair.nii.gz")
+        cases = find_cases([str(tmp_path / name) for name in ("P_t1.nii.gz", "P_flair.nii.gz")])
+        assert [case["case"] for case in cases] == ["P_flair", "P_t1"]
+
+    def test_dicom_files_named_one_by_one_are_one_series(self, tmp_path: Path) -> None:
+        series = write_series(tmp_path / "s", np.zeros((4, 4, 3), np.uint16))
+        (case,) = find_cases(series)
+        assert len(case["image"]) == 3
+
+    def test_input_given_twice_is_one_case(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a/one.nii.gz")
+        cases = find_cases([tmp_path, tmp_path / "a", tmp_path / "a" / "one.nii.gz", tmp_path / "a" / ".." / "a"])
+        assert [case["case"] for case in cases] == ["one"]
+
+    @pytest.mark.parametrize("name", ["empty", "notes.txt"])
+    def test_input_without_a_case_is_named_among_others_that_have_one(self, tmp_path: Path, name: str) -> None:
+        touch(tmp_path, "a/one.nii.gz", "notes.txt")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(ValueError, match=rf"{name}: holds no case to segment.*Leave it out"):
+            find_cases([tmp_path / "a", tmp_path / name])
+
+    def test_input_that_does_not_exist_is_named(self, tmp_path: Path) -> None:
+        touch(tmp_path, "one.nii.gz")
+        with pytest.raises(FileNotFoundError, match=r"two\.nii\.gz: no such folder or file"):
+            find_cases([tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"])
+
+    def test_no_input_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="empty list"):
+            find_cases([])
+
+    def test_file_of_the_results_is_not_an_input(self, tmp_path: Path) -> None:
+        touch(tmp_path, "flair.nii.gz", "result.nii.gz")
+        cases = find_cases(tmp_path, exclude=tmp_path / "result.nii.gz")
+        assert [case["case"] for case in cases] == ["flair"]

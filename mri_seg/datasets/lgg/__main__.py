@@ -13,9 +13,9 @@ from .check import check
 from .fetch import fetch
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m mri_seg.datasets.lgg") -> int:
     """Run the command line and return its exit status: 0, or 1 after an error or when defects were found."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(prog).parse_args(argv)
     try:
         if arguments.command == "fetch":
             added = fetch(arguments.dir)
@@ -37,8 +37,8 @@ def _check(dataset_dir: str) -> int:
     return 1 if report.defects else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mri_seg.datasets.lgg", description="The TCGA-LGG data set.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="The TCGA-LGG data set.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("fetch", "download the data set from Kaggle into a folder, then check it"),

@@ -9,10 +9,10 @@ import sys
 from mri_seg.datasets.phantom import make_phantom
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m mri_seg.datasets.phantom") -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mri_seg.datasets.phantom",
+        prog=prog,
         description="Write synthetic FLAIR cases with tumours in the folder structure of the TCGA-LGG data set, with "
         "split.json. They are for trying out and testing software; they are not patients.",
     )
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folders = make_phantom(dest, **options)
     except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
-        print(f"python -m mri_seg.datasets.phantom: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 1
     print(f"{len(folders)} synthetic cases (invented, not patients) and split.json are in {dest}")
     return 0

@@ -1,0 +1,35 @@
+"""List what inference would segment, and what it passes over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mri_seg.inference.provenance import input_path
+from mri_seg.io.passed_over import PassedOver
+from mri_seg.utils.case_flags import case_flags
+
+__all__ = ["listing"]
+
+_KINDS = {"dicom": "DICOM", "tiff": "TIFF", "picture": "picture", "volume": "volume"}
+
+
+def listing(cases: Sequence[Mapping[str, Any]], passed_over: PassedOver) -> str:
+    """Describe the cases that were found, and what was passed over.
+
+    Args:
+        cases: cases of :py:func:`mri_seg.io.cases.search_cases`.
+        passed_over: what it passed over.
+    """
+    lines = [f"{len(cases)} case{'' if len(cases) == 1 else 's'} found:"]
+    for case in cases:
+        count = len(case["image"])
+        files = f"{_KINDS.get(case['source'], case['source'])}, {count} file{'' if count == 1 else 's'}"
+        about = [files, *(["with a reference"] if "label" in case else []), input_path(case)]
+        lines.append(f"  {case['case']}: {', '.join(about)}")
+        if "error" in case:
+            lines.append(f"    cannot be segmented: {case['error']}")
+        lines += [f"    warning: {flag['message']}" for flag in case_flags(case)]
+    if passed_over:
+        lines += ["Passed over:", *(f"  {described}" for described in passed_over.described())]
+    return "\n".join(lines)
