@@ -34,6 +34,7 @@ from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_ma
 from mri_seg.utils.files import atomic_write, read_json, write_json
 from mri_seg.utils.flags import flag
 from mri_seg.utils.messages import reason
+from mri_seg.visualize.index_page import INDEX_NAME, write_index
 
 __all__ = ["CaseWriter"]
 
@@ -76,6 +77,7 @@ class CaseWriter:
     ``overwrite`` is true. A partly written file is never left. ``summary.csv`` has a row for every case, with the error
     if it failed; ``measurements.csv`` has a row for every case that was measured. Both are updated while cases are
     done, which takes at most a twentieth of the time, and at the end. Rows of cases that are not in this run are kept.
+    If pages are among the outputs, ``index.html`` shows all cases of ``summary.csv`` at the end and leads to their pages.
     In a distributed run, rank 0 writes the tables: its own cases while they are done, and all cases at the end.
 
     Args:
@@ -238,6 +240,7 @@ class CaseWriter:
         for case in sorted(self.sources.keys() - self.rows.keys()):  # the reading thread may have died
             self.failed(case, "not reached. Run the same command again to segment the missing cases.")
         self._write_tables()
+        self._write_index()
         count, self.counts = self.counts, Counter()
         print(
             f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}. "
@@ -405,6 +408,13 @@ class CaseWriter:
         failed = {case for case, row in self.rows.items() if row["status"] == "failed"}
         if measured:
             _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]), without=failed)
+
+    def _write_index(self) -> None:
+        """Write the page that leads to all cases if pages are written; keep an existing one up to date."""
+        if "page" in self.outputs or (self.output_dir / INDEX_NAME).is_file():
+            write_index(
+                self.output_dir, _table(self.output_dir / "summary.csv"), _table(self.output_dir / "measurements.csv")
+            )
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:

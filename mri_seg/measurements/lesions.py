@@ -170,8 +170,8 @@ def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         the values of the case; ``sum_of_products_mm2`` or ``sum_of_products_pixels``: sum of the bidimensional products
-        of all lesions; ``longest_diameter_mm`` or ``longest_diameter_pixels``: the longest of all lesions; and the values of the lesion with the largest volume, as ``largest_lesion_...``. Columns without
-        a value are None.
+        of all lesions; ``longest_diameter_mm`` or ``longest_diameter_pixels``: the longest of all lesions; and the
+        values of the lesion with the largest volume, as ``largest_lesion_...``. Columns without a value are None.
     """
     row = {
         name: measurements.get(name)

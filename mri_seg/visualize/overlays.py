@@ -24,6 +24,7 @@ __all__ = [
     "head_box",
     "panel",
     "save_png",
+    "scale_to_gray",
     "slice_pictures",
     "tile",
 ]
@@ -61,8 +62,21 @@ def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PER
     Returns:
         gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
-    low, high = finite_percentiles(volume, percentiles)
-    scaled = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
+    return scale_to_gray(volume, *finite_percentiles(volume, percentiles))
+
+
+def scale_to_gray(intensities: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Map intensities to gray levels between two of them.
+
+    Args:
+        intensities: array of any shape.
+        black: intensity of gray level 0; lower ones are black too.
+        white: intensity of gray level 255; higher ones are white too.
+
+    Returns:
+        gray levels of the same shape, uint8; NaN is black.
+    """
+    scaled = (np.asarray(intensities, dtype=np.float32) - black) / max(white - black, 1e-6)
     return (np.nan_to_num(scaled.clip(0, 1)) * 255).astype(np.uint8)
 
 
