@@ -77,7 +77,7 @@ class CaseWriter:
     ``overwrite`` is true. A partly written file is never left. ``summary.csv`` has a row for every case, with the error
     if it failed; ``measurements.csv`` has a row for every case that was measured. Both are updated while cases are
     done, which takes at most a twentieth of the time, and at the end. Rows of cases that are not in this run are kept.
-    If pages are among the outputs, ``index.html`` shows all cases of ``summary.csv`` at the end and leads to their pages.
+    If pages are among the outputs, ``index.html`` lists the cases of ``summary.csv`` and leads to their pages.
     In a distributed run, rank 0 writes the tables: its own cases while they are done, and all cases at the end.
 
     Args:

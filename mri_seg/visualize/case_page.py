@@ -233,4 +233,5 @@ def _unit(units: Mapping[str, str], found: Mapping[str, Any]) -> tuple[str, str]
 
 def _text(found: Mapping[str, Any], key: str, unit: str = "") -> str:
     value = found[key]
-    return f"{value:,.1f} {unit}".strip() if isinstance(value, float) else f"{value:,} {unit}".strip()
+    whole = isinstance(value, int) or key == "largest_axial_area_pixels"  # a number of pixels, though a float
+    return f"{value:,.{0 if whole else 1}f} {unit}".strip()
