@@ -72,7 +72,7 @@ def write_index(
         )
         return None
     rows = [{**measurements.get(case, {}), **_filled(row), "case": case} for case, row in summary.items()]
-    content = index_page(rows, lambda row: _page_of(folder, row), title=folder.resolve().name)
+    content = index_page(rows, lambda row: _page_of(folder, row), title=f"Cases in {folder.resolve().name}")
     with atomic_write(path) as unfinished:
         unfinished.write_text(content, encoding="utf-8")
     return path
