@@ -124,12 +124,13 @@ class TestViewer:
     def test_diameters_are_lines_over_the_tumour_of_their_slice(self, page: Any, viewer: Shown) -> None:
         assert len(lines(viewer)) == 2
         canvas = viewer.canvas.rect
-        box = "const r = arguments[0].getBoundingClientRect(); return [r.left, r.top + scrollY, r.right, r.bottom + scrollY]"
+        box = "const r = arguments[0].getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]"
         outline = np.argwhere((viewer.pixels() == PREDICTION).all(axis=-1))
         scale = np.array([canvas["height"], canvas["width"]]) / viewer.pixels().shape[:2]
         top, left = outline.min(axis=0) * scale + (canvas["y"], canvas["x"])
         bottom, right = (outline.max(axis=0) + 1) * scale + (canvas["y"], canvas["x"])
-        found = np.array([page.execute_script(box, line) for line in lines(viewer)])
+        scrolled = page.execute_script("return scrollY")
+        found = np.array([page.execute_script(box, line) for line in lines(viewer)]) + [0, scrolled, 0, scrolled]
         np.testing.assert_allclose([found[:, 0].min(), found[:, 2].max()], [left, right], atol=6)
         np.testing.assert_allclose([found[:, 1].min(), found[:, 3].max()], [top, bottom], atol=6)
         viewer.find("[data-layer=diameters]").click()
