@@ -130,7 +130,8 @@ class TestViewer:
         top, left = outline.min(axis=0) * scale + (canvas["y"], canvas["x"])
         bottom, right = (outline.max(axis=0) + 1) * scale + (canvas["y"], canvas["x"])
         scrolled = page.execute_script("return scrollY")
-        found = np.array([page.execute_script(box, line) for line in lines(viewer)]) + [0, scrolled, 0, scrolled]
+        found = np.array([page.execute_script(box, line) for line in lines(viewer)])
+        found[:, 1::2] += scrolled
         np.testing.assert_allclose([found[:, 0].min(), found[:, 2].max()], [left, right], atol=6)
         np.testing.assert_allclose([found[:, 1].min(), found[:, 3].max()], [top, bottom], atol=6)
         viewer.find("[data-layer=diameters]").click()
