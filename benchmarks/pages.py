@@ -3,8 +3,8 @@
     python benchmarks/pages.py --cases 500 --json pages.json
 
 Cases are phantoms, which needs the extra `phantom`. For the page of all cases, a folder holds one case's page under
-many names, and tables in which every third case has warnings and every twentieth failed. Seconds are the processor's, so
-that they hold on a machine that is busy with other work.
+many names, and tables in which every third case has warnings and every twentieth failed. Seconds are those of the
+processor, so that they hold on a machine that is busy with other work.
 """
 
 from __future__ import annotations

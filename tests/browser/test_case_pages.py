@@ -50,7 +50,7 @@ def lesion() -> np.ndarray:
 def page_of(name: str) -> str:
     rows, columns = np.mgrid[:60, :50] - np.array([30, 25])[:, None, None]
     head = ((rows / 27) ** 2 + (columns / 22) ** 2 < 1)[..., None]
-    image = head * 100.0 + np.random.default_rng(0).normal(0, 4, (60, 50, 6)) + 60 * lesion()
+    image = head * np.random.default_rng(0).normal(100, 4, (60, 50, 6)) + 60 * lesion()
     probability = lesion() * 0.9
     measured = measure(lesion(), AXIAL, case=name, probability=probability)
     return case_page({**measured, "flags": [FLAG]}, image, lesion(), probability, pixel_height=2.0)

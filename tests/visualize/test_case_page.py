@@ -20,10 +20,10 @@ AXIAL = np.array([[0, -1.0, 0, 90], [-1.0, 0, 0, 80], [0, 0, 5.0, -40], [0, 0, 0
 
 
 def head(depth: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """A bright disc in dark air with noise, and a lesion in the upper half of the slices."""
+    """A bright disc with noise in dark air, and a lesion in the upper half of the slices."""
     rows, columns = np.mgrid[:size, :size] - size // 2
     disc = (rows**2 + columns**2 < (0.4 * size) ** 2)[..., None]
-    image = disc * 100.0 + np.random.default_rng(0).normal(0, 6, (size, size, depth))
+    image = disc * np.random.default_rng(0).normal(100, 6, (size, size, depth))
     pred = np.zeros(image.shape, dtype=np.uint8)
     pred[size // 2 : size // 2 + 10, 20:30, depth // 2 :] = 1
     return image.astype(np.float32), pred
