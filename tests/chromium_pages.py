@@ -80,7 +80,7 @@ def requests(driver: Any) -> list[str]:
 
 
 def wait(driver: Any, condition: Callable[[], Any]) -> Any:
-    return WebDriverWait(driver, 10, poll_frequency=0.05).until(lambda _: condition())
+    return WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: condition())
 
 
 class Shown:

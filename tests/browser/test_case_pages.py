@@ -214,7 +214,7 @@ class TestIndex:
         pictures = index.find_elements(By.CSS_SELECTOR, "#cases img")
         assert len(pictures) == 3
         for picture in pictures:
-            wait(index, lambda picture=picture: picture.get_property("naturalWidth") > 40)
+            wait(index, lambda picture=picture: picture.get_property("naturalWidth") > 30)
 
 
 class TestReaders:
