@@ -102,7 +102,7 @@ def index_page(
     columns = [column for column in columns if any(row.get(column.key) for row in rows)]
     environment = template_environment()
     script = template_source(environment, "tables.js", "index.js")
-    status = Counter(row["status"] for row in rows)
+    status = Counter(row.get("status") for row in rows)
     return environment.get_template("index.html").render(
         mark=_MARK,
         title=title,
@@ -121,10 +121,10 @@ def index_page(
 def _case(row: Mapping[str, Any], page: tuple[str, str | None] | None, columns: Iterable[Column]) -> dict[str, Any]:
     """A row of the table as the template shows it."""
     flags = [name for name in (row.get("flags") or "").split(";") if name]
-    failed = row["status"] == "failed"
+    failed = row.get("status") == "failed"
     return {
         "name": row["case"],
-        "status": row["status"],
+        "status": row.get("status") or "",
         "href": page[0] if page else None,
         "thumbnail": page[1] if page else None,
         "numbers": [_number(row.get(column.key), column.digits) for column in columns],
@@ -138,7 +138,10 @@ def _case(row: Mapping[str, Any], page: tuple[str, str | None] | None, columns: 
 
 def _number(value: Any, digits: int) -> tuple[str, str]:
     """The value that sorts a cell and the text it shows; both empty if there is none."""
-    return (str(value), f"{float(value):,.{digits}f}") if value not in (None, "") else ("", "")
+    try:
+        return str(value), f"{float(value):,.{digits}f}"
+    except (TypeError, ValueError):  # nothing, or what somebody wrote into the table
+        return "", str(value or "")
 
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def _page_of(folder: Path, row: Mapping[str, Any]) -> tuple[str, str | None] | N
     """Address of a case's page, relative to the folder, and its small picture; None if the case has no page."""
     case = row["case"]
     page = folder / case / f"{case}.html"
-    if row["status"] == "failed" or not page.is_file():
+    if row.get("status") == "failed" or not page.is_file():
         return None
     return quote(f"{case}/{case}.html"), thumbnail_of(_beginning(page))
 

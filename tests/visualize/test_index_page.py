@@ -30,6 +30,11 @@ class TestColumns:
         assert "volume (mL)" in page
         assert '<td data-value=""></td><td data-value="1234">1,234</td>' in page
 
+    def test_values_that_are_no_numbers_are_shown_as_they_are(self) -> None:
+        page = rendered(row("a", volume_ml="12,5"), row("b", volume_ml="7"))
+        assert '<td data-value="">12,5</td>' in page
+        assert '<td data-value="7">7.0</td>' in page
+
     def test_columns_can_be_added(self) -> None:
         page = rendered(row("a", expected_dice="0.91"), columns=[*COLUMNS, Column("expected Dice", "expected_dice", 2)])
         assert '<td data-value="0.91">0.91</td>' in page
