@@ -67,9 +67,7 @@ def write_index(
     folder = Path(folder)
     path = folder / INDEX_NAME
     if path.is_file() and _MARK not in _beginning(path):
-        logger.warning(
-            "%s: is not of this program and stays as it is. Move it, so that the page of cases has room.", path
-        )
+        logger.warning("%s: is not of this program and is kept. Move it away to get the page of cases.", path)
         return None
     rows = [{**measurements.get(case, {}), **_filled(row), "case": case} for case, row in summary.items()]
     content = index_page(rows, lambda row: _page_of(folder, row), title=f"Cases in {folder.resolve().name}")
