@@ -9,7 +9,7 @@ import numpy as np
 
 from mri_seg.report.archive import ArchivedCase
 from mri_seg.visualize.html import picture_uri
-from mri_seg.visualize.viewer import BOTH, pack_slices, slice_picture, viewer_box
+from mri_seg.visualize.viewer import BOTH, Window, find_window, pack_slices, slice_picture, viewer_box
 
 __all__ = ["key_slice", "pack_case", "poster"]
 
@@ -27,12 +27,14 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
         kinds: kind of error of each pixel ``(H, W, D)``, from :py:func:`mri_seg.report.error_analysis.classify`.
         rows: the case's rows of ``slices.csv``, from the lowest slice.
     """
+    window = find_window(case.image)
     classes = np.where(case.label & case.pred, BOTH, kinds).astype(np.uint8)
     return pack_slices(
         case.case,
         case.image,
         {"probability": case.probability, "classes": classes, "attention": case.attention},
-        _box(case),
+        _box(case, window),
+        window,
         shown=[*_LAYERS, *(["attention"] if len(case.attention) else [])],
         notes=[
             f"reference {row['label_pixels']:,}, prediction {row['pred_pixels']:,} pixels, Dice {row['dice']:.3f}"
@@ -53,7 +55,8 @@ def poster(case: ArchivedCase, slice_number: int) -> str:
     Returns:
         a data URI.
     """
-    return picture_uri(slice_picture(case.image, _box(case), slice_number, case.pred, case.label))
+    window = find_window(case.image)
+    return picture_uri(slice_picture(case.image, _box(case, window), window, slice_number, case.pred, case.label))
 
 
 def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -75,6 +78,6 @@ def key_slice(rows: Sequence[Mapping[str, Any]]) -> int:
     return rows[len(rows) // 2]["slice"]
 
 
-def _box(case: ArchivedCase) -> tuple[slice, slice]:
+def _box(case: ArchivedCase, window: Window) -> tuple[slice, slice]:
     """Rows and columns that contain the head and both masks."""
-    return viewer_box(case.image, case.label | case.pred)
+    return viewer_box(case.image, case.label | case.pred, window)

@@ -21,6 +21,7 @@ from mri_seg.visualize.viewer import (
     BOTH,
     ONLY_PREDICTION,
     ONLY_REFERENCE,
+    find_window,
     pack_slices,
     slice_picture,
     viewer_box,
@@ -77,7 +78,8 @@ def case_page(
     """
     lesions = measurements["lesions"]
     pred, label = pred > 0, None if label is None else label > 0
-    box = viewer_box(image, pred if label is None else pred | label)
+    window = find_window(image)
+    box = viewer_box(image, pred if label is None else pred | label, window)
     areas = [(0 if label is None else int(label[..., n].sum()), int(pred[..., n].sum())) for n in range(pred.shape[-1])]
     layers = [] if label is None else ["reference"]
     key = _key_slice(areas)
@@ -91,6 +93,7 @@ def case_page(
         image,
         {"probability": _bytes(probability), "classes": _classes(pred, label)},
         box,
+        window,
         shown=[*layers, "prediction", "probability", *(["diameters"] if lesions else [])],
         notes=_notes(measurements, areas, with_reference=label is not None),
         areas=areas,
@@ -103,7 +106,7 @@ def case_page(
         pixel_height=pixel_height,
         webp_quality=_WEBP_QUALITY,
     )
-    picture = slice_picture(image, box, key, pred, label)
+    picture = slice_picture(image, box, window, key, pred, label)
     quantities = [(name, *_unit(units, lesions[0])) for name, units in _QUANTITIES] if lesions else []
     environment = template_environment()
     script = template_source(environment, "viewer.js", "case.js")

@@ -37,19 +37,18 @@ _PANEL_PREDICTION: Color = (255, 255, 0)
 _GAP = 4  # pixels between slices
 
 
-def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+def finite_percentiles(volume: np.ndarray, percentiles: Sequence[float]) -> tuple[float, ...]:
     """Percentiles of the finite values of a volume; NaN often marks the outside of the brain and has no gray level.
 
     Args:
         volume: intensities of any shape.
-        percentiles: the two percentiles, 0 to 100.
+        percentiles: the percentiles, 0 to 100.
 
     Returns:
-        both values; 0 and 0 if no value is finite.
+        a value for each; 0 if no value of the volume is finite.
     """
     finite = volume[np.isfinite(volume)]
-    low, high = np.percentile(finite, percentiles) if finite.size else (0.0, 0.0)
-    return float(low), float(high)
+    return tuple(np.percentile(finite, percentiles).tolist() if finite.size else (0.0 for _ in percentiles))
 
 
 def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PERCENTILES) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,21 @@ from mri_seg.visualize.overlays import (
     SHOWN_PERCENTILES,
     draw_contours,
     finite_percentiles,
-    gray_levels,
     head_box,
     scale_to_gray,
 )
 
-__all__ = ["BOTH", "ONLY_PREDICTION", "ONLY_REFERENCE", "pack_slices", "slice_picture", "viewer_box", "viewer_settings"]
+__all__ = [
+    "BOTH",
+    "ONLY_PREDICTION",
+    "ONLY_REFERENCE",
+    "Window",
+    "find_window",
+    "pack_slices",
+    "slice_picture",
+    "viewer_box",
+    "viewer_settings",
+]
 
 ONLY_REFERENCE, ONLY_PREDICTION, BOTH = 1, 4, 6
 """Classes of pixels: 1 to 3 are only in the reference, 4 and 5 only in the prediction; 0 is in neither mask."""
@@ -28,11 +37,36 @@ _CLASS_STEP = 32  # classes 0, 1, 2, ... become gray levels 0, 32, 64, ...: smal
 _KEPT_PERCENTILES = (0.0, 99.98)  # wider, so that users can change window and level
 
 
+class Window(NamedTuple):
+    """Intensities of a volume that become gray levels.
+
+    Attributes:
+        low: intensity that is kept as gray level 0; lower ones are too.
+        high: intensity that is kept as gray level 255; higher ones are too.
+        black: intensity that is shown as black at first.
+        white: intensity that is shown as white at first.
+    """
+
+    low: float
+    high: float
+    black: float
+    white: float
+
+
+def find_window(image: np.ndarray) -> Window:
+    """Choose the intensities of a volume ``(H, W, D)`` that are kept and shown; 8-bit images are kept as they are."""
+    low, high, black, white = finite_percentiles(image, (*_KEPT_PERCENTILES, *SHOWN_PERCENTILES))
+    if image.dtype == np.uint8:
+        low, high = 0.0, 255.0
+    return Window(low, max(high, low + 1e-6), black, max(white, black + 1e-6))
+
+
 def pack_slices(
     case: str,
     image: np.ndarray,
     layers: Mapping[str, np.ndarray],
     box: tuple[slice, slice],
+    window: Window,
     *,
     shown: Sequence[str],
     notes: Sequence[str],
@@ -53,6 +87,7 @@ def pack_slices(
         layers: ``probability`` ``(H, W, D)``, uint8 from 0 to 255; ``classes`` ``(H, W, D)``, uint8; and perhaps
             ``attention`` ``(gates, H, W, D)``, uint8.
         box: rows and columns that are packed, from :py:func:`viewer_box`.
+        window: intensities of gray levels, from :py:func:`find_window`.
         shown: names of the layers that the viewer offers, of ``reference``, ``prediction``, ``errors``,
             ``probability``, ``attention`` and ``diameters``.
         notes: what the viewer says of each of the D slices.
@@ -66,8 +101,7 @@ def pack_slices(
     Returns:
         sizes in pixels, the intensities shown as black and as white, notes, pixel counts and pictures of each slice.
     """
-    low, high = _kept_range(image)
-    black, white = finite_percentiles(image, SHOWN_PERCENTILES)
+    low, high = window.low, window.high
     attention = _shrink(layers["attention"][(slice(None), *box)]) if "attention" in layers else None
     numbers = range(1, image.shape[-1] + 1) if numbers is None else numbers
     slices = []
@@ -91,10 +125,7 @@ def pack_slices(
         "gates": 0 if attention is None else len(attention),
         "attentionStep": _ATTENTION_STEP,
         "classStep": _CLASS_STEP,
-        "low": low,
-        "high": high,
-        "black": black,
-        "white": max(white, black + 1e-6),
+        **window._asdict(),
         "layers": list(shown),
         "total": image.shape[-1],
         "numbers": list(numbers),
@@ -106,13 +137,19 @@ def pack_slices(
 
 
 def slice_picture(
-    image: np.ndarray, box: tuple[slice, slice], number: int, pred: np.ndarray, label: np.ndarray | None = None
+    image: np.ndarray,
+    box: tuple[slice, slice],
+    window: Window,
+    number: int,
+    pred: np.ndarray,
+    label: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw a slice with its outlines as a viewer shows it at first, for print and for browsers without scripts.
 
     Args:
         image: intensities ``(H, W, D)``.
         box: rows and columns that are drawn.
+        window: intensities of gray levels.
         number: the slice, counted from 1.
         pred: binary prediction ``(H, W, D)``.
         label: binary reference ``(H, W, D)``.
@@ -121,21 +158,21 @@ def slice_picture(
         picture ``(h, w, 3)``, uint8.
     """
     place = (*box, number - 1)
-    black, white = finite_percentiles(image, SHOWN_PERCENTILES)
-    gray = scale_to_gray(image[place], black, white)
+    gray = scale_to_gray(image[place], window.black, window.white)
     masks = [] if label is None else [(label[place], REFERENCE)]
     return draw_contours(gray, [*masks, (pred[place], PREDICTION)])
 
 
-def viewer_box(image: np.ndarray, masks: np.ndarray) -> tuple[slice, slice]:
+def viewer_box(image: np.ndarray, masks: np.ndarray, window: Window) -> tuple[slice, slice]:
     """Rows and columns that contain the head and all masks.
 
     Args:
         image: intensities ``(H, W, D)``.
         masks: where any mask is, ``(H, W, D)``, bool.
+        window: intensities of gray levels.
     """
     height, width, _ = image.shape
-    head = head_box(gray_levels(image))
+    head = head_box(scale_to_gray(image, window.black, window.white))
     flat = masks.any(axis=2)
     box = []
     for axis, part, size in ((1, head[0], height), (0, head[1], width)):
@@ -154,14 +191,6 @@ def _ends_in_box(ends: Sequence[Sequence[float]], box: tuple[slice, slice]) -> l
     """Ends (row, column) between centers of pixels as x and y from the corner of the box."""
     rows, columns = box
     return [round(v, 2) for row, column in ends for v in (column + 0.5 - columns.start, row + 0.5 - rows.start)]
-
-
-def _kept_range(image: np.ndarray) -> tuple[float, float]:
-    """Intensities that become gray levels 0 and 255; 8-bit images stay as they are."""
-    if image.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = finite_percentiles(image, _KEPT_PERCENTILES)
-    return low, max(high, low + 1e-6)
 
 
 def _shrink(attention: np.ndarray) -> np.ndarray:
