@@ -173,7 +173,7 @@ def viewer_box(image: np.ndarray, masks: np.ndarray, window: Window) -> tuple[sl
     """
     height, width, _ = image.shape
     head = head_box(scale_to_gray(image, window.black, window.white))
-    flat = masks.any(axis=2)
+    flat = np.asarray(masks.any(axis=2))
     box = []
     for axis, part, size in ((1, head[0], height), (0, head[1], width)):
         places = np.flatnonzero(flat.any(axis=axis))
