@@ -108,9 +108,21 @@ class Result:
         """Panel in the published style ``(h, w, 3)``; needs a reference."""
         return panel(self._shown("flair"), self._shown("pred"), self._shown("label"))
 
+    @property
+    def page(self) -> str:
+        """The case as one HTML document."""
+        image = self._axial("flair")
+        rows, columns, _ = affine_to_spacing(image.affine).tolist()
+        masks = [_volume(self._axial(key)) for key in ("pred", "probability", *(["label"] if self.has_label else []))]
+        return case_page(self.measurements, _volume(image), *masks, pixel_height=rows / columns)
+
+    def _axial(self, key: str) -> MetaTensor:
+        """A volume with rows to posterior, columns to the patient's left and slices to superior."""
+        return as_meta_tensor(Orientation(axcodes=AXIAL, labels=None)(self.item[key]))
+
     def _shown(self, key: str) -> np.ndarray:
         """A volume in the orientation of pictures: rows to posterior, columns to the patient's left, square pixels."""
-        volume = as_meta_tensor(Orientation(axcodes=AXIAL, labels=None)(self.item[key]))
+        volume = self._axial(key)
         rows, columns, _ = affine_to_spacing(volume.affine).tolist()
         if abs(rows / columns - 1) < _SQUARE:
             return _volume(volume)
@@ -225,9 +237,7 @@ def _write_panel(folder: Path, result: Result) -> None:
 
 def _write_page(folder: Path, result: Result) -> None:
     with atomic_write(folder / f"{result.case}.html") as unfinished:
-        unfinished.write_text(
-            case_page(result.measurements, result.slices, with_reference=result.has_label), encoding="utf-8"
-        )
+        unfinished.write_text(result.page, encoding="utf-8")
 
 
 def _named(ending: str) -> Callable[[Mapping[str, Any]], list[str]]:

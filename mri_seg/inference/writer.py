@@ -36,6 +36,7 @@ from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_ma
 from mri_seg.utils.files import atomic_write, read_json, write_json
 from mri_seg.utils.flags import flag
 from mri_seg.utils.messages import reason
+from mri_seg.visualize.index_page import INDEX_NAME, write_index
 
 __all__ = ["CaseWriter"]
 
@@ -79,6 +80,7 @@ class CaseWriter:
     if it failed, and so has ``summary.json``; ``measurements.csv`` has a row for every case that was measured. They are
     updated while cases are done, which takes at most a twentieth of the time, and at the end. Rows of cases that are
     not in this run are kept.
+    If pages are among the outputs, ``index.html`` lists the cases of ``summary.csv`` and leads to their pages.
     In a distributed run, rank 0 writes the tables: its own cases while they are done, and all cases at the end.
 
     If ``output_dir`` names a NIfTI file, the mask of a single case is written there, without a record and tables; see
@@ -258,6 +260,7 @@ class CaseWriter:
             why = "not reached, because another case failed" if self.stopped else "not reached"
             self.failed(case, f"{why}. Run the same command again to segment the missing cases.")
         self._write_tables()
+        self._write_index()
         count, self.counts = self.counts, Counter()
         counted = f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}."
         if self.file is None:
@@ -429,6 +432,13 @@ class CaseWriter:
         failed = {case for case, row in self.rows.items() if row["status"] == "failed"}
         if measured:
             _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]), without=failed)
+
+    def _write_index(self) -> None:
+        """Write the page that leads to all cases if pages are written; keep an existing one up to date."""
+        if "page" in self.outputs or (self.output_dir / INDEX_NAME).is_file():
+            write_index(
+                self.output_dir, _table(self.output_dir / "summary.csv"), _table(self.output_dir / "measurements.csv")
+            )
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:

@@ -91,16 +91,24 @@ def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diam
     return _largest_product(lesion[..., None], steps)[1]
 
 
-def _in_plane(lesion: np.ndarray, spacing: np.ndarray, units: tuple[str, str]) -> dict[str, Any]:
-    """Area and diameters of a lesion ``(H, W, D)``, measured in its slices; slices are counted from 1."""
+def _in_plane(
+    lesion: np.ndarray, spacing: np.ndarray, units: tuple[str, str], origin: tuple[int, int]
+) -> dict[str, Any]:
+    """Area and diameters of a lesion ``(H, W, D)``, measured in its slices.
+
+    Slices are counted from 1; the ends of the diameters are moved by the row and the column of ``origin``.
+    """
     length, area = units
     place, found = _largest_product(lesion, spacing)
+    ends = [_moved(np.array(pair), origin) for pair in (found.longest_ends, found.perpendicular_ends)]
     return {
         f"largest_axial_area_{area}": float(lesion.sum(axis=(0, 1)).max() * np.prod(spacing)),
         f"longest_diameter_{length}": found.longest,
         f"perpendicular_diameter_{length}": found.perpendicular,
         f"bidimensional_product_{area}": found.product,
         "measured_slice": place + 1,
+        "longest_diameter_ends": [list(end) for end in ends[0]],
+        "perpendicular_diameter_ends": [list(end) for end in ends[1]],
     }
 
 

@@ -59,7 +59,9 @@ def measure(
         least 0.3 (these two are None without a probability, or if there are no such voxels); and ``lesions``, the
         largest first, each with ``volume_ml``, ``centroid_lps_mm`` (x, y, z as in DICOM), ``largest_axial_area_mm2``,
         ``longest_diameter_mm``, ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (the
-        slice with these diameters), ``first_slice``, ``last_slice`` and ``slices`` (their number).
+        slice with these diameters), ``longest_diameter_ends`` and ``perpendicular_diameter_ends`` (the two ends, each
+        row and column in pixels of the axial slice, where (0, 0) is the center of its first pixel), ``first_slice``,
+        ``last_slice`` and ``slices`` (their number).
 
     Raises:
         ValueError: when mask, affine or probability does not have such a shape, or the affine cannot be inverted.
@@ -92,7 +94,7 @@ def measure(
             row["centroid_lps_mm"] = (apply_affine(to_ras, centroid) * (-1, -1, 1)).tolist()
         else:
             row["centroid_voxels"] = apply_affine(to_input, centroid).tolist()
-        row |= _in_plane(lesion, plane, units)
+        row |= _in_plane(lesion, plane, units, (int(origin[0]), int(origin[1])))
         row["measured_slice"] += int(origin[2])
         first, last = box[2].start + 1, box[2].stop
         lesions.append({**row, "first_slice": first, "last_slice": last, "slices": last - first + 1})
@@ -168,8 +170,8 @@ def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         the values of the case; ``sum_of_products_mm2`` or ``sum_of_products_pixels``: sum of the bidimensional products
-        of all lesions; and the values of the lesion with the largest volume, as ``largest_lesion_...``. Columns without
-        a value are None.
+        of all lesions; ``longest_diameter_mm`` or ``longest_diameter_pixels``: the longest of all lesions; and the
+        values of the lesion with the largest volume, as ``largest_lesion_...``. Columns without a value are None.
     """
     row = {
         name: measurements.get(name)
@@ -185,9 +187,14 @@ def summary_row(measurements: Mapping[str, Any]) -> dict[str, Any]:
         )
     }
     lesions = measurements["lesions"]
-    for unit, known in (("mm2", measurements["spacing_known"]), ("pixels", not measurements["spacing_known"])):
-        products = [lesion[f"bidimensional_product_{unit}"] for lesion in lesions] if known else None
-        row[f"sum_of_products_{unit}"] = None if products is None else float(sum(products))
+    for area, length, known in (
+        ("mm2", "mm", measurements["spacing_known"]),
+        ("pixels", "pixels", not measurements["spacing_known"]),
+    ):
+        products = [lesion[f"bidimensional_product_{area}"] for lesion in lesions] if known else None
+        row[f"sum_of_products_{area}"] = None if products is None else float(sum(products))
+        longest = [lesion[f"longest_diameter_{length}"] for lesion in lesions] if known else []
+        row[f"longest_diameter_{length}"] = max(longest, default=None)
     largest = lesions[0] if lesions else {}
     row |= {f"largest_lesion_{name}": largest.get(name) for name in _LESION_COLUMNS}
     for name, columns in _CENTROID_COLUMNS.items():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import heapq
-import json
 import logging
 import math
 import re
@@ -32,7 +29,8 @@ from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import is_main_process
 from mri_seg.utils.files import atomic_write
 from mri_seg.utils.flags import flag
-from mri_seg.visualize.html import template_environment
+from mri_seg.visualize.html import json_for_script, script_hash, template_environment, template_source
+from mri_seg.visualize.viewer import viewer_settings
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -185,7 +183,7 @@ def _read_cases(evaluation: Evaluation, room: int) -> tuple[list[_View], np.ndar
             false=false_lesions(case),
             missed=missed_lesions(case),
             first_slice=key_slice(slices),
-            packed=_json(pack_case(case, kinds, slices)),
+            packed=json_for_script(pack_case(case, kinds, slices)),
         )
         view.links = _links(view)
         views.append(view)
@@ -363,7 +361,7 @@ def _environment() -> Environment:
 def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
     """The page, with marks in place of the viewers."""
     environment = _environment()
-    script, style = (_source(environment, name) for name in ("report.js", "report.css"))
+    script = template_source(environment, "viewer.js", "tables.js", "report.js")
     metrics = facts["metrics"]
     kinds = [{"key": key, "words": words, "color": c} for (key, words), c in zip(KINDS.items(), _KIND_COLORS)]
     order = [*_ROLES.values(), _LARGEST_FALSE_LESION]
@@ -377,22 +375,12 @@ def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
         reference=REFERENCE,
         prediction=PREDICTION,
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        style=style,
-        settings_of_script=_json({"kinds": kinds, "reference": REFERENCE, "prediction": PREDICTION}),
+        script_hash=script_hash(script),
+        style=template_source(environment, "base.css", "viewer.css", "report.css", "media.css"),
+        settings_of_script=json_for_script(viewer_settings(kinds)),
         title=f"Evaluation of the {metrics['section']} section" if metrics.get("section") else "Evaluation",
         version=mri_seg.__version__,
     )
-
-
-def _source(environment: Environment, name: str) -> str:
-    loader: Any = environment.loader  # of the package
-    return loader.get_source(environment, name)[0].replace("\r\n", "\n")
-
-
-def _json(content: Any) -> str:
-    """JSON in which no text can close the HTML element around it."""
-    return json.dumps(content, separators=(",", ":"), default=float).replace("<", "\\u003c")
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "head_box",
     "panel",
     "save_png",
+    "scale_to_gray",
     "slice_pictures",
     "tile",
 ]
@@ -36,19 +37,18 @@ _PANEL_PREDICTION: Color = (255, 255, 0)
 _GAP = 4  # pixels between slices
 
 
-def finite_percentiles(volume: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+def finite_percentiles(volume: np.ndarray, percentiles: Sequence[float]) -> tuple[float, ...]:
     """Percentiles of the finite values of a volume; NaN often marks the outside of the brain and has no gray level.
 
     Args:
         volume: intensities of any shape.
-        percentiles: the two percentiles, 0 to 100.
+        percentiles: the percentiles, 0 to 100.
 
     Returns:
-        both values; 0 and 0 if no value is finite.
+        a value for each; 0 if no value of the volume is finite.
     """
     finite = volume[np.isfinite(volume)]
-    low, high = np.percentile(finite, percentiles) if finite.size else (0.0, 0.0)
-    return float(low), float(high)
+    return tuple(np.percentile(finite, percentiles).tolist() if finite.size else (0.0 for _ in percentiles))
 
 
 def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PERCENTILES) -> np.ndarray:
@@ -61,8 +61,21 @@ def gray_levels(volume: np.ndarray, percentiles: tuple[float, float] = SHOWN_PER
     Returns:
         gray levels 0 to 255 of the same shape, uint8; NaN and minus infinity are black, infinity is white.
     """
-    low, high = finite_percentiles(volume, percentiles)
-    scaled = (np.asarray(volume, dtype=np.float32) - low) / max(high - low, 1e-6)
+    return scale_to_gray(volume, *finite_percentiles(volume, percentiles))
+
+
+def scale_to_gray(intensities: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Map intensities to gray levels between two of them.
+
+    Args:
+        intensities: array of any shape.
+        black: intensity of gray level 0; lower ones are black too.
+        white: intensity of gray level 255; higher ones are white too.
+
+    Returns:
+        gray levels of the same shape, uint8; NaN is black.
+    """
+    scaled = (np.asarray(intensities, dtype=np.float32) - black) / max(white - black, 1e-6)
     return (np.nan_to_num(scaled.clip(0, 1)) * 255).astype(np.uint8)
 
 

@@ -2,55 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium_pages import (
+    Shown,
+    brightness,
+    count_of,
+    needs_axe,
+    needs_chromium,
+    opened,
+    serious_violations,
+    show,
+    started,
+    wait,
+)
 from evaluated import make_cases, write_evaluation
 from PIL import Image
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from mri_seg.report import write_report
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.visualize.overlays import contours, gray_levels, head_box
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-from selenium.webdriver import ActionChains, Keys  # noqa: E402
-from selenium.webdriver.common.actions.wheel_input import ScrollOrigin  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-AXE = Path(
-    os.environ.get("MRI_SEG_AXE", Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
-).resolve()
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1280,1000",
-)
 PARTLY_FALSE = make_cases()[2]  # the patient of the gallery whose separate false lesion is in slice 6
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)",
-    ),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -61,94 +44,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in OPTIONS:
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with started() as driver:
+        yield driver
 
 
 @pytest.fixture
 def page(chromium: Any, report: Path) -> Iterator[Any]:
-    """The report, freshly opened; ends with a look at the console and at what was requested."""
-    for kind in ("browser", "performance"):
-        chromium.get_log(kind)
-    conditions = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    chromium.execute_cdp_cmd("Network.enable", {})
-    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
-    show(chromium)
-    chromium.get(report.as_uri())
-    yield chromium
-    assert [entry for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    assert [url for url in requests(chromium) if not url.startswith(("file:", "data:", "blob:"))] == []
-
-
-def show(driver: Any, *, width: int = 1280, dark: bool = False, media: str = "") -> None:
-    """Set the width of the window and what the page may know of its reader's wishes."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
-
-
-def requests(driver: Any) -> list[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-
-
-def wait(driver: Any, condition: Callable[[], Any]) -> Any:
-    return WebDriverWait(driver, 10, poll_frequency=0.05).until(lambda _: condition())
-
-
-class Shown:
-    """A viewer on the page."""
-
-    def __init__(self, page: Any, case: str = PARTLY_FALSE.case) -> None:
-        self.page = page
-        self.element: WebElement = page.find_element(By.CSS_SELECTOR, f".viewer[data-case='{case}']")
-        page.execute_script("arguments[0].scrollIntoView()", self.element)
-        wait(page, lambda: self.element.get_attribute("data-painted"))
-        self.canvas: WebElement = self.find("canvas")
-
-    def find(self, selector: str) -> WebElement:
-        return self.element.find_element(By.CSS_SELECTOR, selector)
-
-    def slice(self) -> int:
-        return int(self.element.get_attribute("data-painted"))
-
-    def reaches(self, number: int) -> None:
-        wait(self.page, lambda: self.slice() == number)
-        assert self.find(".status").text.startswith(f"Slice {number} of 6: ")
-        assert self.canvas.get_attribute("aria-valuenow") == str(number)
-
-    def pixels(self) -> np.ndarray:
-        """What the canvas shows ``(h, w, 3)``, at native resolution."""
-        uri = self.page.execute_script("return arguments[0].toDataURL()", self.canvas)
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
-
-    def press(self, layer: str) -> np.ndarray:
-        """Press a layer's button; returns what is shown then."""
-        before, button = self.pixels(), self.find(f"[data-layer={layer}]")
-        pressed = button.get_attribute("aria-pressed") == "true"
-        button.click()
-        assert button.get_attribute("aria-pressed") == str(not pressed).lower()
-        wait(self.page, lambda: (self.pixels() != before).any())
-        return self.pixels()
-
-    def has_focus(self) -> bool:
-        return self.page.execute_script("return arguments[0].contains(document.activeElement)", self.element)
-
-
-def count_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
-    return int((pixels == color).all(axis=-1).sum())
+    with opened(chromium, report) as page:
+        yield page
 
 
 class TestStepping:
     def test_viewer_opens_at_the_largest_false_lesion(self, page: Any) -> None:
-        Shown(page).reaches(6)
+        Shown(page, PARTLY_FALSE.case).reaches(6)
 
     @pytest.mark.parametrize(
         ("keys", "number"),
@@ -163,17 +71,17 @@ class TestStepping:
         ],
     )
     def test_keys_step_through_slices(self, page: Any, keys: list[str], number: int) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.canvas.send_keys(*keys)
         viewer.reaches(number)
 
     def test_slider_steps_through_slices(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.find("input[type=range]").send_keys(Keys.ARROW_LEFT)
         viewer.reaches(5)
 
     def test_wheel_turns_slices_of_the_viewer_with_the_focus(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.canvas.click()
         place = page.execute_script("return scrollY")
         ActionChains(page).scroll_from_origin(ScrollOrigin.from_element(viewer.canvas), 0, 120).perform()
@@ -181,7 +89,7 @@ class TestStepping:
         assert page.execute_script("return scrollY") == place
 
     def test_wheel_scrolls_the_page_otherwise(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         assert not viewer.has_focus()
         place = page.execute_script("return scrollY")
         ActionChains(page).scroll_from_origin(ScrollOrigin.from_element(viewer.canvas), 0, -120).perform()
@@ -189,7 +97,7 @@ class TestStepping:
         viewer.reaches(6)
 
     def test_slices_of_the_viewer_differ(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         before = viewer.pixels()
         viewer.canvas.send_keys(Keys.ARROW_DOWN)
         viewer.reaches(5)
@@ -199,7 +107,7 @@ class TestStepping:
 class TestLayers:
     @pytest.fixture
     def viewer(self, page: Any) -> Shown:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.canvas.send_keys(Keys.HOME, Keys.ARROW_UP)
         viewer.reaches(2)
         return viewer
@@ -246,7 +154,7 @@ class TestLayers:
 
 class TestWindow:
     def test_dragging_changes_window_and_level(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         before = viewer.pixels()
         names = ("window", "level")
         values = [float(viewer.find(f"[data-window={name}]").get_attribute("value")) for name in names]
@@ -258,7 +166,7 @@ class TestWindow:
         wait(page, lambda: (viewer.pixels() == before).all())
 
     def test_typing_changes_window_and_level(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         before = viewer.pixels()
         level = viewer.find("[data-window=level]")
         level.clear()
@@ -269,7 +177,7 @@ class TestWindow:
 class TestPanel:
     def test_panel_is_a_png_of_three_pictures(self, page: Any, tmp_path: Path) -> None:
         page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.canvas.send_keys(Keys.HOME, Keys.ARROW_UP)
         viewer.reaches(2)
         viewer.find("[data-action=save]").click()
@@ -326,7 +234,7 @@ class TestTables:
         wait(page, Shown(page, name).has_focus)
 
     def test_a_lesion_opens_its_slice(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         viewer.canvas.send_keys(Keys.HOME)
         viewer.reaches(1)
         page.find_element(By.CSS_SELECTOR, "table[aria-labelledby=false-lesions] a").click()
@@ -339,46 +247,29 @@ class TestReaders:
         show(page, width=width)
         for details in page.find_elements(By.TAG_NAME, "details"):
             page.execute_script("arguments[0].open = true", details)
-        Shown(page)
+        Shown(page, PARTLY_FALSE.case)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
     def test_report_is_dark_and_light(self, page: Any) -> None:
-        def brightness() -> list[float]:
-            style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
-            colors = [c.partition("(")[2].strip(")").split(",")[:3] for c in page.execute_script(style)]
-            return [np.mean([float(v) for v in color]) for color in colors]
-
-        ground, text = brightness()
+        ground, text = brightness(page)
         assert ground > 200 > text
         show(page, dark=True)
-        ground, text = brightness()
+        ground, text = brightness(page)
         assert ground < 60 < 200 < text
 
     def test_print_shows_pictures_and_no_controls(self, page: Any) -> None:
-        viewer = Shown(page)
+        viewer = Shown(page, PARTLY_FALSE.case)
         show(page, media="print")
         assert viewer.canvas.is_displayed()
         assert not viewer.find(".layers").is_displayed()
         show(page)
 
-    @pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm install axe-core, or its file in MRI_SEG_AXE")
+    @needs_axe
     @pytest.mark.parametrize("dark", [False, True])
     @pytest.mark.parametrize("width", [1280, 390])
     def test_report_has_no_serious_accessibility_violation(self, page: Any, dark: bool, width: int) -> None:
         show(page, dark=dark, width=width)
         for details in page.find_elements(By.TAG_NAME, "details"):
             page.execute_script("arguments[0].open = true", details)
-        Shown(page).press("attention")
-        page.execute_script(AXE.read_text(encoding="utf-8"))
-        page.set_script_timeout(60)
-        found = page.execute_async_script(
-            "const done = arguments[0];"
-            "axe.run(document, {resultTypes: ['violations']}).then(r => done(r.violations), e => done(String(e)))"
-        )
-        serious = [
-            (rule["id"], node["target"], node["failureSummary"])
-            for rule in found
-            if rule["impact"] in ("serious", "critical")
-            for node in rule["nodes"]
-        ]
-        assert serious == []
+        Shown(page, PARTLY_FALSE.case).press("attention")
+        assert serious_violations(page) == []

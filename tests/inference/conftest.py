@@ -19,7 +19,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     (folder / "in").mkdir()
     pictures = [f"x_{n}.{suffix}" for n in range(3) for suffix in ("png", "jpg", "JPEG")]
     slices = ["in/x_9.tif", "in/x_10.TIFF", "in/x_2.tif", "scan.tif"]
-    for name in ("in/head.nii.gz", "in/head_mask.nii.gz", "in/c.nii", "b.nii", "a&b.nii", *slices, *pictures):
+    for name in ("in/head.nii.gz", "in/head_mask.nii.gz", "in/c.nii", "b.nii", "c.nii", "a&b.nii", *slices, *pictures):
         (folder / name).write_bytes(name.encode())
     return folder
 

@@ -162,13 +162,46 @@ class TestPictures:
 
 
 class TestPage:
-    def test_page_shows_every_slice_and_lesion_and_needs_nothing_else(self, tmp_path: Path) -> None:
+    def packed(self, page: str) -> dict:
+        return json.loads(page.partition('<script type="application/json">')[2].partition("</script>")[0])
+
+    def test_page_holds_every_slice_and_needs_nothing_else(self, tmp_path: Path) -> None:
         write(CaseWriter(tmp_path), NIFTI)
         page = (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
-        assert page.count('<img src="data:image/png;base64,') == SHAPE[-1]
+        packed = self.packed(page)
+        assert packed["numbers"] == [1, 2, 3]
+        assert len(packed["slices"]) == SHAPE[-1]
         assert "1.0 mL" in page
-        assert "http" not in page
-        assert "<script" not in page
+        assert "http:" not in page.replace("http://www.w3.org/2000/svg", "")
+        assert "https:" not in page
+
+    def test_page_opens_at_the_largest_area_with_the_diameters_on_the_tumour(self, tmp_path: Path) -> None:
+        write(CaseWriter(tmp_path), NIFTI)  # 12 rows and 10 columns of tumour in slice 3, from row 20 and column 14
+        page = (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
+        assert 'data-slice="3" data-case="a"' in page
+        packed = self.packed(page)
+        left, top = 12 - 4, 8 - 4  # of the head, with a margin of 4 pixels
+        tumour = (14 - left, 20 - top, 24 - left, 32 - top)
+        assert [number for number, *_ in packed["lines"]] == [3, 3]
+        for _, *ends in packed["lines"]:
+            for x, y in (ends[:2], ends[2:]):
+                assert tumour[0] <= x <= tumour[2]
+                assert tumour[1] <= y <= tumour[3]
+                assert x in (tumour[0], tumour[2]) or y in (tumour[1], tumour[3])
+
+    @pytest.mark.parametrize(("rows", "columns"), [(2.0, 1.0), (1.0, 1.5)])
+    def test_page_of_pixels_that_are_not_square_says_their_height(self, rows: float, columns: float) -> None:
+        found = item(NIFTI["image"], label=True)
+        for volume in found.values():
+            volume.affine = AS_SHOWN @ torch.diag(torch.tensor([rows, columns, 1, 1], dtype=torch.float64))
+        assert self.packed(Result(found).page)["pixelHeight"] == pytest.approx(rows / columns, abs=1e-4)
+
+    def test_page_of_an_uncertain_tumour_is_written(self, tmp_path: Path) -> None:
+        found = item(NIFTI["image"])
+        found["probability"] *= 0.25  # as with a threshold of 0.2: no voxel has 0.3 or more
+        write(CaseWriter(tmp_path), NIFTI, found)
+        assert table(tmp_path / "summary.csv")["a"]["status"] == "done"
+        assert "mean probability inside is 0.2" in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
 
     def test_page_says_when_nothing_was_found(self, tmp_path: Path) -> None:
         found = item(NIFTI["image"])

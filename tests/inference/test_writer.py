@@ -360,6 +360,62 @@ class TestWhatWasSegmented:
         assert table(tmp_path / "summary.csv")["a"]["warnings"] == ""
 
 
+class TestIndex:
+    """The page that leads to all cases."""
+
+    def index(self, folder: Path) -> str:
+        return (folder / "index.html").read_text(encoding="utf-8")
+
+    def test_index_leads_to_the_page_of_each_case(self, tmp_path: Path) -> None:
+        writer = CaseWriter(tmp_path)
+        write(writer, NIFTI)
+        write(writer, source(["a&b.nii"], "volume", "a&b<i> #1"))
+        writer.finish()
+        index = self.index(tmp_path)
+        assert '<a href="a/a.html">a</a>' in index
+        assert '<a href="a%26b%3Ci%3E%20%231/a%26b%3Ci%3E%20%231.html">a&amp;b&lt;i&gt; #1</a>' in index
+        assert index.count('<img src="data:image/webp;base64,') == 2
+
+    def test_index_shows_failed_cases_with_their_reason_and_without_a_link(self, tmp_path: Path) -> None:
+        writer = CaseWriter(tmp_path)
+        write(writer, NIFTI)
+        writer.remaining([source(["in/x.dcm"], "dicom", "study", error="has no <FLAIR>")])
+        with pytest.raises(SystemExit):
+            writer.finish()
+        assert "has no &lt;FLAIR&gt;" in self.index(tmp_path)
+        assert "study.html" not in self.index(tmp_path)
+
+    def test_index_of_a_second_run_counts_all_cases_of_the_summary(self, tmp_path: Path) -> None:
+        for names_of_run in (["a", "b"], ["b", "c"]):
+            writer = CaseWriter(tmp_path)
+            for name in names_of_run:
+                write(writer, source([f"{name}.nii" if name != "a" else "in/head.nii.gz"], "volume", name))
+            writer.finish()
+        assert sorted(table(tmp_path / "summary.csv")) == ["a", "b", "c"]
+        assert "3 cases:" in self.index(tmp_path)
+        for name in "abc":
+            assert f'href="{name}/{name}.html"' in self.index(tmp_path)
+
+    def test_index_is_not_written_without_pages_but_kept_up_to_date(self, tmp_path: Path) -> None:
+        writer = CaseWriter(tmp_path / "masks", outputs="mask")
+        write(writer, NIFTI)
+        writer.finish()
+        assert "index.html" not in names(tmp_path / "masks")
+        for name, chosen in (("a", "page"), ("b", "mask")):
+            writer = CaseWriter(tmp_path / "both", outputs=chosen)
+            write(writer, source(["in/head.nii.gz"], "volume", name))
+            writer.finish()
+        assert "2 cases:" in self.index(tmp_path / "both")
+
+    def test_index_of_somebody_else_is_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "index.html").write_text("<h1>Mine</h1>")
+        writer = CaseWriter(tmp_path)
+        write(writer, NIFTI)
+        writer.finish()
+        assert self.index(tmp_path) == "<h1>Mine</h1>"
+        assert "is not of this program and is kept" in caplog.text
+
+
 class TestFailures:
     def test_failures_leave_the_others_and_are_in_the_summary(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

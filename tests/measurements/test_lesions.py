@@ -75,6 +75,16 @@ class TestMeasure:
         assert lesion["perpendicular_diameter_mm"] == expected.perpendicular
         assert lesion["bidimensional_product_mm2"] == pytest.approx(expected.longest * expected.perpendicular)
 
+    def test_ends_of_diameters_are_places_in_the_measured_slice(self, mask: np.ndarray) -> None:
+        for lesion in measure(mask, AXIAL * [[0.5], [2.0], [3.0], [1]])["lesions"]:
+            pixels = np.pad(mask[..., lesion["measured_slice"] - 1], 1)  # by one pixel, since diameters end on borders
+            for name in ("longest", "perpendicular"):
+                first, second = np.array(lesion[f"{name}_diameter_ends"])
+                length = np.hypot(*((second - first) * (2.0, 0.5)))
+                assert length == pytest.approx(lesion[f"{name}_diameter_mm"])
+                row, column = np.round((first + second) / 2).astype(int) + 1
+                assert pixels[row, column]
+
     def test_no_slice_is_passed_over(self) -> None:
         random = np.random.default_rng(3)
         slices = [ellipse(random.uniform(3, 12), random.uniform(3, 12), 30, (14, 14), 28) for _ in range(12)]
@@ -109,7 +119,7 @@ class TestMeasure:
         for lesion in expected["lesions"] + found["lesions"]:
             del lesion["centroid_lps_mm"]
         for before, after in zip(expected["lesions"], found["lesions"]):
-            assert after == pytest.approx(before)
+            assert same(after, before)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -161,6 +171,8 @@ class TestUnknownSpacing:
             "perpendicular_diameter_pixels": expected.perpendicular,
             "bidimensional_product_pixels": expected.product,
             "measured_slice": 2,
+            "longest_diameter_ends": [list(end) for end in expected.longest_ends],
+            "perpendicular_diameter_ends": [list(end) for end in expected.perpendicular_ends],
             "first_slice": 2,
             "last_slice": 4,
             "slices": 3,
@@ -276,7 +288,7 @@ class TestSummaryRow:
             found = measure(ragged(2), AXIAL, spacing_known=known)
             row = summary_row(found)
             for name, value in found["lesions"][0].items():
-                if not name.startswith("centroid"):
+                if not name.startswith("centroid") and not name.endswith("_ends"):
                     assert row[f"largest_lesion_{name}"] == value
         assert row["largest_lesion_centroid_row"] == found["lesions"][0]["centroid_voxels"][0]
         assert row["largest_lesion_centroid_x_mm"] is None
@@ -289,6 +301,15 @@ class TestSummaryRow:
         assert row["sum_of_products_pixels"] is None
         row = summary_row(measure(mask, AXIAL, spacing_known=False))
         assert row["sum_of_products_pixels"] == pytest.approx(4 + 9)
+
+    def test_summary_row_holds_the_longest_diameter_of_all_lesions(self) -> None:
+        mask = np.zeros((20, 20, 3), dtype=bool)
+        mask[2:5, 2:6, 1] = mask[10, 3:14, 1] = True  # the larger lesion is the shorter one
+        row = summary_row(measure(mask, AXIAL))
+        assert row["longest_diameter_mm"] == pytest.approx(11)
+        assert row["largest_lesion_longest_diameter_mm"] < 6
+        assert row["longest_diameter_pixels"] is None
+        assert summary_row(measure(mask, AXIAL, spacing_known=False))["longest_diameter_pixels"] == pytest.approx(11)
 
     def test_summary_row_holds_one_value_a_column(self) -> None:
         row = summary_row(measure(ragged(2), AXIAL))

@@ -18,7 +18,8 @@ from mri_seg.report.viewer import key_slice, pack_case, poster
 
 class TestPackedCase:
     def unpack(self, packed: dict, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(packed["slices"][number - 1]))))
+        (uri,) = packed["slices"][number - 1]
+        sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
         height, width = packed["height"], packed["width"]
         image, probability, classes = (sheet[n * height : (n + 1) * height, :width] for n in range(3))
         return image, probability, classes // packed["classStep"], sheet[3 * height :]
