@@ -29,6 +29,7 @@ from mri_seg.config.validation import (
     check_values,
     explain_expression,
 )
+from mri_seg.utils.bundle_folder import refuse_installed
 from mri_seg.utils.compat import become, called_from, caller_of
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
@@ -85,6 +86,8 @@ def begin_workflow(debug: bool | str = False) -> None:
 def check_options() -> None:
     """Check the options of the workflow whose config calls this: that they exist, and that their values are valid.
 
+    A relative ``output_dir`` is refused too if the workflow is started within the installed package.
+
     Raises:
         ValueError: with the name of the option, and what to write instead.
     """
@@ -96,6 +99,8 @@ def check_options() -> None:
         check_keys(config, known=_shipped())
         _checked.add(parser)
     check_values(config)
+    if "output_dir" in config:
+        refuse_installed(config["output_dir"], "--output_dir")
 
 
 def end_workflow() -> None:

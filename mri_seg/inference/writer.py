@@ -418,12 +418,12 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     wanted = set(names) | ({"seg"} if "sr" in names else set())
     has_highdicom = importlib.util.find_spec("highdicom") is not None
     if "seg" in wanted and not has_highdicom:
-        raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install -e ".[dicom]"')
+        raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install "mri_seg[dicom]"')
     named = frozenset(wanted)
     if "auto" in wanted:
         wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
         if not has_highdicom:
-            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install -e ".[dicom]"')
+            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 
