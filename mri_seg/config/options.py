@@ -278,8 +278,8 @@ _CONFIGS = {
     "`train.json` apply, with these\ndefaults.",
     "inference.json": "Segments cases.",
     "quantize.json": "Over `train.json`: makes 8-bit weights (`model.int8.xml` and `.bin`) for `runtime` "
-    "`openvino-int8`.\nThey fit only the weights they were made of, so `output_dir` gets a copy of those too, unless it "
-    "is their folder.",
+    "`openvino-int8`.\nThey fit only the weights they were made of, so `output_dir` gets a copy of those too, unless "
+    "it is their folder.",
     "multi_gpu_train.json": "Over `train.json`, for several processes started by torchrun: see [scaling](scaling.md).",
     "multi_gpu_evaluate.json": "Over `train.json` and `evaluate.json`, for several processes.",
     "multi_gpu_inference.json": "Over `inference.json`, for several processes.",
