@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "mri_seg.config.bundle_root": ("bundle_root",),
     "mri_seg.config.weights": (
         "CheckpointLoader",
         "bundle_weights",

@@ -25,6 +25,7 @@ CONFIGS = sorted((ROOT / "bundle" / "configs").glob("*.json"))
 # Each stage may import itself and the stages before it.
 STAGES = [
     "utils",
+    "bundle",
     "config",
     "visualize",
     "dicom",
@@ -83,8 +84,9 @@ def _stage(module: str) -> str | None:
 
 
 class TestImports:
-    def test_every_folder_is_a_stage(self) -> None:
-        assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(STAGES)
+    def test_every_folder_and_every_module_beside_them_is_a_stage(self) -> None:
+        folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+        assert folders | {path.stem for path in PACKAGE.glob("[!_]*.py")} == set(STAGES)
 
     def test_imports_never_run_back_to_a_later_stage(self) -> None:
         modules = _modules()

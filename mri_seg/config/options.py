@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mri_seg.utils.bundle_folder import bundle_folder
+
 __all__ = [
     "OPTIONS",
     "PATH",
@@ -120,7 +122,11 @@ SWITCH = _SWITCH
 """The rule of options that are true or false."""
 
 OPTIONS: dict[str, Option] = {
-    "bundle_root": Option("folder of the bundle; run from the repository's root, or give its path", PATH),
+    "bundle_root": Option(
+        "folder of the bundle, whose `models/model.pt` are the shipped weights; `python -m mri_seg.bundle` prints that "
+        "of the package",
+        PATH,
+    ),
     "dataset_dir": Option(
         "folder of the data set",
         PATH_OR_PATHS,
@@ -175,7 +181,8 @@ OPTIONS: dict[str, Option] = {
     "val_interval": Option("validate after every so many epochs", _whole(1), "epochs"),
     "checkpoint_interval": Option("save the weights after every so many epochs", _whole(1), "epochs"),
     "save_to_bundle": Option(
-        "at the end, copy weights to `bundle/models/model.pt`: `best` on the validation patients, `last`, or `false`"
+        "at the end, copy weights to `models/model.pt` of the bundle: `best` on the validation patients, `last`, or "
+        "`false`; needs `bundle_root`, which must not be the installed package"
     ),
     "num_slices": Option("slices that the network sees at once (2.5D): the slice and its neighbours", _ODD, "slices"),
     "spatial_size": Option(
@@ -272,9 +279,11 @@ RULES: dict[str, Rule] = {name: option.rule for name, option in OPTIONS.items() 
 """What values the options of the configs may have."""
 
 _IN_WORDS = {
+    "$mri_seg.bundle_root()": "the bundle that holds the config",
     "$@bundle_root + '/models/model.pt'": "`models/model.pt` of the bundle",
     "$time.strftime('%Y%m%d-%H%M%S')": "the time at which the run starts",
     "$'published-' + time.strftime('%Y%m%d-%H%M%S')": "`published-` and the time at which the run starts",
+    "$'quantized-' + time.strftime('%Y%m%d-%H%M%S')": "`quantized-` and the time at which the run starts",
     "$'evaluation-' + @section": "`evaluation-` and the section",
     "$'runs/' + @run_name": "`runs/` and the run's name",
     "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')": "the first GPU, else the CPU",
@@ -295,8 +304,9 @@ _CONFIGS = {
     "evaluate.json": "Over `train.json`: evaluates weights. All options of inference and post-processing of "
     "`train.json` apply, with these\ndefaults.",
     "inference.json": "Segments cases.",
-    "quantize.json": "Over `train.json`: makes 8-bit weights (`model.int8.xml` and `.bin`) beside float ones, for "
-    "`runtime` `openvino-int8`.\nThey fit only the weights they were made of.",
+    "quantize.json": "Over `train.json`: makes 8-bit weights (`model.int8.xml` and `.bin`) for `runtime` "
+    "`openvino-int8`.\nThey fit only the weights they were made of, so `output_dir` gets a copy of those too, unless "
+    "it is their folder.",
     "multi_gpu_train.json": "Over `train.json`, for several processes started by torchrun: see [scaling](scaling.md).",
     "multi_gpu_evaluate.json": "Over `train.json` and `evaluate.json`, for several processes.",
     "multi_gpu_inference.json": "Over `inference.json`, for several processes.",
@@ -410,5 +420,5 @@ def _shown(default: Any) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Print the document of all options.")
-    parser.add_argument("configs", nargs="?", default="bundle/configs", help="folder of the configs")
+    parser.add_argument("configs", nargs="?", default=bundle_folder() / "configs", help="folder of the configs")
     print(document(parser.parse_args().configs), end="")

@@ -13,6 +13,8 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
+from mri_seg.config.bundle_root import check_bundle_root
+from mri_seg.utils.bundle_folder import refuse_installed
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.files import atomic_write, sha256
 
@@ -97,7 +99,10 @@ def weights_file(path: PathLike | str) -> Path:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights. Give the path of weights that training wrote.")
+        raise FileNotFoundError(
+            f"{path}: no such file of weights. Give the path of weights that training wrote; the shipped ones are in "
+            "models of the folder that `python -m mri_seg.bundle` prints."
+        )
     return path
 
 
@@ -120,18 +125,22 @@ def check_sum(path: PathLike | str) -> None:
             )
 
 
-def bundle_weights(which: str | bool) -> str | None:
+def bundle_weights(which: str | bool, bundle_root: PathLike | str | None = None) -> str | None:
     """Name of the file of a run that is copied to the bundle: ``model.pt``, ``model_final.pt``, or None.
 
     Args:
         which: ``"best"`` on the validation patients, ``"last"``, or false for neither.
+        bundle_root: the bundle, to check before a training that weights may be copied there; for configs.
 
     Raises:
-        ValueError: when ``which`` is something else.
+        ValueError: when ``which`` is something else, when ``bundle_root`` is its default, and when it is the installed
+            package.
     """
     names = {"best": "model.pt", "true": "model.pt", "last": "model_final.pt", "false": None}
     if (choice := str(which).lower()) not in names:
         raise ValueError(f"--save_to_bundle: expected best, last or false, got {which!r}.")
+    if names[choice] and bundle_root is not None:
+        check_bundle_root(bundle_root)
     return names[choice]
 
 
@@ -142,10 +151,14 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
         run_dir: folder of the run.
         folder: the folder ``models`` of the bundle.
         which: as in :py:func:`bundle_weights`.
+
+    Raises:
+        ValueError: when the bundle is the installed package.
     """
     name = bundle_weights(which)
     if name is None or idist.get_rank() > 0:
         return
+    refuse_installed(folder, "--save_to_bundle")
     with atomic_write(Path(folder, "model.pt")) as unfinished:
         shutil.copyfile(Path(run_dir, name), unfinished)
     write_sums(folder)

@@ -29,6 +29,7 @@ from mri_seg.config.validation import (
     check_values,
     explain_expression,
 )
+from mri_seg.utils.bundle_folder import refuse_installed
 from mri_seg.utils.compat import become, called_from, caller_of
 from mri_seg.utils.library_warnings import silence_library_warnings
 from mri_seg.utils.messages import root_of
@@ -88,6 +89,8 @@ def begin_workflow(debug: bool | str = False) -> None:
 def check_options() -> None:
     """Check the options of the workflow whose config calls this: that they exist, and that their values are valid.
 
+    A relative ``output_dir`` is refused too if the workflow is started within the installed package.
+
     Raises:
         ValueError: with the name of the option, and what to write instead.
     """
@@ -99,6 +102,8 @@ def check_options() -> None:
         check_keys(config, known=_shipped())
         _checked.add(parser)
     check_values(config)
+    if "output_dir" in config:
+        refuse_installed(config["output_dir"], "--output_dir")
 
 
 def end_workflow() -> None:

@@ -91,7 +91,7 @@ def import_highdicom() -> ModuleType:
         import highdicom.sr
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'Writing DICOM needs highdicom ({error}). Install the extra: pip install -e ".[dicom]".'
+            f'Writing DICOM needs highdicom ({error}). Install the extra: pip install "mri_seg[dicom]".'
         ) from error
     return highdicom
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from mri_seg.export.folder import FORMATS, export_bundle
+from mri_seg.utils.bundle_folder import bundle_folder
 from mri_seg.utils.messages import reason
 
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
         "configs, license and SHA256SUMS of all weights. The exported networks are compared with the original.",
     )
     parser.add_argument("output_dir", metavar="DIR", help="the folder to write, new or empty")
-    parser.add_argument("--bundle_root", metavar="DIR", default="bundle", help="the bundle (default: %(default)s)")
+    parser.add_argument("--bundle_root", metavar="DIR", help="the bundle (default: that of the package)")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights (default: models/model.pt of the bundle)")
     parser.add_argument(
         "--formats", default="ts", help=f"one or more of {', '.join(FORMATS)}, comma-separated (default: %(default)s)"
@@ -32,7 +33,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that PyTorch has newer exporters
             folder = export_bundle(
-                options.bundle_root, options.output_dir, checkpoint=options.checkpoint, formats=formats
+                options.bundle_root or bundle_folder(),
+                options.output_dir,
+                checkpoint=options.checkpoint,
+                formats=formats,
             )
     except (ImportError, OSError, ValueError) as error:
         print(f"{prog}: {reason(error)}", file=sys.stderr)

@@ -82,7 +82,9 @@ def _check_formats(formats: Sequence[str]) -> None:
         raise ValueError(f"formats: {', '.join(unknown)} is not known; expected one or more of {', '.join(FORMATS)}.")
     missing = [name for name in ("onnx", "onnxruntime") if "onnx" in formats and not importlib.util.find_spec(name)]
     if missing:
-        raise ImportError(f'formats: onnx needs {" and ".join(missing)}. Install the extra: pip install -e ".[export]"')
+        raise ImportError(
+            f'formats: onnx needs {" and ".join(missing)}. Install the extra: pip install "mri_seg[export]"'
+        )
 
 
 def _write_weights(folder: Path, checkpoint: Path, formats: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from monai.data import Dataset
 
-from mri_seg.config.weights import SUMS, read_weights, write_sums
+from mri_seg.config.weights import SUMS, read_weights, weights_file, write_sums
 from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
-from mri_seg.utils.files import atomic_write
+from mri_seg.utils.bundle_folder import refuse_installed
+from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = ["calibration_slices", "quantize"]
 
@@ -26,12 +28,16 @@ def quantize(
     slices: int = 300,
     keep_float: Sequence[str] = (),
     seed: int = 0,
+    output_dir: PathLike | str | None = None,
 ) -> Path:
     """Quantize a network's weights and activations to 8-bit integers, and write them beside its float weights.
 
     NNCF takes the whole range of each activation on the calibration slices; an average of ranges would clip values that
     occur on few slices, such as tumours. It then corrects the bias layer by layer for the error so far. The result is
     for the runtime ``openvino-int8``, and holds the digest of its float weights.
+
+    The runtime looks for 8-bit weights beside the float ones. In another folder than theirs, a copy of the float
+    weights is therefore written too, with ``SHA256SUMS``, so that ``checkpoint`` can be that copy.
 
     Args:
         network: the network; its current weights do not matter.
@@ -40,15 +46,21 @@ def quantize(
         slices: number of calibration slices.
         keep_float: regular expressions for the names of layers that stay in floating point.
         seed: seed with which the slices are drawn.
+        output_dir: folder to write to; by default that of the float weights.
 
     Returns:
         path of the 8-bit weights; see :py:func:`mri_seg.inference.runtimes.int8_file`.
 
     Raises:
         ImportError: when NNCF or OpenVINO is missing.
+        FileExistsError: when ``output_dir`` has other weights of the same name.
+        ValueError: when it lies in the installed package.
     """
     if any(importlib.util.find_spec(package) is None for package in ("openvino", "nncf")):
-        raise ImportError('Quantization needs nncf and openvino. Install the extra: pip install -e ".[openvino]"')
+        raise ImportError('Quantization needs nncf and openvino. Install the extra: pip install "mri_seg[openvino]"')
+    source = weights_file(checkpoint)
+    copy = source if output_dir is None else Path(output_dir, source.name)
+    _check_place(source, copy)
     ov = openvino()  # before nncf, which also imports it
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -69,13 +81,26 @@ def quantize(
         ),
     )
     model.set_rt_info(weights_digest(weights), list(DIGEST))
-    file = int8_file(checkpoint)
+    file = int8_file(copy)
     with atomic_write(file) as unfinished:
         ov.save_model(model, unfinished, compress_to_fp16=False)
         unfinished.with_suffix(".bin").replace(file.with_suffix(".bin"))
-    if file.with_name(SUMS).is_file():
+    if not copy.exists():
+        with atomic_write(copy) as unfinished:
+            shutil.copyfile(source, unfinished)
+        write_sums(copy.parent)
+    elif file.with_name(SUMS).is_file():
         write_sums(file.parent)
     return file
+
+
+def _check_place(source: Path, copy: Path) -> None:
+    """Check before the minutes of a calibration that its results can be written."""
+    refuse_installed(copy.parent, "--output_dir")
+    if copy.exists() and not copy.samefile(source) and sha256(copy) != sha256(source):
+        raise FileExistsError(
+            f"{copy}: has other weights than {source}. Give a new --output_dir, or the folder of {source.name}."
+        )
 
 
 def calibration_slices(volumes: Dataset, number: int, seed: int = 0) -> list[np.ndarray]:

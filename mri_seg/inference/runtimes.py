@@ -216,7 +216,7 @@ RUNTIMES = {
 def _require(runtime: str) -> None:
     package, extra = RUNTIMES[runtime].package, RUNTIMES[runtime].extra
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f'--runtime {runtime}: needs {package}. Install the extra: pip install -e ".[{extra}]"')
+        raise ImportError(f'--runtime {runtime}: needs {package}. Install the extra: pip install "mri_seg[{extra}]"')
 
 
 def _paths(paths: PathLike | str | Sequence) -> Iterable[Path]:

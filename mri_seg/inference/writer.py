@@ -435,6 +435,8 @@ class CaseWriter:
 
     def _write_index(self) -> None:
         """Write the page that leads to all cases if pages are written; keep an existing one up to date."""
+        if not is_main_process() or self.file is not None:
+            return
         if "page" in self.outputs or (self.output_dir / INDEX_NAME).is_file():
             write_index(
                 self.output_dir, _table(self.output_dir / "summary.csv"), _table(self.output_dir / "measurements.csv")
@@ -452,12 +454,12 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     wanted = set(names) | ({"seg"} if "sr" in names else set())
     has_highdicom = importlib.util.find_spec("highdicom") is not None
     if "seg" in wanted and not has_highdicom:
-        raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install -e ".[dicom]"')
+        raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install "mri_seg[dicom]"')
     named = frozenset(wanted)
     if "auto" in wanted:
         wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
         if not has_highdicom:
-            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install -e ".[dicom]"')
+            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 

@@ -407,7 +407,7 @@ class TestRefuses:
         self, tmp_path: Path, series: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "highdicom", None)
-        with pytest.raises(ModuleNotFoundError, match=r'pip install -e "\.\[dicom\]"'):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "mri_seg\[dicom\]"'):
             write(tmp_path / "seg.dcm", blob(), series)
 
 

@@ -296,7 +296,7 @@ class TestRefuses:
     ) -> None:
         figures = measured(lesions(), series)
         monkeypatch.setitem(sys.modules, "highdicom", None)
-        with pytest.raises(ModuleNotFoundError, match=r'pip install -e "\.\[dicom\]"'):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "mri_seg\[dicom\]"'):
             write_report(tmp_path / "sr.dcm", figures, tmp_path / "seg.dcm", series, algorithm_version="1")
 
 

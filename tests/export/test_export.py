@@ -168,7 +168,7 @@ class TestRefuses:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        self.refused(bundle, tmp_path / "given", ImportError, r"\.\[export\]", formats=["onnx"])
+        self.refused(bundle, tmp_path / "given", ImportError, r"mri_seg\[export\]", formats=["onnx"])
 
 
 class TestCommand:

@@ -10,6 +10,7 @@ import torch
 from monai.inferers import SimpleInferer
 from small_networks import probabilities, small_network
 
+import mri_seg
 from mri_seg.inference.quantization import calibration_slices, quantize
 from mri_seg.inference.runtimes import RuntimeInferer, int8_file
 from mri_seg.networks.attention_unet import AttentionUNet
@@ -75,6 +76,46 @@ class TestInt8:
         for first, second in ((checkpoint, other), (other, checkpoint)):
             found = probabilities(self.infer(first, second), slices, network)
             assert torch.equal(found, probabilities(self.infer(checkpoint), slices, network))
+
+    def test_another_folder_gets_8_bit_and_float_weights_that_serve_there_and_the_first_stays_as_it_was(
+        self, checkpoint: Path, network: AttentionUNet, slices: torch.Tensor, tmp_path: Path
+    ) -> None:
+        before = {file.name: file.read_bytes() for file in checkpoint.parent.iterdir()}
+        quantize(small_network(), checkpoint, Volumes(), slices=10, output_dir=tmp_path / "int8")
+        assert {file.name: file.read_bytes() for file in checkpoint.parent.iterdir()} == before
+        copy = tmp_path / "int8" / "model.pt"
+        assert copy.read_bytes() == checkpoint.read_bytes()
+        sums = copy.with_name("SHA256SUMS").read_text()
+        assert [line.partition("  ")[2] for line in sums.splitlines()] == [
+            "model.int8.bin",
+            "model.int8.xml",
+            "model.pt",
+        ]
+        found = probabilities(self.infer(copy), slices, network)
+        assert (found - network(slices).sigmoid()).abs().mean() < 0.03
+
+
+class TestPlace:
+    @pytest.fixture(autouse=True)
+    @classmethod
+    def any_packages(cls, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+    def test_other_weights_of_the_same_name_are_kept_and_refused_before_anything_is_computed(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "model.pt").write_bytes(b"mine")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "model.pt").write_bytes(b"another's")
+        with pytest.raises(FileExistsError, match=r"run/model\.pt: has other weights than .*--output_dir"):
+            quantize(small_network(), tmp_path / "model.pt", Volumes(), output_dir=tmp_path / "run")
+        assert (tmp_path / "run" / "model.pt").read_bytes() == b"another's"
+
+    def test_installed_package_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
+        (tmp_path / "model.pt").write_bytes(b"mine")
+        folder = Path(mri_seg.__file__).parent / "_bundle" / "models"
+        with pytest.raises(ValueError, match=r"lies in the installed package.*python -m mri_seg\.bundle"):
+            quantize(small_network(), tmp_path / "model.pt", Volumes(), output_dir=folder)
 
 
 class TestCalibrationSlices:

@@ -66,7 +66,7 @@ class TestOutputs:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ImportError, match=r'highdicom.*pip install -e "\.\[dicom\]"'):
+        with pytest.raises(ImportError, match=r'highdicom.*pip install "mri_seg\[dicom\]"'):
             CaseWriter(tmp_path, outputs="seg")
         assert "seg" not in CaseWriter(tmp_path).missing(source(["a.dcm"], "dicom"))
 

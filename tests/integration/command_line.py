@@ -7,6 +7,7 @@ import io
 import logging
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -33,18 +34,27 @@ def bundle(run_id: str, *config_files: str, **options: object) -> Ended:
     return module("monai.bundle", *words)
 
 
-def module(name: str, *words: str) -> Ended:
-    """``python -m name words``."""
+@contextlib.contextmanager
+def log_kept() -> Iterator[None]:
+    """Restore the log afterwards: MONAI sets it up by fileConfig, which closes all handlers there are."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    with mock.patch.object(logging, "_handlerList", []):
+        try:
+            yield
+        finally:
+            root.handlers, root.level = handlers, level
+
+
+def module(name: str, *words: str) -> Ended:
+    """``python -m name words``."""
     main = sys.modules.pop(f"{name}.__main__", None)  # as in an interpreter that has just started
     with (
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
         mock.patch.object(sys, "argv", [f"python -m {name}", *words]),
         mock.patch.object(sys, "excepthook", sys.__excepthook__),
-        # MONAI sets up the log by fileConfig, which closes all handlers that there are: here, those of other tests too.
-        mock.patch.object(logging, "_handlerList", []),
+        log_kept(),
     ):
         try:
             runpy.run_module(name, run_name="__main__")
@@ -55,7 +65,6 @@ def module(name: str, *words: str) -> Ended:
             status = 1
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
-            root.handlers, root.level = handlers, level
             if main is not None:
                 sys.modules[f"{name}.__main__"] = main
     return Ended(status, stdout.getvalue(), stderr.getvalue())
