@@ -141,13 +141,16 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
     Args:
         run_dir: folder of the run.
         folder: the folder ``models`` of the bundle.
-        which: as in :py:func:`bundle_weights`.
+        which: as in :py:func:`bundle_weights`; without validation, the best weights are the last.
     """
     name = bundle_weights(which)
     if name is None or idist.get_rank() > 0:
         return
+    source = Path(run_dir, name)
+    if not source.is_file():  # without validation, none are best
+        source = source.with_name("model_final.pt")
     with atomic_write(Path(folder, "model.pt")) as unfinished:
-        shutil.copyfile(Path(run_dir, name), unfinished)
+        shutil.copyfile(source, unfinished)
     write_sums(folder)
 
 

@@ -19,7 +19,7 @@ from mri_seg.io.patients import choose_images, named_image
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import safe_name
 
-__all__ = ["CaseFinder", "find_cases"]
+__all__ = ["CaseFinder", "find_cases", "make_names_unique"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def find_cases(
     series_uid: str | None = None,
     series_description: str | None = None,
     exclude: PathLike | str | None = None,
+    passed_over: PassedOver | None = None,
 ) -> list[dict]:
     """Find the cases in a folder, or the case in a single file.
 
@@ -69,6 +70,7 @@ def find_cases(
         series_uid: the DICOM series to take (SeriesInstanceUID); studies without it are skipped.
         series_description: text that occurs in the description of the DICOM series to take.
         exclude: a folder that is not searched, such as that of the results.
+        passed_over: counts the files that are skipped, for a caller that wants to know them.
 
     Returns:
         one dictionary per case, sorted by name: ``case``, its unique name; ``image``, a list of files in order;
@@ -87,7 +89,8 @@ def find_cases(
             f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or JPEG "
             "files, or one file."
         )
-    files, passed_over = SortedFiles(), PassedOver()
+    files = SortedFiles()
+    passed_over = PassedOver() if passed_over is None else passed_over
     if root.is_file():
         sort_files([root], files, None)
         found = [named_image(image) for image in files.images]
@@ -113,7 +116,7 @@ def find_cases(
         )
     if passed_over:
         logger.info("%s: passed over %s.", root, passed_over)
-    _make_names_unique(found, root)
+    make_names_unique(found, root)
     return sorted(found, key=lambda case: case["case"])
 
 
@@ -223,7 +226,7 @@ def _merge_errors(errors: dict[Path, str]) -> dict[Path, str]:
     return merged
 
 
-def _make_names_unique(cases: list[dict], root: Path) -> None:
+def make_names_unique(cases: list[dict], root: Path) -> None:
     """Give each case a unique name that is a valid file name; names must differ in more than upper and lower case.
 
     If cases share a name, their folders are put in front; if they still share it, a number is added at the end.
@@ -233,7 +236,7 @@ def _make_names_unique(cases: list[dict], root: Path) -> None:
     for same in _by_name(cases):
         for case in same:
             first = Path(case["image"][0])
-            parts = first.relative_to(root).parts[:-1] if root.is_dir() else ()
+            parts = first.relative_to(root).parts[:-1] if first.is_relative_to(root) and root.is_dir() else ()
             case["case"] = safe_name("_".join((*parts, case["case"])))
     taken = {case["case"].casefold() for case in cases}
     for same in _by_name(cases):
