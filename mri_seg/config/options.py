@@ -107,14 +107,14 @@ PATH = Rule("a path; write ./ before one that looks like a number", lambda value
 OPTIONS: dict[str, Option] = {
     "bundle_root": Option("folder of the bundle; run from the repository's root, or give its path", PATH),
     "dataset_dir": Option(
-        "folder of the data set: TCGA-LGG, pairs of images and labels, nnU-Net, MSD, BIDS, or DICOM series with DICOM SEG; "
-        "see [your own data](own_data.md)",
+        "folder of the data set: TCGA-LGG, pairs of images and labels, nnU-Net, MSD, BIDS, or DICOM series with DICOM "
+        "SEG; see [your own data](own_data.md)",
         PATH,
         elsewhere={"inference.json": "a folder of cases of any kind, nested to any depth, or a file"},
     ),
     "datalist": Option(
-        "a JSON file that lists the cases, in the form of MONAI and the Decathlon; relative paths start from `dataset_dir`, "
-        "or else from its folder",
+        "a JSON file that lists the cases, in the form of MONAI and the Decathlon; relative paths start from "
+        "`dataset_dir`, or else from its folder",
         _or_none(PATH),
     ),
     "run_name": Option("name of the run", _TEXT),
@@ -130,9 +130,10 @@ OPTIONS: dict[str, Option] = {
     ),
     "debug": Option("show the traceback of an error, not its message alone", _SWITCH),
     "split": Option(
-        "`random:5:0` (five folds drawn by `seed`, by patient; fold 0 is for validation), `all` (no validation), `own` or "
-        "`fold:0` (as the data set says), a shipped split of TCGA-LGG (`published`, `institution/CS`, ..., `folds/1`, ...) "
-        "or the path of a JSON file; `auto` is `published` for TCGA-LGG, else the data set's own or `random:5:0`",
+        "`random:5:0` (five folds drawn by `seed`, by patient; fold 0 is for validation), `all` (no validation), `own` "
+        "or `fold:0` (as the data set says), a shipped split of TCGA-LGG (`published`, `institution/CS`, ..., "
+        "`folds/1`, ...) or the path of a JSON file; `auto` is `published` for TCGA-LGG, else the data set's "
+        "own or `random:5:0`",
         PATH,
     ),
     "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),

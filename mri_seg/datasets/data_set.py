@@ -55,8 +55,8 @@ class DataSet:
         """The split of a name; it is drawn once.
 
         Args:
-            name: ``auto``, ``random:<folds>:<fold>``, ``fold:<fold>``, ``own``, ``all``, a shipped split of TCGA-LGG, or
-                the path of a JSON file; see :py:func:`datalist`.
+            name: ``auto``, ``random:<folds>:<fold>``, ``fold:<fold>``, ``own``, ``all``, a shipped split of TCGA-LGG,
+                or the path of a JSON file; see :py:func:`datalist`.
             seed: seed of a random split.
 
         Raises:

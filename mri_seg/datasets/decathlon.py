@@ -101,8 +101,8 @@ def _entry(entry: Any, place: str, folder: Path, root: Path) -> dict[str, Any]:
     image = _files(entry["image"], f"{place}: image", folder, root)
     if len(image) > 1 and any(source_of(Path(name)) == "volume" for name in image):
         raise ValueError(
-            f"{place}: image lists {len(image)} volumes, expected one, FLAIR. A list is for slices or the files of a DICOM "
-            "series."
+            f"{place}: image lists {len(image)} volumes, expected one, FLAIR. A list is for slices or the files of a "
+            "DICOM series."
         )
     label = _files(entry["label"], f"{place}: label", folder, root) if entry.get("label") else None
     found: dict[str, Any] = {"case": str(entry.get("case") or _name(image)), "image": image, "label": label}

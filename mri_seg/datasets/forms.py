@@ -37,8 +37,8 @@ def recognize(root: Path) -> Found:
         if found := find(root):
             return found
     raise ValueError(
-        f"{root}: is no data set to train or evaluate on. It holds {_content(root)}. Understood are {'; '.join(FORMS)}; or "
-        "a list of cases, --datalist FILE.json."
+        f"{root}: is no data set to train or evaluate on. It holds {_content(root)}. Understood are "
+        f"{'; '.join(FORMS)}; or a list of cases, --datalist FILE.json."
     )
 
 

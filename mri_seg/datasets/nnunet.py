@@ -57,8 +57,8 @@ def _flair(root: Path) -> int:
         return found.pop()
     listed = ", ".join(f"{channel} is {names.get(channel, 'unnamed')}" for channel in sorted(found))
     raise ValueError(
-        f"{root / 'dataset.json'}: expected one channel named FLAIR among its channel_names, found {len(flair)}: channel "
-        f"{listed}. Name it there."
+        f"{root / 'dataset.json'}: expected one channel named FLAIR among its channel_names, found {len(flair)}: "
+        f"channel {listed}. Name it there."
     )
 
 

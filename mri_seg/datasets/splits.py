@@ -123,8 +123,8 @@ def select(
     would be left out silently.
 
     Args:
-        cases: all cases of a data set: ``image``, ``label``, ``case``, ``patient``, ``group``; ``slices``, the number of
-            files if each is a slice; ``error``, why the case cannot be used.
+        cases: all cases of a data set: ``image``, ``label``, ``case``, ``patient``, ``group``; ``slices``, the number
+            of files if each is a slice; ``error``, why the case cannot be used.
         split: the split.
         section: ``training``, ``validation``, ``test``, several of them joined by ``+``, or ``all``.
         place: names the data set in errors.

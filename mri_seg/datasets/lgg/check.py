@@ -90,8 +90,8 @@ def check(dataset_dir: str | PathLike[str]) -> CheckReport:
 
     Defects are: an image without a mask, or a mask without an image; a gap in the slice numbers, which run from 1; a
     file that cannot be decoded completely; an image that is not 8-bit with three channels ``(H, W, 3)`` or one, or
-    differs in size from the patient's other images; a mask that is not 8-bit ``(H, W)`` with only the values 0 and 255, or differs
-    in size from its image; a TCGA patient's folder without slices; and a patient with two folders.
+    differs in size from the patient's other images; a mask that is not 8-bit ``(H, W)`` with only the values 0 and 255,
+    or differs in size from its image; a TCGA patient's folder without slices; and a patient with two folders.
 
     Args:
         dataset_dir: folder that contains the patient folders.
