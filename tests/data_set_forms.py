@@ -143,7 +143,7 @@ def bids(session: str = "") -> Callable[[Path, list[Case]], None]:
     """BIDS, with the masks and a brain mask in derivatives."""
 
     def write(root: Path, cases: list[Case]) -> None:
-        root.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
         (root / "dataset_description.json").write_text(json.dumps({"Name": "phantom", "BIDSVersion": "1.9.0"}))
         with open(root / "participants.tsv", "w", encoding="utf-8") as file:
             table = csv.writer(file, delimiter="\t")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,28 @@ _SILENCED = ("tifffile", "mri_seg.utils.case_flags")  # what they log is listed 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 1 after an error or when defects were found."""
     arguments = _parser().parse_args(argv)
-    for name in _SILENCED:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
-        report = _check(arguments)
+        with _silence():
+            report = _check(arguments)
         print(*report.lines(), sep="\n")
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     return 1 if report.defects else 0
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Silence what the report lists as defects."""
+    loggers = [logging.getLogger(name) for name in _SILENCED]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _check(arguments: argparse.Namespace) -> CheckReport | LGGReport:

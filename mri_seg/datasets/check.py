@@ -175,7 +175,7 @@ class _Examination:
         about = {"group": case["patient"], "institution": case.get("institution") or ""}
         empty = CaseReport(case["case"], None, None, None, None, None, **about)
         try:
-            image = self._load_image(case)["image"]
+            image = self._orient(self._load_image(case)["image"])
         except Exception as error:  # damaged files raise errors of many kinds
             return _Examined(empty, defects or [_defect(file, error)], "")
         digest = hashlib.sha256(image.numpy().astype(np.float32).tobytes() + str(image.shape).encode()).hexdigest()
@@ -197,10 +197,10 @@ class _Examination:
         defects += [Defect(file, flag["message"]) for flag in flags if flag["name"] not in _NO_DEFECTS]
         return _Examined(report, defects, digest)
 
-    def _geometry(self, image: MetaTensor) -> dict[str, Any]:
-        oriented = self._orient(image)
-        rows, columns, slices = oriented.shape[1:]
-        sizes = [round(float(size), 4) for size in affine_to_spacing(oriented.affine)]
+    @staticmethod
+    def _geometry(image: MetaTensor) -> dict[str, Any]:
+        rows, columns, slices = image.shape[1:]
+        sizes = [round(float(size), 4) for size in affine_to_spacing(image.affine)]
         in_plane = image.meta.get("spacing_known", True)
         known = (in_plane, in_plane, image.meta.get("slice_spacing_known", True))
         spacing = tuple(size if is_known else None for size, is_known in zip(sizes, known))

@@ -76,7 +76,7 @@ class TestDefects:
 
     def test_data_set_of_another_sequence_alone_is_a_defect(self, tmp_path: Path, first: Case) -> None:
         nifti(tmp_path / "P01_T2w.nii.gz", first.image)
-        nifti(tmp_path / "P01_T2w_mask.nii.gz", first.label)
+        nifti(tmp_path / "P01_mask.nii.gz", first.label)
         (defect,) = defects_of(tmp_path)
         assert "its name says T2, not FLAIR" in defect
 
@@ -114,8 +114,8 @@ class TestCommand:
         form, head, *rows, total, end = capsys.readouterr().out.splitlines()
         assert form == "pairs of images and labels"
         assert head.split()[:3] == ["case", "slices", "tumour"]
-        assert rows[0].split() == ["P01", "4", "3", "0.94", "x", "0.94", "x", "5", *ROW]
-        assert total.split()[:4] == ["total:", "4", "16", "12"]
+        assert rows[0].split() == ["P01", "4", "4", "0.94", "x", "0.94", "x", "5", *ROW]
+        assert total.split()[:4] == ["total:", "4", "16", "16"]
         assert end == "no defects"
 
         nifti(data / "P05.nii.gz", np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16))

@@ -94,7 +94,7 @@ class TestCheck:
 
     def test_check_finds_images_with_other_than_three_channels_or_one(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"
-        write_image(path, (8, 6, 4))
+        tifffile.imwrite(path, np.zeros((8, 6, 4), np.uint8), photometric="rgb")
         assert defects_of(dataset) == [f"{path}: 4 channels (shape (8, 6, 4)), expected 3 (shape (H, W, 3)) or one"]
 
     def test_check_finds_values_that_are_not_8_bit(self, dataset: Path) -> None:
