@@ -99,6 +99,24 @@ class TestDefects:
         (defect,) = defects_of(tmp_path)
         assert "P02" in defect
 
+    def test_4d_image_is_a_defect_unless_its_volume_is_given(self, data: Path, first: Case) -> None:
+        nifti(data / "P01.nii.gz", np.stack([255 - first.image, first.image], axis=-1))
+        (defect,) = defects_of(data)
+        assert "holds 2 volumes, expected one" in defect
+        assert defects_of(data, volume=1) == []
+
+    def test_spacing_of_slices_is_taken_as_given(self, tmp_path: Path) -> None:
+        FORMS["images and masks of PNG slices"](tmp_path, make_cases())
+        assert {case.spacing for case in check(tmp_path).cases} == {(None, None, None)}
+        assert {case.spacing for case in check(tmp_path, spacing=(0.9, 0.8, 5)).cases} == {(0.9, 0.8, 5.0)}
+
+    @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (1, np.float32), (1, np.float64), (4, np.int16)])
+    def test_masks_of_any_value_and_type_are_no_defect(self, data: Path, first: Case, value: int, dtype: type) -> None:
+        nifti(data / "P01_mask.nii.gz", value * first.label.astype(dtype))
+        report = check(data)
+        assert report.defects == []
+        assert report.cases[0].tumor_slices == 4
+
     def test_two_segmentations_of_a_series_are_a_defect(self, tmp_path: Path) -> None:
         FORMS["DICOM SEG"](tmp_path, make_cases()[:2])
         (tmp_path / "P01" / "again.dcm").write_bytes((tmp_path / "P01" / "seg.dcm").read_bytes())
