@@ -46,6 +46,15 @@ class DataSet:
         self._splits: dict[tuple[str, int], Split] = {}
         self.log(f"{self.place}: {self.found.form}, {len(self.found.cases)} cases of {self._patients()} patients.")
 
+        if self.found.unusable and is_main_process():
+            first, count = self.found.unusable[0], len(self.found.unusable)
+            logger.warning(
+                "%s: %s%s. See python -m mri_seg.datasets check.",
+                first.path,
+                first.problem,
+                f" (and {count - 1} more files are not used)" if count > 1 else "",
+            )
+
     @property
     def cases(self) -> list[dict[str, Any]]:
         """All cases; see :py:class:`mri_seg.datasets.found.Found`."""

@@ -71,6 +71,13 @@ class TestForms:
         with pytest.raises(ValueError, match=r"expected one channel named FLAIR .* channel 0 is T1, 1 is T2"):
             DataSet(tmp_path)
 
+    def test_label_that_no_case_uses_is_warned_of(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        pair(tmp_path, "P01_FLAIR")
+        pair(tmp_path, "P02_T1", "_seg")
+        assert [case["case"] for case in datalist(tmp_path, "all")] == ["P01_FLAIR"]
+        (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert "P02_T1_seg.nii.gz: this label has no image" in warning
+
     def test_nnunet_with_labels_of_test_images_has_a_test_section(self, cases: list[Case], tmp_path: Path) -> None:
         FORMS["nnU-Net"](tmp_path, cases)
         for folder, name in (("imagesTs", "T01_0001"), ("labelsTs", "T01")):
