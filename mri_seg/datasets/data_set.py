@@ -151,7 +151,7 @@ class DataSet:
             logger.info(line)
 
 
-class CaseList(list):
+class CaseList(list[dict[str, Any]]):
     """Cases of a section, with the split they are from.
 
     Attributes:

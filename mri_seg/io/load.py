@@ -158,7 +158,7 @@ class LoadVolumed(MapTransform):
 
 def _load_segmentation(file: str, image: Any) -> MetaTensor:
     """Read a DICOM SEG as a label ``(1, H, W, D)``; the image flags segments that overlap."""
-    grid = (
+    grid: dict[str, Any] = (
         {"affine": np.asarray(image.affine), "shape": tuple(image.shape[1:])} if isinstance(image, MetaTensor) else {}
     )
     label = read_segmentation_label(file, **grid)
