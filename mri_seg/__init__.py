@@ -24,7 +24,11 @@ _PUBLIC = {
         "check_options",
         "end_workflow",
     ),
-    "mri_seg.datasets.lgg": ("datalist",),
+    "mri_seg.datasets.data_set": (
+        "DataSet",
+        "datalist",
+        "write_split",
+    ),
     "mri_seg.dicom.reader": ("DICOMReader",),
     "mri_seg.evaluation.metrics": ("SliceProtocolMetric",),
     "mri_seg.evaluation.writer": ("EvaluationWriter",),

@@ -173,18 +173,25 @@ _COMMANDS: list[click.Command] = [
 ]
 
 
-@click.command("check", short_help="Check training data, or list what segment would find.", epilog=_STATUS)
+@click.command(
+    "check",
+    short_help="Check training data, or list what segment would find.",
+    epilog=_STATUS,
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def _check(ctx: click.Context, folder: Path) -> None:
+def _check(ctx: click.Context, folder: Path, options: tuple[str, ...]) -> None:
     """Check FOLDER before it is used.
 
-    Of training data, in which images have masks, every defect is reported. Of any other folder or file, the cases are
-    listed that `segment` would find, and what it would pass over.
+    Of training data, in which images have masks, every defect is reported; OPTIONS are those of training that matter
+    for it: --datalist, --split, --seed, --label_values, --volume, --spacing. Of any other folder or file, the cases
+    are listed that `segment` would find, and what it would pass over.
     """
     from mri_seg.cli.check import check
 
-    ctx.exit(check(folder, cli.commands["segment"]))
+    ctx.exit(check(folder, options, cli.commands["segment"]))
 
 
 @click.command("serve", short_help="Serve the bundle with MONAI Label to 3D Slicer.", epilog=_STATUS)

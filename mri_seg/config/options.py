@@ -104,6 +104,13 @@ _STEPS = Rule(
     'whole numbers, 0 or more, as in "[0,1,1,2]"',
     lambda value: isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_whole(one, 0) for one in value),
 )
+_LABEL_VALUES = Rule(
+    "whole numbers, 1 or more, with commas between, as in 1,2,4; or None",
+    lambda value: (
+        value is None
+        or all(_is_whole(one, 1) for one in (value if isinstance(value, (list, tuple)) and value else [value]))
+    ),
+)
 _UID = Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str))
 _NAMES = Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple)))
 _PATHS = Rule("paths, as in \"['a.pt','b.pt']\"", _NAMES.holds)
@@ -128,9 +135,15 @@ OPTIONS: dict[str, Option] = {
         PATH,
     ),
     "dataset_dir": Option(
-        "folder of the data set",
+        "folder of the data set: TCGA-LGG, pairs of images and labels, nnU-Net, MSD, BIDS, or DICOM series with DICOM "
+        "SEG; see [your own data](own_data.md)",
         PATH_OR_PATHS,
         elsewhere={"inference.json": "folders of cases of any kind, nested to any depth, and files: one or several"},
+    ),
+    "datalist": Option(
+        "a JSON file that lists the cases, in the form of MONAI and the Decathlon; relative paths start from "
+        "`dataset_dir`, or else from its folder",
+        _or_none(PATH),
     ),
     "run_name": Option("name of the run", _TEXT),
     "output_dir": Option(
@@ -149,13 +162,24 @@ OPTIONS: dict[str, Option] = {
     ),
     "debug": Option("show the traceback of an error, not its message alone", _SWITCH),
     "split": Option(
-        "a shipped split (`published`, `institution/CS`, ..., `folds/1`, ...) or the path of a JSON file", PATH
+        "`random:5:0` (five folds drawn by `seed`, by patient; fold 0 is for validation), `all` (no validation), `own` "
+        "or `fold:0` (as the data set says), a shipped split of TCGA-LGG (`published`, `institution/CS`, ..., "
+        "`folds/1`, ...) or the path of a JSON file; `auto` is `published` for TCGA-LGG, else the data set's "
+        "own or `random:5:0`",
+        PATH,
     ),
     "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
     "training_section": Option("section of the split to train on; `training+validation` for both", _TEXT),
     "allow_missing": Option(
         "continue if the split names patients that the folder lacks, or the other way round, and log how many", _SWITCH
     ),
+    "label_values": Option(
+        "values of the labels that count as tumour; by default all above 0 (of masks with fractions, from 0.5)",
+        _LABEL_VALUES,
+    ),
+    "cases_for_training": Option("the cases trained on; follow from `dataset_dir`, `split` and `training_section`"),
+    "cases_for_validation": Option("the cases validated on; follow from `dataset_dir` and `split`, and may be none"),
+    "cases_evaluated": Option("the cases evaluated; follow from `dataset_dir`, `split` and `section`"),
     "device": Option("where to compute, such as `cpu` or `cuda:0`", _DEVICE),
     "amp": Option("bfloat16 autocast (of the runtime `torch`)", _SWITCH),
     "compile": Option("train with the network compiled by `torch.compile`", _SWITCH),

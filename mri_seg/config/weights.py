@@ -150,7 +150,7 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
     Args:
         run_dir: folder of the run.
         folder: the folder ``models`` of the bundle.
-        which: as in :py:func:`bundle_weights`.
+        which: as in :py:func:`bundle_weights`; without validation, the best weights are the last.
 
     Raises:
         ValueError: when the bundle is the installed package.
@@ -159,8 +159,11 @@ def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str |
     if name is None or idist.get_rank() > 0:
         return
     refuse_installed(folder, "--save_to_bundle")
+    source = Path(run_dir, name)
+    if not source.is_file():  # without validation, none are best
+        source = source.with_name("model_final.pt")
     with atomic_write(Path(folder, "model.pt")) as unfinished:
-        shutil.copyfile(Path(run_dir, name), unfinished)
+        shutil.copyfile(source, unfinished)
     write_sums(folder)
 
 

@@ -20,7 +20,7 @@ from mri_seg.io.patients import choose_images, named_image
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import safe_name
 
-__all__ = ["CaseFinder", "find_cases", "search_cases"]
+__all__ = ["CaseFinder", "find_cases", "make_names_unique", "search_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def search_cases(
     series_uid: str | None = None,
     series_description: str | None = None,
     exclude: PathLike | str | None = None,
+    passed_over: PassedOver | None = None,
 ) -> tuple[list[dict], PassedOver]:
     """Find the cases in a folder, the case in a single file, or those of several folders and files.
 
@@ -95,6 +96,7 @@ def search_cases(
         series_uid: the DICOM series to take (SeriesInstanceUID); studies without it are skipped.
         series_description: text that occurs in the description of the DICOM series to take.
         exclude: a folder that is not searched, such as that of the results, or a file that is not taken.
+        passed_over: counts the files that are skipped, for a caller that wants to know them if no case is found too.
 
     Returns:
         the cases and what is passed over. A case is a dictionary; they are sorted by name: ``case``, its unique name;
@@ -114,7 +116,7 @@ def search_cases(
                 f"{root}: no such folder or file. Give dataset_dir a folder of DICOM, NIfTI, NRRD, MHA, TIFF, PNG or "
                 "JPEG files, or one file."
             )
-    passed_over = PassedOver()
+    passed_over = PassedOver() if passed_over is None else passed_over
     found: list[dict] = []
     dicom: list[Path] = []
     empty: list[Path] = []
@@ -142,7 +144,7 @@ def search_cases(
             f"{_listed(empty or roots)}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ "
             f"volume, no TIFF, PNG or JPEG slice. {held}"
         )
-    _make_names_unique(found, roots)
+    make_names_unique(found, roots)
     return sorted(found, key=lambda case: case["case"]), passed_over
 
 
@@ -321,7 +323,7 @@ def _merge_errors(errors: dict[Path, str]) -> dict[Path, str]:
     return merged
 
 
-def _make_names_unique(cases: list[dict], roots: Sequence[Path]) -> None:
+def make_names_unique(cases: list[dict], roots: Sequence[Path]) -> None:
     """Give each case a unique name that is a valid file name; names must differ in more than upper and lower case.
 
     If cases share a name, their folders are put in front; if they still share it, a number is added at the end.
@@ -331,7 +333,8 @@ def _make_names_unique(cases: list[dict], roots: Sequence[Path]) -> None:
         case["case"] = safe_name(case["case"])
     for same in _by_name(cases):
         for case in same:
-            parts = Path(os.path.abspath(case["image"][0])).relative_to(root).parts[:-1]
+            first = Path(os.path.abspath(case["image"][0]))
+            parts = first.relative_to(root).parts[:-1] if first.is_relative_to(root) else ()
             case["case"] = safe_name("_".join((*parts, case["case"])))
     taken = {case["case"].casefold() for case in cases}
     for same in _by_name(cases):

@@ -19,12 +19,14 @@ from monai.config import KeysCollection
 from monai.data import ImageReader, ITKReader, MetaTensor
 from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import LoadImage, MapTransform
-from monai.utils import ensure_tuple
+from monai.utils import ImageMetaKey, ensure_tuple
 
 from mri_seg.dicom.reader import DICOMReader
+from mri_seg.dicom.segmentation_labels import is_segmentation, read_segmentation_label
 from mri_seg.io.metaimage import check_meta_image
 from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair, load_image
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
+from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.messages import reason
 from mri_seg.utils.meta_tensors import as_meta_tensor
 from mri_seg.utils.size_limit import LARGEST_DEFLATE_RATIO, MAX_VOXELS, SizeLimit, TooLargeError
@@ -45,7 +47,8 @@ class LoadVolumed(MapTransform):
     (:py:class:`mri_seg.dicom.reader.DICOMReader`), formats of nibabel, such as NIfTI and MGZ
     (:py:class:`mri_seg.io.nibabel_files.VolumeReader`), and other formats of ITK, such as NRRD and MetaImage
     (``ITKReader``). On its own, ``LoadImage`` tries all other readers if one raises. For a damaged slice, this would
-    show the error of an unrelated library, or read it in another geometry.
+    show the error of an unrelated library, or read it in another geometry. A label may also be a DICOM SEG
+    (:py:func:`mri_seg.dicom.segmentation_labels.read_segmentation_label`).
 
     Args:
         keys: keys of file names or lists of file names.
@@ -96,7 +99,10 @@ class LoadVolumed(MapTransform):
         for key in self.key_iterator(d):
             files = [str(name) for name in ensure_tuple(d[key])]
             index = d.get("volume") if self.volume is None else self.volume
-            volume = self._load(files, reader, index, is_label=key != self.keys[0])
+            if key != self.keys[0] and is_segmentation(files[0]):
+                volume = _load_segmentation(files[0], d.get(self.keys[0]))
+            else:
+                volume = self._load(files, reader, index, is_label=key != self.keys[0])
             _check_voxel_size(volume, files[0])
             volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
             volume.meta["files"] = "\n".join(files)  # as text, because collating splits lists
@@ -148,6 +154,25 @@ class LoadVolumed(MapTransform):
         if not 0 <= index < count:
             raise ValueError(f"{file}: holds {count} volumes, so `--volume` must be 0 to {count - 1}, got {index}.")
         return as_meta_tensor(volume[[index]])
+
+
+def _load_segmentation(file: str, image: Any) -> MetaTensor:
+    """Read a DICOM SEG as a label ``(1, H, W, D)``; the image flags segments that overlap."""
+    grid: dict[str, Any] = (
+        {"affine": np.asarray(image.affine), "shape": tuple(image.shape[1:])} if isinstance(image, MetaTensor) else {}
+    )
+    label = read_segmentation_label(file, **grid)
+    if label.overlapping and isinstance(image, MetaTensor):
+        add_flag(
+            image.meta,
+            "segments_overlap",
+            f"{label.overlapping} voxels of its label {file} belong to several segments; each counts as the one with "
+            "the highest number. This matters only if label_values chooses some of them.",
+        )
+    meta = {"spacing_known": True, "slice_spacing_known": True, ImageMetaKey.FILENAME_OR_OBJ: file}
+    return MetaTensor(
+        torch.from_numpy(label.values.copy())[None], affine=torch.from_numpy(label.affine.copy()), meta=meta
+    )
 
 
 @contextmanager

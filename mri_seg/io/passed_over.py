@@ -61,6 +61,10 @@ class PassedOver:
         """
         self._files[kind].append(Path(file))
 
+    def files(self, kind: str) -> list[Path]:
+        """Files of a kind."""
+        return list(self._files.get(kind, ()))
+
     def __str__(self) -> str:
         """List each kind with its number of files, the names of some, and what to do."""
         return "; ".join(self.described())

@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Orientation, ResampleToMatch
-from monai.utils import ImageMetaKey, MetaKeys
+from monai.utils import ImageMetaKey, MetaKeys, ensure_tuple
 from nibabel.affines import apply_affine
 
 from mri_seg.utils.case_flags import add_flag
@@ -139,20 +139,29 @@ class LabelToImageGridd(MapTransform):
 
 
 class BinaryLabeld(MapTransform):
-    """Make labels binary: every value of at least ``threshold`` is tumour.
+    """Make labels binary: every value of at least ``threshold`` is tumour, or every value of a list.
 
     If a label holds several such values, such as 1, 2 and 4 for parts of a tumour, the log lists them with their
     numbers of voxels, once for all labels with the same values.
 
     Args:
         keys: keys of the labels.
-        threshold: lowest value that counts as tumour.
+        threshold: lowest value that counts as tumour, if ``values`` is None.
+        values: values that count as tumour, rounded to whole numbers; one number, or several.
         allow_missing_keys: whether to skip missing keys.
     """
 
-    def __init__(self, keys: KeysCollection, threshold: float = 0.5, *, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        threshold: float = 0.5,
+        *,
+        values: Sequence[int] | int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.threshold = threshold
+        self.values = None if values is None else torch.tensor([int(value) for value in ensure_tuple(values)])
         self._logged: set[tuple[float, ...]] = set()
         self._lock = threading.Lock()  # CacheDataset prepares cases in threads
 
@@ -160,10 +169,15 @@ class BinaryLabeld(MapTransform):
         """Make each label 0 and 1; its data type stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            tumor = d[key] >= self.threshold
+            tumor = self._tumor(d[key])
             self._log_values(d[key], tumor)
             d[key] = tumor.to(d[key].dtype)
         return d
+
+    def _tumor(self, label: torch.Tensor) -> torch.Tensor:
+        if self.values is None:
+            return label >= self.threshold
+        return torch.isin(label.round().to(torch.int64), self.values.to(label.device))
 
     def _log_values(self, label: torch.Tensor, tumor: torch.Tensor) -> None:
         marked = torch.as_tensor(label)[torch.as_tensor(tumor)]
@@ -180,7 +194,9 @@ class BinaryLabeld(MapTransform):
         more = f" and {len(values) - _VALUES_NAMED} more" if len(values) > _VALUES_NAMED else ""
         logger.info(
             "%s: this label holds %d values, and all of them count as tumour: %s%s. Further labels with %s are not "
-            "listed.",
+            "listed."
+            if self.values is None
+            else "%s: %d values of this label count as tumour together: %s%s. Further labels with %s are not listed.",
             _file(label),
             len(values),
             listed,

@@ -27,8 +27,6 @@ STEPS = {
 }
 ARGUMENTS = {
     "allow_missing_keys": "a data set has labels",
-    "volume": "a data set has volumes of three axes",
-    "spacing": "a data set has slices whose spacing is taken as it is",
     "_disabled_": "an evaluation without a report does not show its images",
 }
 NEUTRAL = {

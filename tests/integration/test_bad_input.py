@@ -159,9 +159,7 @@ COMMANDS = [
     Command(
         "split of nobody", TRAINING, {"split": "folds/9"}, "folds/9: is neither a shipped split nor a file.*folds/5"
     ),
-    Command(
-        "no such folder", TRAINING, {"dataset_dir": "nowhere"}, "nowhere: no such folder.*mri_seg.datasets.lgg fetch"
-    ),
+    Command("no such folder", TRAINING, {"dataset_dir": "nowhere"}, r"nowhere: no such folder\. Give --dataset_dir"),
     Command("a number for a folder", TRAINING, {"dataset_dir": 5}, "--dataset_dir: 5, expected a path"),
     Command("no such section", EVALUATION, {"section": "exam"}, "no section 'exam', expected training, validation"),
     Command("no limit", TRAINING, {"max_voxels": 0}, "--max_voxels: 0, expected a number above 0"),
@@ -305,7 +303,7 @@ DATA = [
     ),
     ("patient twice", lambda data: write_patient(data / "copy", "P_1"), "patient P_1 is there twice"),
     ("unknown patient", lambda data: write_patient(data, "P_3"), "in no section of the split: P_3"),
-    ("nobody", lambda data: [f.unlink() for f in data.rglob("*.tif")], "no patient found, expected folders"),
+    ("nobody", lambda data: [f.unlink() for f in data.rglob("*.tif")], "is no data set to train or evaluate on"),
 ]
 
 
@@ -335,7 +333,6 @@ CHECKED = [
     ("text", lambda f: (write_patient(f) / "P_1_1.tif").write_bytes(b"text"), r"P_1_1\.tif: cannot be decoded"),
     ("mask gone", lambda f: (write_patient(f) / "P_1_1_mask.tif").unlink(), r"P_1_1\.tif: its mask is missing"),
     ("gap", lambda f: [p.unlink() for p in write_patient(f, slices=3).glob("*_2*")], "gap in the numbering, slice 2"),
-    ("grey image", lambda f: write_patient(f, image=slice_pixels(shape=(32, 32))), r"1 channel .*expected 3"),
     ("rgba", lambda f: write_patient(f, image=noise((32, 32, 4))), r"4 channels .*expected 3"),
     ("16 bit", lambda f: write_patient(f, image=noise((32, 32, 3)).astype(np.uint16)), r"type uint16, expected uint8"),
     ("float mask", lambda f: write_patient(f, mask=np.zeros((32, 32), np.float32)), r"type float32, expected uint8"),

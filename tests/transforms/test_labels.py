@@ -278,6 +278,22 @@ class TestBinary:
         assert torch.equal(label[0], torch.from_numpy(mask()))
         assert not caplog.messages
 
+    @pytest.mark.parametrize(("values", "tumor"), [([1, 4], [1, 4]), (2, [2]), ((7,), [])])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int16])
+    def test_chosen_values_alone_are_tumour(
+        self, values: object, tumor: list[int], dtype: type, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        parts = np.zeros(SHAPE, dtype)
+        parts[0, 0, :4], parts[1, 0, :3], parts[2, 0, :2] = 1, 2, 4
+        volume = MetaTensor(torch.as_tensor(parts)[None], meta={"files": "P1.nii.gz"})
+        with caplog.at_level(logging.INFO):
+            label = BinaryLabeld("label", values=values)({"label": volume})["label"]  # type: ignore[arg-type]
+        assert isinstance(label, MetaTensor)
+        np.testing.assert_array_equal(label[0].numpy(), np.isin(parts, tumor))
+        assert len(caplog.messages) == (len(tumor) > 1)
+        if caplog.messages:
+            assert "2 values of this label count as tumour together: 1 (4 voxels), 4 (2 voxels)" in caplog.messages[0]
+
     def test_greys_of_pictures_make_one_short_line(self, caplog: pytest.LogCaptureFixture) -> None:
         greys = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype(np.float32)
         greys[1] = greys[1].round(-1)

@@ -30,10 +30,7 @@ def _check(dataset_dir: str) -> int:
     # Silence what tifffile logs about damaged files, since the report names each as a defect.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     report = check(dataset_dir)
-    print(report.table())
-    for defect in report.defects:
-        print(defect)
-    print(f"{len(report.defects) or 'no'} defect{'' if len(report.defects) == 1 else 's'}")
+    print(*report.lines(), sep="\n")
     return 1 if report.defects else 0
 
 

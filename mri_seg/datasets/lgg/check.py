@@ -63,6 +63,12 @@ class CheckReport:
             total = total.plus(counts)
         return total
 
+    def lines(self) -> Iterator[str]:
+        """The table, the defects and their number, as ``check`` prints them."""
+        yield self.table()
+        yield from map(str, self.defects)
+        yield f"{len(self.defects) or 'no'} defect{'' if len(self.defects) == 1 else 's'}"
+
     def table(self) -> str:
         """The counts as a text table with one line per institution and one for the total."""
         lines = [f"{'institution':<12}{'patients':>10}{'slices':>10}{'tumour slices':>15}"]
@@ -83,9 +89,9 @@ def check(dataset_dir: str | PathLike[str]) -> CheckReport:
     """Decode every slice and mask of a folder, count them, and report all defects.
 
     Defects are: an image without a mask, or a mask without an image; a gap in the slice numbers, which run from 1; a
-    file that cannot be decoded completely; an image that is not 8-bit with three channels ``(H, W, 3)``, or differs in
-    size from the patient's other images; a mask that is not 8-bit ``(H, W)`` with only the values 0 and 255, or differs
-    in size from its image; a TCGA patient's folder without slices; and a patient with two folders.
+    file that cannot be decoded completely; an image that is not 8-bit with three channels ``(H, W, 3)`` or one, or
+    differs in size from the patient's other images; a mask that is not 8-bit ``(H, W)`` with only the values 0 and 255,
+    or differs in size from its image; a TCGA patient's folder without slices; and a patient with two folders.
 
     Args:
         dataset_dir: folder that contains the patient folders.
@@ -188,8 +194,8 @@ def _decode(path: Path) -> np.ndarray:
 def _image_problems(pixels: _Pixels, size: tuple[int, ...] | None) -> Iterator[str]:
     yield from _dtype_problems(pixels)
     channels = pixels.shape[2] if len(pixels.shape) == 3 else 1
-    if channels != 3:
-        yield f"{channels} channel{'s' if channels > 1 else ''} (shape {pixels.shape}), expected 3 (shape (H, W, 3))"
+    if channels not in (1, 3):  # a slice of one channel is FLAIR
+        yield f"{channels} channels (shape {pixels.shape}), expected 3 (shape (H, W, 3)) or one"
     if pixels.shape[:2] != size:
         yield f"shape {pixels.shape}, but most of the patient's slices are {_by(size)}"
 

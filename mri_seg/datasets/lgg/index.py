@@ -14,11 +14,12 @@ import re
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-__all__ = ["find_patients", "institution", "slice_files"]
+__all__ = ["find_cases", "find_patients", "institution", "slice_files"]
 
 _TCGA_PATIENT = re.compile(r"TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}_[0-9]{8}")
-_TCGA = re.compile(r"TCGA_[A-Z0-9]{2}_")
+_TCGA = re.compile(r"TCGA[_-](?P<institution>[A-Z0-9]{2})[_-][A-Z0-9]{4}")
 
 
 @dataclass
@@ -65,6 +66,34 @@ def find_patients(dataset_dir: str | PathLike[str]) -> dict[str, Path]:
             + f", expected files {folder_name(tree.empty[0])}_<n>.tif. Fetch the patient again, or remove the folder."
         )
     return {patient: folders[0] for patient, folders in tree.patients.items()}
+
+
+def find_cases(dataset_dir: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Make a case of each patient.
+
+    Returns:
+        one dictionary per patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from
+        the lowest slice to the highest; ``case`` and ``patient``, the patient; ``group`` and ``institution``, the
+        institution by the TCGA identifier (empty for other names); ``slices``, their number. If a file is missing, it
+        has no label, and ``error`` says why.
+
+    Raises:
+        FileNotFoundError: when the folder does not exist.
+        NotADirectoryError: when it is a file.
+        ValueError: as in :py:func:`find_patients`.
+    """
+    cases = []
+    for patient, folder in find_patients(dataset_dir).items():
+        about: dict[str, Any] = {"case": patient, "patient": patient, "group": group(patient)}
+        about["institution"] = about["group"]
+        try:
+            slices = slice_files(folder)
+        except (FileNotFoundError, ValueError) as error:
+            cases.append({"image": [str(folder)], **about, "error": str(error)})
+        else:
+            images, labels = ([str(files[place]) for files in slices] for place in (1, 2))
+            cases.append({"image": images, "label": labels, **about, "slices": len(slices)})
+    return cases
 
 
 def slice_files(folder: str | PathLike[str]) -> list[tuple[int, Path, Path]]:
@@ -126,7 +155,8 @@ def group(patient: str) -> str:
         >>> group("TCGA_CS_4941_19960909"), group("my_patient_1")
         ('CS', '')
     """
-    return institution(patient) if _TCGA.match(patient) else ""
+    match = _TCGA.match(patient)
+    return match["institution"] if match else ""
 
 
 def require_patients(dataset_dir: str | PathLike[str]) -> PatientTree:

@@ -11,18 +11,18 @@ All shipped splits have the published baseline's 15 test patients as their test 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .index import find_patients, group, institution, slice_files
+from mri_seg.datasets.splits import SECTIONS, Split, parse_split, select
+
+from .index import find_cases, institution
 
 __all__ = ["SECTIONS", "SHIPPED_SPLITS", "datalist", "derive_splits", "load_split", "write_splits"]
 
-SECTIONS = ("training", "validation", "test")
 _INSTITUTIONS = ("CS", "DU", "FG", "HT")  # EZ has one patient, too few to validate on
 _FOLDS = 5
 SHIPPED_SPLITS = (
@@ -30,8 +30,6 @@ SHIPPED_SPLITS = (
     *(f"institution/{code}" for code in _INSTITUTIONS),
     *(f"folds/{fold}" for fold in range(1, _FOLDS + 1)),
 )
-
-_logger = logging.getLogger(__name__)
 
 
 def load_split(split: str | PathLike[str]) -> dict[str, dict[str, int | None]]:
@@ -57,14 +55,14 @@ def load_split(split: str | PathLike[str]) -> dict[str, dict[str, int | None]]:
         {'training': 90, 'validation': 5, 'test': 15}
     """
     if isinstance(split, str) and split in SHIPPED_SPLITS:
-        return _parse(_read_shipped(split), f"split {split!r}")
+        return parse_split(_read_shipped(split), f"split {split!r}")
     path = Path(split)
     if not path.is_file():
         raise ValueError(
-            f"{split}: is neither a shipped split nor a file. Shipped splits are {', '.join(SHIPPED_SPLITS)}; "
-            "you can also give the path of a JSON file."
+            f"{split}: is neither a shipped split nor a file. Shipped splits of TCGA-LGG are "
+            f"{', '.join(SHIPPED_SPLITS)}; you can also give the path of a JSON file, random:5:0 or all."
         )
-    return _parse(path.read_bytes(), str(path))
+    return parse_split(path.read_bytes(), str(path))
 
 
 def datalist(
@@ -73,10 +71,7 @@ def datalist(
     section: str = "training",
     allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
-    """List the cases of a section of a split, in the form that MONAI's data sets expect.
-
-    Only the requested section has to be complete. But a patient that is in no section is always an error, because it
-    would be left out silently.
+    """List the cases of a section of a split, as :py:func:`mri_seg.datasets.splits.select` does.
 
     Args:
         dataset_dir: folder that contains the patient folders.
@@ -88,41 +83,19 @@ def datalist(
 
     Returns:
         one dictionary per patient, sorted by patient: ``image`` and ``label``, the paths of its slices and masks from
-        the lowest slice to the highest, ``case``, the patient, and ``group``, the institution by the TCGA identifier
-        (empty for other names).
+        the lowest slice to the highest, ``case`` and ``patient``, the patient, and ``group``, the institution by the
+        TCGA identifier (empty for other names).
 
     Raises:
-        FileNotFoundError: when the folder does not exist, or a slice has no mask.
-        ValueError: when the split or section is unknown, when the folder does not match them and ``allow_missing`` is
-            false, or when the folder has no patient of the section.
+        FileNotFoundError: when the folder does not exist.
+        ValueError: when the split or section is unknown, when the folder does not match them, or a slice of the section
+            has no mask, and ``allow_missing`` is false, or when the folder has no patient of the section.
     """
-    sections = load_split(split)
-    wanted = _wanted(sections, section, split)
-    found = find_patients(dataset_dir)
-    files = {patient: slice_files(found[patient]) for patient in sorted(wanted.keys() & found.keys())}
-
-    what = f"section {section!r} of split {str(split)!r}"
-    problems = _mismatches(wanted, files, unnamed=found.keys() - set().union(*sections.values()))
-    if problems and not allow_missing:
-        raise ValueError(
-            f"{dataset_dir} does not match {what}: {'; '.join(problems)}. Complete the folder "
-            f"(python -m mri_seg.datasets.lgg fetch {dataset_dir}) or correct the split. With allow_missing true, only "
-            "the patients of the section that exist are used."
-        )
-    if not files:
-        raise ValueError(f"{dataset_dir}: has none of the {len(wanted)} patients in {what}. Choose another section.")
-    if problems:
-        _logger.warning("%s does not match %s: %s", dataset_dir, what, "; ".join(problems))
-        _logger.warning("Continuing with %d of %d patients.", len(files), len(wanted))
-    return [
-        {
-            "image": [str(image) for _, image, _ in slices],
-            "label": [str(mask) for _, _, mask in slices],
-            "case": patient,
-            "group": group(patient),
-        }
-        for patient, slices in files.items()
-    ]
+    chosen = Split(str(split), load_split(split))
+    remedy = f"Complete the folder (python -m mri_seg.datasets.lgg fetch {dataset_dir})"
+    return select(
+        find_cases(dataset_dir), chosen, section, place=dataset_dir, allow_missing=allow_missing, remedy=remedy
+    )
 
 
 def derive_splits(published: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -175,96 +148,3 @@ def write_splits(folder: str | PathLike[str]) -> None:
 
 def _read_shipped(name: str) -> bytes:
     return resources.files(__package__).joinpath(f"splits/{name}.json").read_bytes()
-
-
-def _parse(text: bytes, source: str) -> dict[str, dict[str, int | None]]:
-    """Turn the content of a split file into slices by section and patient; ``source`` names the file in errors."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested too deeply
-        raise ValueError(f"{source}: not a JSON file ({error}), expected a split.") from error
-    known = ", ".join(SECTIONS)
-    if not isinstance(content, dict):
-        raise ValueError(f"{source}: holds a {type(content).__name__}, expected an object with sections {known}.")
-    content.pop("description", None)
-    unknown = [key for key in content if key not in SECTIONS]
-    if unknown:
-        raise ValueError(f"{source}: {unknown[0]!r} is not a section, expected {known}. Rename or remove it.")
-    if not content:
-        raise ValueError(f"{source}: no sections, expected one or more of {known}.")
-    sections = {name: _parse_section(patients, f"{source}: section {name!r}") for name, patients in content.items()}
-    _refuse_shared_patients(sections, source)
-    return sections
-
-
-def _parse_section(patients: Any, source: str) -> dict[str, int | None]:
-    if isinstance(patients, list):
-        for patient in patients:
-            if not isinstance(patient, str):
-                raise ValueError(f"{source} lists {patient!r}, expected patients' names as text.")
-        return dict.fromkeys(patients)
-    if not isinstance(patients, dict):
-        raise ValueError(
-            f"{source} is a {type(patients).__name__}, expected an object (slices by patient) or a list of patients."
-        )
-    for patient, slices in patients.items():
-        if slices is not None and (type(slices) is not int or slices < 1):  # JSON's true is an int to Python
-            raise ValueError(
-                f"{source} gives {slices!r} slices to {patient}, expected a whole number, 1 or more, or null."
-            )
-    return patients
-
-
-def _refuse_shared_patients(sections: Mapping[str, Mapping[str, int | None]], source: str) -> None:
-    section_of: dict[str, str] = {}
-    for section, patients in sections.items():
-        for patient in patients:
-            if patient in section_of:
-                raise ValueError(
-                    f"{source}: patient {patient} is in two sections, {section_of[patient]!r} and {section!r}. "
-                    "Remove it from one of them: a model must not be validated or tested on training patients."
-                )
-            section_of[patient] = section
-
-
-def _wanted(
-    sections: Mapping[str, Mapping[str, int | None]], section: str, split: str | PathLike[str]
-) -> dict[str, int | None]:
-    """Number of slices by patient of the requested section."""
-    if section == "all":
-        return {patient: slices for patients in sections.values() for patient, slices in patients.items()}
-    wanted: dict[str, int | None] = {}
-    for name in str(section).split("+"):
-        if name not in sections:
-            raise ValueError(f"split {str(split)!r} has no section {name!r}, expected {', '.join(sections)} or all.")
-        wanted |= sections[name]
-    return wanted
-
-
-def _mismatches(
-    wanted: Mapping[str, int | None], files: Mapping[str, Sequence[Any]], unnamed: Collection[str]
-) -> list[str]:
-    """List the differences between the patients of the folder and those of the section."""
-    missing = sorted(wanted.keys() - files.keys())
-    other_counts = [
-        f"{patient} ({len(slices)} instead of {wanted[patient]})"
-        for patient, slices in files.items()
-        if wanted[patient] not in (None, len(slices))
-    ]
-    return [
-        f"{_count(names)} {problem}: {_first(names)}"
-        for names, problem in (
-            (missing, "missing"),
-            (other_counts, "with another number of slices than in the split"),
-            (sorted(unnamed), "in no section of the split"),
-        )
-        if names
-    ]
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} patient{'s' if len(names) > 1 else ''}"
-
-
-def _first(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -87,10 +87,15 @@ class TestCheck:
         tifffile.imwrite(path, np.zeros((8, 6, 3), np.uint8), photometric="rgb")
         assert defects_of(dataset) == [f"{path}: shape (8, 6, 3), expected one channel (shape (H, W))"]
 
-    def test_check_finds_images_with_other_than_three_channels(self, dataset: Path) -> None:
+    @pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1)])
+    def test_images_of_one_channel_which_train_fine_are_no_defect(self, dataset: Path, shape: tuple[int, ...]) -> None:
+        write_image(dataset / PATIENT / f"{PATIENT}_2.tif", shape)
+        assert defects_of(dataset) == []
+
+    def test_check_finds_images_with_other_than_three_channels_or_one(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"
-        write_image(path, (8, 6))
-        assert defects_of(dataset) == [f"{path}: 1 channel (shape (8, 6)), expected 3 (shape (H, W, 3))"]
+        tifffile.imwrite(path, np.zeros((8, 6, 4), np.uint8), photometric="rgb")
+        assert defects_of(dataset) == [f"{path}: 4 channels (shape (8, 6, 4)), expected 3 (shape (H, W, 3)) or one"]
 
     def test_check_finds_values_that_are_not_8_bit(self, dataset: Path) -> None:
         path = dataset / PATIENT / f"{PATIENT}_2.tif"

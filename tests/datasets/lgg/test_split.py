@@ -132,6 +132,7 @@ class TestDatalist:
                 "image": [str(folder / f"{PATIENT}_{n}.tif") for n in (1, 2, 3)],
                 "label": [str(folder / f"{PATIENT}_{n}_mask.tif") for n in (1, 2, 3)],
                 "case": PATIENT,
+                "patient": PATIENT,
                 "group": "CS",
             }
         ]
