@@ -12,6 +12,7 @@ from mri_seg.cli.values import as_path
 from mri_seg.datasets.__main__ import main as check_data_set
 from mri_seg.datasets.forms import recognize
 from mri_seg.datasets.lgg.form import is_lgg
+from mri_seg.datasets.lgg.index import numbered_files, walk_patients
 
 __all__ = ["check", "is_training_data"]
 
@@ -41,7 +42,21 @@ def is_training_data(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
+    if is_lgg(folder):
+        return _has_masks(folder)
     try:
-        return any("label" in case for case in recognize(folder).cases)
-    except ValueError:  # in no form, or with a fault that the check reports
-        return is_lgg(folder)
+        return any("label" in case or "error" in case for case in recognize(folder).cases)
+    except ValueError:
+        return False
+
+
+def _has_masks(folder: Path) -> bool:
+    """Whether at least one patient of TCGA-LGG's form has a mask."""
+    for folders in walk_patients(folder).patients.values():
+        for patient in folders:
+            try:
+                if numbered_files(patient)[1]:
+                    return True
+            except ValueError:  # two files for one slice, which the check reports
+                return True
+    return False

@@ -173,7 +173,7 @@ class ConfigCommand(click.Command):
         }
         paths = [as_path(path) for path in ctx.params["paths"]]
         try:
-            overrides = {"bundle_root": str(bundle_folder()), **self.place(paths, given)}
+            overrides = self.place(paths, given)
         except click.UsageError as error:
             error.ctx = ctx  # so that it is shown with the usage
             raise
@@ -188,7 +188,7 @@ class ConfigCommand(click.Command):
         Args:
             path: a folder or file.
         """
-        given = {"bundle_root": str(bundle_folder()), "dataset_dir": path}
+        given = {"dataset_dir": path}
         return self.run(Given([self._folder / name for name in self.configs], given, dry_run=True))
 
     def _config_file(self, name: str) -> Path:
