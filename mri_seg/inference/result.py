@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import io
 import threading
@@ -76,12 +77,12 @@ class Segmentation:
         See :py:func:`mri_seg.measurements.lesions.measure`; the input, the flags, and the version and SHA-256 of the
         weights are in it too.
         """
-        return self._result.measurements
+        return copy.deepcopy(self._result.measurements)
 
     @property
     def flags(self) -> list[dict[str, str]]:
         """Warnings about the case, each with ``name`` and ``message``; read them before you use a volume."""
-        return self._result.about["flags"]
+        return copy.deepcopy(self._result.about["flags"])
 
     def save(
         self, folder: PathLike | str, outputs: str | Sequence[str] | None = None, *, overwrite: bool | None = None
@@ -140,4 +141,4 @@ class Segmentation:
         return contact_sheet(self._result.slices, with_reference=self._result.has_label)
 
     def _volume(self, voxels: np.ndarray) -> MetaTensor:
-        return MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(self.affine))
+        return MetaTensor(torch.from_numpy(voxels.copy()), affine=torch.from_numpy(self.affine))

@@ -167,16 +167,19 @@ class Segmenter:
             found["case"] = safe_name(case)
         with self._lock:
             item = self._infer(found)
-        in_memory = isinstance(found["image"], ImageInMemory)
-        found.pop("spacing", None)
-        if in_memory:
+        image = found["image"]
+        given_spacing = found.pop("spacing", None)
+        if isinstance(image, ImageInMemory):
             flair = item["flair"]
-            described = describe_volume(found["image"].name, flair.cpu().numpy(), np.asarray(flair.affine))
-            found |= {"image": [], "described": described}
+            about = describe_volume(image.name, flair.cpu().numpy(), np.asarray(flair.affine))
+            found |= {"image": [], "described": about}
         described = None
         with contextlib.suppress(OSError):  # the files may be gone when the result is saved
             described = describe_input(found)
         result = self._writer.result(item, found)
+        if given_spacing is not None:  # as with the option of that name
+            options = {**result.settings["options"], "spacing": given_spacing}
+            result.settings = {**result.settings, "options": dict(sorted(options.items()))}
         result.item = {key: item[key].cpu() for key in _KEPT if isinstance(item.get(key), MetaTensor)}
         return Segmentation(result, found, described=described, writing=self._writing)
 

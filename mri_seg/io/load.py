@@ -99,7 +99,8 @@ class LoadVolumed(MapTransform):
         for key in self.key_iterator(d):
             index = d.get("volume") if self.volume is None else self.volume
             if isinstance(d[key], ImageInMemory):
-                files, name = [], d[key].name
+                files: list[str] = []
+                name = d[key].name
                 volume = self._load_from_memory(d[key], index, is_label=key != self.keys[0])
             else:
                 files = [str(name) for name in ensure_tuple(d[key])]

@@ -69,9 +69,9 @@ class ImageInMemory(ImageReader):
                 )
         else:
             raise TypeError(f"found {type(image).__name__}, expected {_ACCEPTED}.")
-        self.affine = None if affine is None else self._checked(affine)
-        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
-        if self.spacing is not None and (len(self.spacing) != 3 or not all(step > 0 for step in self.spacing)):
+        self.affine = np.eye(4) if affine is None else self._checked(affine)  # of an array that has no spacing
+        self.spacing = None if spacing is None else np.array(spacing, dtype=np.float64)
+        if self.spacing is not None and (self.spacing.shape != (3,) or not (self.spacing > 0).all()):
             raise ValueError(f"spacing is {spacing}, expected three positive numbers: rows, columns and slices, in mm.")
 
     @property
@@ -104,10 +104,10 @@ class ImageInMemory(ImageReader):
             array, meta = _from_itk(self.image)
         elif isinstance(self.image, MetaTensor):
             array, meta = _from_meta_tensor(self.image)
-        elif self.affine is not None:
+        elif self.spacing is None:
             array, meta = _from_array(self.image, self.affine)
         else:
-            array, meta = _from_array(self.image, slice_affine(self.spacing or ()))
+            array, meta = _from_array(self.image, slice_affine(self.spacing))
             meta |= {"spacing_known": True, "slice_spacing_known": True, "has_geometry": False}
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{self.name}: holds values of type {array.dtype}, expected real numbers.")
@@ -135,8 +135,8 @@ class _NibabelImage(VolumeReader):
 def _from_nibabel(image: SpatialImage) -> tuple[np.ndarray, dict]:
     if image.affine is None:
         raise ValueError(f"{type(image).__name__} in memory: has no affine, expected one from voxels to RAS in mm.")
-    own_header = type(image)(image.dataobj, image.affine, image.header)  # since the header may be corrected
-    array, meta = _NibabelImage(image).get_data(correct_nifti_header_if_necessary(own_header))
+    with_own_header = type(image)(image.dataobj, image.affine, image.header, file_map=image.file_map)
+    array, meta = _NibabelImage(image).get_data(correct_nifti_header_if_necessary(with_own_header))
     return np.asanyarray(array), meta
 
 

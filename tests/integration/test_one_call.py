@@ -178,7 +178,7 @@ def _close(own: Any, expected: Any) -> bool:
         return own.keys() == expected.keys() and all(_close(own[key], expected[key]) for key in expected)
     if isinstance(expected, list):
         return len(own) == len(expected) and all(map(_close, own, expected))
-    return own == pytest.approx(expected, rel=1e-4, abs=1e-3)
+    return own == (pytest.approx(expected, rel=1e-4, abs=1e-3) if isinstance(expected, float) else expected)
 
 
 class TestSegmenter:
@@ -262,6 +262,16 @@ class TestSaving:
         assert (tmp_path / "summary.csv").read_text().splitlines()[0] == (
             forms.results / "summary.csv"
         ).read_text().splitlines()[0]
+
+    def test_spacing_of_a_call_is_recorded_like_the_option(self, forms: Forms, tmp_path: Path) -> None:
+        segmenter = mri_seg.Segmenter(**QUICK, volume=1)
+        found, written = segmenter(forms.folder / "slices", spacing=SPACING), forms.result("slices")
+        name = f"{found.case}_provenance.json"
+        saved = json.loads((found.save(tmp_path, "mask", overwrite=True) / name).read_text())
+        expected = json.loads((written / f"{written.name}_provenance.json").read_text())
+        assert saved["options"] == expected["options"]
+        with pytest.raises(ValueError, match=r"spacing was .*, is "):
+            segmenter(forms.folder / "slices", spacing=[1, 1, 5]).save(tmp_path, "mask")
 
     def test_dicom_gets_a_segmentation_of_its_series(
         self, forms: Forms, segmenter: mri_seg.Segmenter, tmp_path: Path
