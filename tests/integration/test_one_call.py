@@ -238,7 +238,7 @@ class TestSegmenter:
         (tmp_path / "models").mkdir()
         shutil.copy(WEIGHTS, tmp_path / "models" / "model.pt")
         file = tmp_path / "configs" / "inference.json"
-        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **QUICK, "threshold": 1.0}))
+        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **QUICK, "min_lesion_volume": 1e6}))
         assert not mri_seg.segment(head, bundle_root=tmp_path).mask.any()
 
     def test_random_numbers_and_switches_of_the_program_stay(self, head: nib.Nifti1Image) -> None:
@@ -315,10 +315,10 @@ class TestSaving:
     def test_changes_to_a_mask_do_not_reach_the_files(
         self, head: nib.Nifti1Image, segmenter: mri_seg.Segmenter, tmp_path: Path
     ) -> None:
-        found = segmenter(head)
+        found = segmenter(head, case="a")
         expected = np.asarray(found.mask)
         found.mask[:] = 1
-        written = nib.load(found.save(tmp_path, "mask") / "volume_mask.nii.gz")
+        written = nib.load(found.save(tmp_path, "mask") / "a_mask.nii.gz")
         np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
 
 
@@ -326,9 +326,9 @@ class TestNotebook:
     def test_picture_is_the_sheet_of_the_command(
         self, head: nib.Nifti1Image, segmenter: mri_seg.Segmenter, tmp_path: Path
     ) -> None:
-        found = segmenter(head)
+        found = segmenter(head, case="a")
         (tmp_path / "shown.png").write_bytes(found._repr_png_())
-        sheet = found.save(tmp_path, ["sheet"]) / "volume_sheet.png"
+        sheet = found.save(tmp_path, ["sheet"]) / "a_sheet.png"
         shown, expected = (np.asarray(Image.open(file)) for file in (tmp_path / "shown.png", sheet))
         np.testing.assert_array_equal(shown, expected)
 
@@ -338,7 +338,7 @@ class TestNotebook:
         image = nib.load(forms.folder / "nifti.nii.gz")
         header = image.header.copy()
         header["qform_code"] = header["sform_code"] = 0
-        found = segmenter(nib.Nifti1Image(values(forms.folder), None, header), case="a & b")
+        found = segmenter(nib.Nifti1Image(values(forms.folder), header.get_best_affine(), header), case="a & b")
         page = found._repr_html_()
         assert "<b>a &amp; b</b>: " in page
         assert "does not give the orientation of the head" in page
