@@ -125,7 +125,8 @@ def time_calls(folder: Path, repeats: int) -> None:
         rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **choice)
         for part in rounds[0]:
             times = spread([one[part] / one["network"] for one in rounds])
-            print(f"  {choice.get('runtime', 'torch'):14} {part:16} {spread([one[part] for one in rounds])}   {times}")
+            seconds = spread([one[part] for one in rounds])
+            print(f"  {choice.get('runtime', 'torch'):14} {part:16} {seconds}   {times}", flush=True)
 
 
 def spread(values: list[float], digits: int = 2) -> str:

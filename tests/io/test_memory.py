@@ -197,7 +197,7 @@ class TestVoxels:
         tensor = torch.arange(120.0).reshape(SHAPE).to(torch.bfloat16)
         assert from_memory(tensor, affine=AFFINE).equal(tensor.float()[None])
 
-    def test_too_large_an_image_is_refused_before_it_is_copied(self) -> None:
+    def test_large_image_beyond_the_limit_is_refused_before_it_is_copied(self) -> None:
         array = np.broadcast_to(np.zeros(1, np.uint8), (2000, 2000, 2000))
         with pytest.raises(ValueError, match=r"2000 x 2000 x 2000 voxels.*max_voxels"):
             from_memory(array, affine=AFFINE)
