@@ -161,7 +161,7 @@ def describe_volume(name: str, voxels: np.ndarray, affine: np.ndarray) -> dict[s
         affine: its affine ``(4, 4)``.
     """
     digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype} {affine.tolist()}\n".encode())
-    digest.update(np.ascontiguousarray(voxels))
+    digest.update(voxels.tobytes())
     return {"input": {"path": name, "files": [], "sha256": digest.hexdigest(), "stat": ""}}
 
 

@@ -107,7 +107,7 @@ class ImageInMemory(ImageReader):
         elif self.spacing is None:
             array, meta = _from_array(self.image, self.affine)
         else:
-            array, meta = _from_array(self.image, slice_affine(self.spacing))
+            array, meta = _from_array(self.image, slice_affine(self.spacing.tolist()))
             meta |= {"spacing_known": True, "slice_spacing_known": True, "has_geometry": False}
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{self.name}: holds values of type {array.dtype}, expected real numbers.")
