@@ -1,9 +1,12 @@
-"""Time inference from files to files: start-up by its parts, a short series, a large isotropic volume.
+"""Time inference from files to files: start-up by its parts, a short series, a large isotropic volume; and one call.
 
     python benchmarks/inference.py
+    python benchmarks/inference.py --only call
 
 Volumes are noise of realistic size; the network and its weights are those of `inference.json`. Start-up is measured in
-a separate process, from its start to the first slice read, when the files of all packages are already cached.
+a separate process, from its start to the first slice read, when the files of all packages are already cached. A call is
+that of a `Segmenter` that was called before, on the series as an array, in turn with the inferer on the same volume,
+already preprocessed.
 """
 
 from __future__ import annotations
@@ -55,6 +58,27 @@ evaluator.run()
 print(json.dumps([time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
 
+CALL = """
+import json, os, time, numpy, torch
+import mri_seg
+from mri_seg.io.memory import ImageInMemory
+overrides = json.loads(os.environ["OVERRIDES"])
+volume, repeats = numpy.load(os.environ["DATA"]), overrides.pop("repeats")
+segmenter = mri_seg.Segmenter(bundle_root=os.environ["BUNDLE"], **overrides)
+evaluator, spacing = segmenter._evaluator, (0.9, 0.8, 5.0)
+case = {"case": "a", "image": ImageInMemory(volume, spacing=spacing)}
+batch = segmenter._collate(segmenter._transform(case))["image"].to(evaluator.state.device)
+def network():
+    with evaluator.mode(evaluator.network):
+        evaluator.inferer(batch, evaluator.network)
+def seconds(call):
+    began = time.perf_counter(); call(); return time.perf_counter() - began
+parts = {"network": network, "call": lambda: segmenter(volume, spacing=spacing)}
+parts["call, measured"] = lambda: segmenter(volume, spacing=spacing).measurements
+for call in parts.values(): call()
+print(json.dumps([{name: seconds(call) for name, call in parts.items()} for _ in range(repeats)]))
+"""
+
 
 def write_series(folder: Path) -> None:
     """A DICOM series of 26 slices of 256 x 256."""
@@ -93,6 +117,18 @@ def run(code: str, data: Path, out: Path, **overrides: object) -> list:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def time_calls(folder: Path, repeats: int) -> None:
+    """The second call on a volume of 26 slices against the network alone."""
+    np.save(folder / "volume.npy", noise((256, 256, 26)))
+    print("second call on 26 slices: seconds; times the network alone")
+    for choice in ({}, {"runtime": "openvino-int8"}):
+        rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **choice)
+        for part in rounds[0]:
+            times = spread([one[part] / one["network"] for one in rounds])
+            seconds = spread([one[part] for one in rounds])
+            print(f"  {choice.get('runtime', 'torch'):14} {part:16} {seconds}   {times}", flush=True)
+
+
 def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -100,9 +136,13 @@ def spread(values: list[float], digits: int = 2) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=("call",), help="measure this alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        time_calls(folder, args.repeats)
+        if args.only:
+            return
         write_series(folder / "series")
         write_isotropic(folder / "isotropic")
         startups = [run(STARTUP, folder / "series", folder / "out") for _ in range(args.repeats + 1)][1:]

@@ -41,9 +41,14 @@ _PUBLIC = {
     ),
     "mri_seg.inference.provenance": ("result_options",),
     "mri_seg.inference.quantization": ("quantize",),
+    "mri_seg.inference.result": ("Segmentation",),
     "mri_seg.inference.runtimes": (
         "RuntimeInferer",
         "int8_file",
+    ),
+    "mri_seg.inference.segmenter": (
+        "Segmenter",
+        "segment",
     ),
     "mri_seg.inference.writer": ("CaseWriter",),
     "mri_seg.io.cases": (

@@ -58,7 +58,7 @@ class Result:
     def __init__(self, item: Mapping[str, Any]) -> None:
         self.item = item
         self.case = str(item["flair"].meta["case"])
-        self.files = [Path(name) for name in item["flair"].meta["files"].split("\n")]
+        self.files = [Path(name) for name in item["flair"].meta["files"].split("\n") if name]
         self.about: Mapping[str, Any] = {}
         self.settings: Mapping[str, Any] = result_settings(None)
 

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.utils import ensure_tuple
 
 import mri_seg
@@ -23,6 +24,7 @@ from mri_seg.utils.files import sha256
 __all__ = [
     "case_provenance",
     "describe_input",
+    "describe_volume",
     "input_differences",
     "input_path",
     "provenance_file",
@@ -133,7 +135,8 @@ def describe_input(case: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the files of a case so that they can be recognized later by their content, wherever they are.
 
     Args:
-        case: a case of :py:func:`mri_seg.io.cases.find_cases`.
+        case: a case of :py:func:`mri_seg.io.cases.find_cases`, or one whose image was in memory, with the result of
+            :py:func:`describe_volume` under ``described``.
 
     Returns:
         for ``input`` and, if there is one, ``reference``: ``path``, the file or the folder of all files; ``files``,
@@ -143,13 +146,28 @@ def describe_input(case: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OSError: when a file cannot be read.
     """
+    if "described" in case:
+        return case["described"]
     ordered = _is_ordered(case)
     return {name: _describe(files, ordered) for name, files in _files_of(case).items()}
 
 
+def describe_volume(name: str, voxels: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+    """Describe an image that was in memory like :py:func:`describe_input`, with no files.
+
+    Args:
+        name: what the image is called, in place of a path.
+        voxels: its voxels as read, of any shape.
+        affine: its affine ``(4, 4)``.
+    """
+    digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype} {affine.tolist()}\n".encode())
+    digest.update(voxels.tobytes())
+    return {"input": {"path": name, "files": [], "sha256": digest.hexdigest(), "stat": ""}}
+
+
 def input_path(case: Mapping[str, Any]) -> str:
-    """Path of the file of a case, or of the folder of all its files."""
-    return str(_root(_paths(case["image"])))
+    """Path of the file of a case, or of the folder of all its files; the name of an image that was in memory."""
+    return case["described"]["input"]["path"] if "described" in case else str(_root(_paths(case["image"])))
 
 
 def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -183,7 +201,7 @@ def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> l
         old, new = recorded.get(name), files.get(name)
         if old and new and old["stat"] == _stat_sum(_paths(new), ordered):
             continue
-        described = _describe(new, ordered) if new else None
+        described = _describe(new, ordered) if new else case.get("described", {}).get(name)
         if (old and old["sha256"]) != (described and described["sha256"]):
             found.append(f"{name} was {_shown_files(old)}, is {_shown_files(described)}")
     return found
@@ -271,4 +289,6 @@ def _shown_files(described: Mapping[str, Any] | None) -> str:
     if described is None:
         return "none"
     count = len(described["files"])
+    if not count:
+        return f"{described['path']} (SHA-256 {_shown(described['sha256'])})"
     return f"{described['path']} ({count} file{'s' * (count > 1)}, SHA-256 {_shown(described['sha256'])})"

@@ -206,11 +206,24 @@ class CaseWriter:
             batch: the case as it was read, from a decollated batch.
             output: output of the evaluator for the case, with ``pred`` and ``probability``.
         """
-        result = Result({**batch, **output})
-        source = self.sources.get(result.case) or {"case": result.case, "image": [str(f) for f in result.files]}
+        self.write_result(self.result({**batch, **output}))
+
+    def result(self, item: Mapping[str, Any], case: Mapping[str, Any] | None = None) -> Result:
+        """Make the result of a case, with its input, flags, weights, version and options.
+
+        Args:
+            item: see :py:class:`mri_seg.inference.outputs.Result`.
+            case: the case, unless it is one of ``sources``.
+        """
+        result = Result(item)
+        source = case or self._source(result)
+        result.about, result.settings = self._about(source, result.flags(source)), self.settings
+        return result
+
+    def write_result(self, result: Result) -> None:
+        """Write the missing outputs of a result of :py:meth:`result`, and add its case to the summary."""
+        source, flags = self._source(result), result.about["flags"]
         folder = self.output_dir / result.case
-        flags = result.flags(source)
-        result.about, result.settings = self._about(source, flags), self.settings
         if self.file is not None:
             problems = write_single(self.file, self._wanted(source), result)
         else:
@@ -224,6 +237,9 @@ class CaseWriter:
             self.failed(result.case, " ".join(problems))
         else:
             self._add_row(result.case, "done", self._measurements(result), flags=flags)
+
+    def _source(self, result: Result) -> Mapping[str, Any]:
+        return self.sources.get(result.case) or {"case": result.case, "image": [str(file) for file in result.files]}
 
     def failed(self, case: str, error: Exception | str) -> None:
         """Add a case that could not be segmented or written to the summary, and log the reason."""
@@ -465,7 +481,7 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
 
 def _identity(case: Mapping[str, Any]) -> dict[str, Any]:
     """Input of a case: its path, and series UID and description for DICOM."""
-    path = {"input": input_path(case)} if case.get("image") else {}
+    path = {"input": input_path(case)} if case.get("image") or "described" in case else {}
     return path | {name: case[name] for name in _IDENTITY if name in case}
 
 

@@ -23,6 +23,7 @@ from monai.utils import ImageMetaKey, ensure_tuple
 
 from mri_seg.dicom.reader import DICOMReader
 from mri_seg.dicom.segmentation_labels import is_segmentation, read_segmentation_label
+from mri_seg.io.memory import ImageInMemory
 from mri_seg.io.metaimage import check_meta_image
 from mri_seg.io.nibabel_files import VolumeReader, check_volume_header, is_mgh, is_pair, load_image
 from mri_seg.io.slice_reader import _VOXEL_SIZES, SliceReader
@@ -51,15 +52,16 @@ class LoadVolumed(MapTransform):
     (:py:func:`mri_seg.dicom.segmentation_labels.read_segmentation_label`).
 
     Args:
-        keys: keys of file names or lists of file names.
+        keys: keys of file names, lists of file names, or images in memory
+            (:py:class:`mri_seg.io.memory.ImageInMemory`).
         volume: index of FLAIR in files with several volumes (4D), from 0; None for files with one volume, and for cases
             that give it under the key ``volume``. It applies to the first key; files of the other keys, such as labels,
             hold one volume.
         channel: see :py:class:`SliceReader`.
-        spacing: see :py:class:`SliceReader`.
+        spacing: see :py:class:`SliceReader`; a case that has it under the key ``spacing`` goes before.
         max_voxels: maximum number of voxels of a volume; files that declare more are refused before they are decoded.
         case_key: key of the case's name, which goes to the metadata as ``case``; without it, the name comes from the
-            file. The names of the files go to the metadata as ``files``, one per line.
+            file. The names of the files go to the metadata as ``files``, one per line; images in memory have none.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
@@ -96,15 +98,23 @@ class LoadVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
         d = dict(data)
+        spacing = d.pop("spacing", None)
         for key in self.key_iterator(d):
-            files = [str(name) for name in ensure_tuple(d[key])]
             index = d.get("volume") if self.volume is None else self.volume
-            if key != self.keys[0] and is_segmentation(files[0]):
-                volume = _load_segmentation(files[0], d.get(self.keys[0]))
+            if isinstance(d[key], ImageInMemory):
+                files: list[str] = []
+                name = d[key].name
+                volume = self._load_from_memory(d[key], index, is_label=key != self.keys[0])
             else:
-                volume = self._load(files, reader, index, is_label=key != self.keys[0])
-            _check_voxel_size(volume, files[0])
-            volume.meta["case"] = d.get(self.case_key) or Path(files[0]).name.split(".")[0]
+                files = [str(name) for name in ensure_tuple(d[key])]
+                name = files[0]
+                if key != self.keys[0] and is_segmentation(name):
+                    volume = _load_segmentation(name, d.get(self.keys[0]))
+                else:
+                    slice_reader = reader or self._slice_reader(files, spacing)
+                    volume = self._load(files, slice_reader, index, is_label=key != self.keys[0])
+            _check_voxel_size(volume, name)
+            volume.meta["case"] = d.get(self.case_key) or Path(name).name.split(".")[0]
             volume.meta["files"] = "\n".join(files)  # as text, because collating splits lists
             d[key] = volume
         return d
@@ -128,13 +138,27 @@ class LoadVolumed(MapTransform):
             raise ValueError(
                 f"{files[0]}: cannot be read ({reason(error)}). Copy the file again from its source, or leave it out."
             ) from error
-        _check_affine(affine, files[0])
-        if not torch.isfinite(volume).any():
-            raise ValueError(f"{files[0]}: holds only NaN and infinity. Export it again, or leave it out.")
-        return self._one_volume(volume, files[0], index, is_label=is_label)
+        return self._one_volume(volume, affine, files[0], index, is_label=is_label)
+
+    def _load_from_memory(self, image: ImageInMemory, index: int | None, *, is_label: bool) -> MetaTensor:
+        SizeLimit(self.max_voxels).add(image.name, image.shape)
+        volume = self._loader([image.name], image)
+        return self._one_volume(volume, volume.affine.numpy(), image.name, index, is_label=is_label)
+
+    def _slice_reader(self, files: list[str], spacing: Sequence[float] | None) -> SliceReader | None:
+        """A reader for slices whose case gives their spacing; None for all others."""
+        usual = self.own_readers[0]
+        if spacing is None or not usual.verify_suffix(files):
+            return None
+        return SliceReader(channel=usual.channel, spacing=spacing, max_voxels=self.max_voxels)
 
     @staticmethod
-    def _one_volume(volume: MetaTensor, file: str, index: int | None, *, is_label: bool) -> MetaTensor:
+    def _one_volume(
+        volume: MetaTensor, affine: np.ndarray, file: str, index: int | None, *, is_label: bool
+    ) -> MetaTensor:
+        _check_affine(affine, file)
+        if not torch.isfinite(volume).any():
+            raise ValueError(f"{file}: holds only NaN and infinity. Export it again, or leave it out.")
         if volume.ndim == 3:  # one slice
             volume = as_meta_tensor(volume[..., None])
             volume.affine = to_affine_nd(3, volume.affine)

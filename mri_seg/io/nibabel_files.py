@@ -143,5 +143,6 @@ def _is_analyze(image: nibabel.spatialimages.SpatialImage) -> bool:
     """Whether an image is Analyze (not NIfTI) without SPM's ``.mat`` file, which would give its position in space."""
     if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image, nibabel.Nifti1Pair):
         return False
-    files = getattr(image, "file_map", {})
-    return not (isinstance(image, Spm99AnalyzeImage) and "mat" in files and Path(files["mat"].filename).is_file())
+    matrix = getattr(image, "file_map", {}).get("mat")
+    has_matrix = matrix is not None and matrix.filename is not None and Path(matrix.filename).is_file()
+    return not (isinstance(image, Spm99AnalyzeImage) and has_matrix)

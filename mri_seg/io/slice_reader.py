@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from mri_seg.utils.size_limit import MAX_VOXELS, SizeLimit, TooLargeError, codestream_size
 
-__all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "SliceReader"]
+__all__ = ["PICTURE_SUFFIXES", "TIFF_SUFFIXES", "SliceReader", "slice_affine"]
 
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -123,12 +123,7 @@ class SliceReader(ImageReader):
                         "have the same. Put the slices of each series in a folder of their own."
                     )
         volume = np.stack([page.pixels for page in img], axis=-1)
-        row_spacing, column_spacing, slice_spacing = self.spacing or (*(first.spacing or (1.0, 1.0)), 1.0)
-        affine = np.zeros((4, 4))
-        affine[1, 0] = -row_spacing  # rows run towards posterior
-        affine[0, 1] = -column_spacing  # columns run towards the patient's left
-        affine[2, 2] = slice_spacing
-        affine[3, 3] = 1.0
+        affine = slice_affine(self.spacing or (*(first.spacing or (1.0, 1.0)), 1.0))
         return volume, {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),
@@ -211,6 +206,21 @@ class SliceReader(ImageReader):
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same in every slice, without overflow
         return pixels
+
+
+def slice_affine(spacing: Sequence[float]) -> np.ndarray:
+    """Affine of a volume of slices that are as a radiologist sees them, the lowest first: ``(4, 4)``, to RAS in mm.
+
+    Args:
+        spacing: distance between rows, columns and slices in mm.
+    """
+    row_spacing, column_spacing, slice_spacing = spacing
+    affine = np.zeros((4, 4))
+    affine[1, 0] = -row_spacing  # rows run towards posterior
+    affine[0, 1] = -column_spacing  # columns run towards the patient's left
+    affine[2, 2] = slice_spacing
+    affine[3, 3] = 1.0
+    return affine
 
 
 def _decode(path: Path, page: tifffile.TiffPage, limit: SizeLimit) -> np.ndarray:

@@ -100,13 +100,12 @@ class TestKeys:
         assert given.given[-1].files == [
             *(folder / "train.json", folder / "published_recipe.json", tmp_path / "own.json", folder / "evaluate.json")
         ]
-        assert given.given[-1].overrides["bundle_root"] == str(bundle_folder())
 
     def test_flags_of_the_command_are_no_keys(self, given: Caught) -> None:
         command("segment", "in", "out", "--quiet", "--dry-run")
         assert given.given[-1] == Given(
             [bundle_folder() / "configs" / "inference.json"],
-            {"bundle_root": str(bundle_folder()), "dataset_dir": "in", "output_dir": "out"},
+            {"dataset_dir": "in", "output_dir": "out"},
             quiet=True,
             dry_run=True,
         )
