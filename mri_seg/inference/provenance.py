@@ -25,6 +25,7 @@ __all__ = [
     "describe_input",
     "input_differences",
     "input_path",
+    "output_options",
     "provenance_file",
     "result_options",
     "result_settings",
@@ -152,6 +153,16 @@ def input_path(case: Mapping[str, Any]) -> str:
     return str(_root(_paths(case["image"])))
 
 
+def output_options(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of the recorded outputs that change only one output; records of earlier versions have none.
+
+    Args:
+        recorded: result of :py:func:`case_provenance`.
+    """
+    former = {"seg_empty_frames": False} if recorded.get("source") == "dicom" else {}
+    return recorded.get("output_options", former)
+
+
 def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """List the differences between the settings of results and those of this run, each with both values."""
     found = []
@@ -163,7 +174,9 @@ def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any
             found += [f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}" for key in keys]
         elif old != new:
             found.append(f"{name} was {_shown(old)}, is {_shown(new)}")
-    return found
+    made, now = output_options(recorded), settings.get("output_options", {})
+    both = sorted(key for key in made.keys() & now.keys() if made[key] != now[key])
+    return found + [f"{key} was {_shown(made[key])}, is {_shown(now[key])}" for key in both]
 
 
 def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:
