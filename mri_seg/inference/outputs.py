@@ -35,7 +35,10 @@ _SQUARE = 0.02  # pixels whose sides differ by less than this fraction are shown
 _REMARKS = ("flags", "warnings")
 
 
-_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version")
+_TRAINED = ("checkpoint_version", "checkpoint_date")  # if the weights have a record of their training
+
+
+_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version", *_TRAINED)
 
 
 _NO_ORIENTATION = (
@@ -226,7 +229,9 @@ def _algorithm(result: Result) -> dict[str, Any]:
     """Version, parameters and remarks for DICOM files."""
     options = result.settings["options"]
     values = {key: value for key, value in options.items() if not str(value).startswith("sha256:")}
-    sums = {key: value for key, value in result.settings.items() if key.endswith("_sha256") and value}
+    sums = {
+        key: value for key, value in result.settings.items() if (key.endswith("_sha256") or key in _TRAINED) and value
+    }
     return {
         "algorithm_version": result.settings["mri_seg_version"],
         "algorithm_parameters": {**sums, **values},

@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 
 import mri_seg
 from mri_seg.config.provenance import evaluated_parser
-from mri_seg.config.weights import weights_file
+from mri_seg.config.weights import weights_file, weights_origin
 from mri_seg.inference.runtimes import int8_file
 from mri_seg.io.metaimage import meta_image_data
 from mri_seg.utils.files import sha256
@@ -96,7 +96,8 @@ def result_settings(
 
     Returns:
         ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256`` (a list), ``int8_sha256`` (of the files of 8-bit
-        weights, if the runtime uses them) and ``options``.
+        weights, if the runtime uses them) and ``options``; ``checkpoint_version`` and ``checkpoint_date``, version and
+        date of the training of the weights, if these have a record of it.
 
     Raises:
         FileNotFoundError: when a file of weights does not exist.
@@ -108,6 +109,8 @@ def result_settings(
         "checkpoint_sha256": sums.pop(0) if checkpoint else None,
         "ensemble_sha256": sums,
     }
+    if checkpoint:
+        settings |= {f"checkpoint_{key}": value for key, value in weights_origin(weights[0]).items()}
     if options and options.get("runtime") == "openvino-int8":
         files = [part for path in weights for part in (int8_file(path), int8_file(path).with_suffix(".bin"))]
         settings["int8_sha256"] = [sha256(part) for part in files if part.is_file()]

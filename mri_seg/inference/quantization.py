@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Sequence
 from os import PathLike
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from monai.data import Dataset
 
-from mri_seg.config.weights import SUMS, read_weights, write_sums
-from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
+from mri_seg.config.preprocessing import recorded_by
+from mri_seg.config.weights import SUMS, load_weights, write_sums
+from mri_seg.inference.runtimes import DIGEST, PREPROCESSING, int8_file, openvino, openvino_model, weights_digest
 from mri_seg.utils.files import atomic_write
 
 __all__ = ["calibration_slices", "quantize"]
@@ -31,7 +33,7 @@ def quantize(
 
     NNCF takes the whole range of each activation on the calibration slices; an average of ranges would clip values that
     occur on few slices, such as tumours. It then corrects the bias layer by layer for the error so far. The result is
-    for the runtime ``openvino-int8``, and holds the digest of its float weights.
+    for the runtime ``openvino-int8``, and holds the digest of its float weights and the record of their preprocessing.
 
     Args:
         network: the network; its current weights do not matter.
@@ -54,8 +56,7 @@ def quantize(
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     nncf.set_log_level(logging.WARNING)
-    weights = read_weights(checkpoint)
-    network.load_state_dict(weights)
+    load_weights(network, checkpoint)
     calibration = nncf.Dataset(calibration_slices(volumes, slices, seed))
     model = nncf.quantize(
         openvino_model(network),
@@ -68,7 +69,9 @@ def quantize(
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
         ),
     )
-    model.set_rt_info(weights_digest(weights), list(DIGEST))
+    model.set_rt_info(weights_digest(network.state_dict()), list(DIGEST))
+    if (record := recorded_by(network)) is not None:
+        model.set_rt_info(json.dumps(record), list(PREPROCESSING))
     file = int8_file(checkpoint)
     with atomic_write(file) as unfinished:
         ov.save_model(model, unfinished, compress_to_fp16=False)

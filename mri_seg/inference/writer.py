@@ -372,7 +372,8 @@ class CaseWriter:
 
     def _about(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """What the measurements of a case hold besides numbers: input, flags, weights and version."""
-        return {**_identity(case), "flags": list(flags), **{name: self.settings[name] for name in _MADE_OF}}
+        made_of = {name: self.settings[name] for name in _MADE_OF if name in self.settings}
+        return {**_identity(case), "flags": list(flags), **made_of}
 
     def _write_cases(self, engine: Engine) -> None:
         for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):

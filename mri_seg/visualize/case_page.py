@@ -21,7 +21,10 @@ _QUANTITIES = (
     ("product", {"bidimensional_product_mm2": "mm²", "bidimensional_product_pixels": "pixels²"}),
 )
 
-_FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid"))
+_FACTS = (
+    *(("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid")),
+    *(("Weights trained on", "checkpoint_date"), ("Weights trained by version", "checkpoint_version")),
+)
 
 
 def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *, with_reference: bool = False) -> str:
@@ -30,7 +33,8 @@ def case_page(measurements: Mapping[str, Any], pictures: Sequence[np.ndarray], *
     Args:
         measurements: result of :py:func:`mri_seg.measurements.lesions.measure`. The page also shows the case's flags,
             its input and the versions used, if they are in it: ``flags``, ``input``, ``series_description``,
-            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
+            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256``, ``checkpoint_version`` and
+            ``checkpoint_date``.
         pictures: slices ``(h, w, 3)`` from the lowest, from :py:func:`mri_seg.visualize.overlays.slice_pictures`.
         with_reference: whether the pictures show the outline of a reference.
 
