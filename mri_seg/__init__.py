@@ -12,12 +12,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "mri_seg.config.preprocessing": ("record_preprocessing",),
     "mri_seg.config.weights": (
         "CheckpointLoader",
         "bundle_weights",
         "load_weights",
         "read_weights",
+        "record_preprocessing",
         "save_to_bundle",
     ),
     "mri_seg.config.workflow": (

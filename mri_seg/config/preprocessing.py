@@ -10,17 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import mri_seg
 from mri_seg.utils.compat import state_dict_metadata
-from mri_seg.utils.files import atomic_write
 
-__all__ = ["FORMER", "check_record", "keep_record", "origin_of", "record_of", "record_preprocessing", "recorded_by"]
+__all__ = ["FORMER", "check_record", "give_record", "keep_record", "origin_of", "record_of", "recorded_by"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,29 +69,26 @@ def origin_of(record: Mapping[str, Any] | None) -> dict[str, str]:
     return {key: str(record[key]) for key in _ORIGIN if record and record.get(key)}
 
 
-def record_preprocessing(path: PathLike | str, **preprocessing: Any) -> None:
-    """Write a record into a file of weights that has none, such as one of an earlier version.
+def give_record(weights: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:
+    """Write a record into a state dict that has none, such as one of an earlier version.
 
     Args:
-        path: the file, which is replaced; its SHA-256 changes.
-        preprocessing: what the weights were trained with, such as ``normalize_region="brain"``; the rest is taken from
-            :py:data:`FORMER`. ``version`` and ``date`` of the training may be given too.
+        weights: the state dict, as PyTorch makes it; it is changed.
+        preprocessing: what the weights were trained with, by name; the rest is taken from :py:data:`FORMER`. It may
+            hold ``version`` and ``date`` of the training too.
 
     Raises:
-        ValueError: when an option is unknown, or the file has a record already, or holds no state dict.
+        ValueError: when an option is unknown, or the state dict has a record already, or no metadata.
     """
     known = {*FORMER, "in_channels", *_ORIGIN}
     if unknown := sorted(preprocessing.keys() - known):
         raise ValueError(f"{', '.join(unknown)}: expected some of {', '.join(sorted(known))}.")
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    state = weights.get("model", weights) if isinstance(weights, Mapping) else weights
-    if not isinstance(state, Mapping) or not state_dict_metadata(state):
-        raise ValueError(f"{path}: expected a state dict with PyTorch's metadata, as training writes it.")
-    if (found := record_of(state)) is not None:
-        raise ValueError(f"{path}: has a record already: {found}.")
-    state_dict_metadata(state)[_KEY] = FORMER | {key: _plain(value) for key, value in preprocessing.items()}
-    with atomic_write(Path(path)) as unfinished:
-        torch.save(weights, unfinished)
+    metadata = state_dict_metadata(weights)
+    if not metadata:
+        raise ValueError("expected a state dict with PyTorch's metadata, as training writes it, found a copy without.")
+    if (found := record_of(weights)) is not None:
+        raise ValueError(f"has a record already: {found}.")
+    metadata[_KEY] = FORMER | {key: _plain(value) for key, value in preprocessing.items()}
 
 
 def check_record(name: str, found: Mapping[str, Any] | None, expected: Mapping[str, Any] | None) -> None:
@@ -148,6 +142,9 @@ def _load(network: torch.nn.Module, weights: dict, prefix: str, metadata: dict, 
     """Hook of ``load_state_dict``. State dicts without any metadata are not judged: MONAI copies weights so."""
     found, own = metadata.get(_KEY), recorded_by(network)
     if own is None:
+        if found and (different := _differences(found, None)):
+            trained = ", ".join(f"{key} {_shown(one)}" for key, one, _ in different)
+            logger.warning("The weights were trained with %s: preprocess the input of the network so.", trained)
         network.preprocessing_record = found  # type: ignore[assignment]
         return
     if metadata:

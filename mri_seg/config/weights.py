@@ -14,7 +14,7 @@ import monai.handlers
 import torch
 from ignite.engine import Engine
 
-from mri_seg.config.preprocessing import check_record, origin_of, record_of, recorded_by
+from mri_seg.config.preprocessing import check_record, give_record, origin_of, record_of, recorded_by
 from mri_seg.utils.compat import give_metadata, state_of
 from mri_seg.utils.files import atomic_write, sha256
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_sum",
     "load_weights",
     "read_weights",
+    "record_preprocessing",
     "save_to_bundle",
     "weights_file",
     "weights_origin",
@@ -106,6 +107,30 @@ def weights_origin(path: PathLike | str) -> dict[str, str]:
         return origin_of(record_of(read_weights(path)))
     except (OSError, ValueError):  # loading the weights gives the error
         return {}
+
+
+def record_preprocessing(path: PathLike | str, **preprocessing: Any) -> None:
+    """Write the record of their preprocessing into a file of weights that has none, such as one of an earlier version.
+
+    ``SHA256SUMS`` beside the file is written anew.
+
+    Args:
+        path: the file, which is replaced.
+        preprocessing: as in :py:func:`mri_seg.config.preprocessing.give_record`, such as ``normalize_region="brain"``.
+
+    Raises:
+        FileNotFoundError: when the file does not exist.
+        ValueError: when an option is unknown, or the file has a record already, or was not written by training.
+    """
+    weights = read_weights(path)
+    try:
+        give_record(weights, preprocessing)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with atomic_write(path) as unfinished:
+        torch.save(weights, unfinished)
+    if Path(path).with_name(SUMS).is_file():
+        write_sums(Path(path).parent)
 
 
 def read_weights(path: PathLike | str, map_location: Any = "cpu") -> Mapping[str, torch.Tensor]:

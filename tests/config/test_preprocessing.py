@@ -19,8 +19,16 @@ from monai.inferers import SimpleInferer
 from monai.networks.utils import copy_model_state
 
 import mri_seg
-from mri_seg.config.preprocessing import FORMER, record_of, record_preprocessing, recorded_by
-from mri_seg.config.weights import CheckpointLoader, load_weights, read_weights, save_to_bundle, weights_origin
+from mri_seg.config.preprocessing import FORMER, record_of, recorded_by
+from mri_seg.config.weights import (
+    CheckpointLoader,
+    load_weights,
+    read_weights,
+    record_preprocessing,
+    save_to_bundle,
+    weights_origin,
+    write_sums,
+)
 from mri_seg.inference.inferers import EnsembleInferer
 from mri_seg.inference.provenance import result_settings
 
@@ -131,6 +139,12 @@ class TestDoors:
         with pytest.raises(ValueError, match=r"names no preprocessing.*Copy preprocessing from network_def"):
             load_weights(without_record(), other[0])
 
+    def test_an_earlier_config_in_monai_label_says_what_newer_weights_need(
+        self, other: tuple[Path, str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        without_record().load_state_dict(torch.load(other[0], weights_only=True))
+        assert "The weights were trained with" in caplog.text
+
     def test_weights_of_the_same_preprocessing_load(self, tmp_path: Path) -> None:
         options = {"normalize_region": "brain", "pixdim": [1.2, 1.2]}
         load_weights(network(**options), saved(tmp_path / "model.pt", network("train.json", **options)))
@@ -184,6 +198,7 @@ class TestWithoutRecord:
 
     def test_record_can_be_written_into_weights_of_an_earlier_version(self, tmp_path: Path) -> None:
         file = saved(tmp_path / "model.pt", without_record())
+        write_sums(tmp_path)
         record_preprocessing(file, normalize_region="brain", date="2025-01-31")
         assert record_of(read_weights(file)) == FORMER | {"normalize_region": "brain", "date": "2025-01-31"}
         load_weights(network(normalize_region="brain"), file)
