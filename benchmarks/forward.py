@@ -27,7 +27,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SimpleInferer
 from torch.utils.flop_counter import FlopCounterMode
 
-from mri_seg.config.weights import read_weights
+from mri_seg.config.weights import load_weights
 from mri_seg.inference.inferers import AutocastInferer, ForegroundSliceInferer
 from mri_seg.inference.quantization import quantize
 from mri_seg.inference.runtimes import RuntimeInferer, int8_file
@@ -150,7 +150,7 @@ def shipped_network(checkpoint: Path) -> tuple[ConfigParser, torch.nn.Module]:
     config = ConfigParser()
     config.read_config(str(ROOT / "bundle" / "configs" / "inference.json"))
     network = config.get_parsed_content("network_def").eval()
-    network.load_state_dict(read_weights(checkpoint))
+    load_weights(network, checkpoint)
     return config, network
 
 

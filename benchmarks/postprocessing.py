@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
 
+from mri_seg.config.weights import load_weights
 from mri_seg.evaluation.writer import slice_rows, summarize
 from mri_seg.inference.inferers import EnsembleInferer, bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
@@ -48,7 +49,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
     parser.read_config([CONFIGS / "train.json", CONFIGS / "evaluate.json"])
     parser.update({"dataset_dir": args.dataset_dir, "split": split, "allow_missing": True, "device": "cpu"})
     network = parser.get_parsed_content("network").eval()
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    load_weights(network, weights)
     parser.update({"amp": bfloat16_is_fast("cpu"), "tta_flip": False, "ensemble": []})
     inferer = parser.get_parsed_content("validate#inferer")
     members = [EnsembleInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]

@@ -23,7 +23,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from scipy import ndimage
 
-from mri_seg.config.weights import read_weights
+from mri_seg.config.weights import load_weights
 from mri_seg.datasets.lgg import datalist
 from mri_seg.io.collate import case_batch
 from mri_seg.io.load import LoadVolumed
@@ -95,7 +95,7 @@ class Model:
         self.inferer = self.config.get_parsed_content("validate#inferer")
         self.postprocessing = self.config.get_parsed_content("validate#postprocessing")
         self.network = self.config.get_parsed_content("network").eval()
-        self.network.load_state_dict(read_weights(weights))
+        load_weights(self.network, weights)
 
     @torch.no_grad()
     def __call__(self, volume: MetaTensor) -> Volume:

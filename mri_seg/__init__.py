@@ -16,7 +16,9 @@ _PUBLIC = {
     "mri_seg.config.weights": (
         "CheckpointLoader",
         "bundle_weights",
+        "load_weights",
         "read_weights",
+        "record_preprocessing",
         "save_to_bundle",
     ),
     "mri_seg.config.workflow": (

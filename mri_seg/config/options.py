@@ -267,9 +267,20 @@ OPTIONS: dict[str, Option] = {
     "keep_float": Option("names of layers that stay in floating point", _PATTERNS),
     "sync_batchnorm": Option("batch normalisation over the slices of all processes; on GPUs only", _SWITCH),
     "outputs": Option(
-        "what to write: `mask`, `probability`, `slices`, `seg`, `sr`, `measurements`, `sheet`, `panel`, `page`; or "
-        "`auto` for what fits the input: all of these but `probability` and `sr`",
+        "what to write: `mask`, `probability`, `slices`, `seg`, `sr`, `measurements`, `sheet`, `panel`, `page`, `bids` "
+        "(BIDS derivatives of images with BIDS names, with the probability if `probability` is requested too); or "
+        "`auto` for what fits the input: all of these but `probability`, `sr` and `bids`",
         _NAMES,
+    ),
+    "seg_empty_frames": Option(
+        "give a DICOM SEG frames for slices without tumour too, for older OHIF and Cornerstone viewers, which shift a "
+        "SEG that leaves frames out",
+        _SWITCH,
+    ),
+    "lesion_dilation": Option(
+        "by how much the lesion mask of `bids` (`.._label-lesion_roi.nii.gz`, for fMRIPrep and QSIPrep) is dilated",
+        _NOT_NEGATIVE,
+        "mm",
     ),
     "overwrite": Option(
         "replace results that are there already, and remove those of other weights, options, version or input; if "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from os import PathLike
@@ -14,8 +15,9 @@ import torch
 from ignite.engine import Engine
 
 from mri_seg.config.bundle_root import check_bundle_root
+from mri_seg.config.preprocessing import check_record, give_record, origin_of, record_of, recorded_by
 from mri_seg.utils.bundle_folder import refuse_installed
-from mri_seg.utils.compat import state_of
+from mri_seg.utils.compat import give_metadata, state_of
 from mri_seg.utils.files import atomic_write, sha256
 
 __all__ = [
@@ -23,11 +25,16 @@ __all__ = [
     "CheckpointLoader",
     "bundle_weights",
     "check_sum",
+    "load_weights",
     "read_weights",
+    "record_preprocessing",
     "save_to_bundle",
     "weights_file",
+    "weights_origin",
     "write_sums",
 ]
+
+logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
 """File beside weights with the SHA-256 of each, in the format of ``sha256sum``."""
@@ -43,27 +50,92 @@ class CheckpointLoader(monai.handlers.CheckpointLoader):
         load_path: the weights.
         load_dict: the network, under any name.
         map_location: device to which the weights are read.
+        check_preprocessing: whether the weights must have been trained with the preprocessing of the config; weights
+            that training starts from need not.
 
     Raises:
         ValueError: when training or inference starts, and the weights are damaged, do not match ``SHA256SUMS`` beside
-            them, or belong to another network.
+            them, belong to another network, or were trained with other preprocessing.
         FileNotFoundError: when the file does not exist.
     """
 
-    def __init__(self, load_path: PathLike | str, load_dict: dict, map_location: Any = "cpu") -> None:
+    def __init__(
+        self, load_path: PathLike | str, load_dict: dict, map_location: Any = "cpu", *, check_preprocessing: bool = True
+    ) -> None:
         super().__init__(load_path=str(load_path), load_dict=load_dict, map_location=map_location)
+        self.check_preprocessing = check_preprocessing
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights, and leave their path in ``engine.state.loaded_weights``."""
         (network,) = self.load_dict.values()
-        weights = read_weights(self.load_path, self.map_location)
-        _check_fit(self.load_path, weights, network)
-        network.load_state_dict(weights)
+        load_weights(network, self.load_path, self.map_location, check_preprocessing=self.check_preprocessing)
         state_of(engine).loaded_weights = self.load_path
         self.logger.info("Loaded the weights %s", self.load_path)
 
 
-def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, torch.Tensor]:
+def load_weights(
+    network: torch.nn.Module, path: PathLike | str, map_location: Any = "cpu", *, check_preprocessing: bool = True
+) -> None:
+    """Load a file of weights into a network, if it belongs to the network and to the preprocessing of its config.
+
+    Args:
+        network: the network; see :py:mod:`mri_seg.config.preprocessing` for what it knows of its preprocessing.
+        path: the file.
+        map_location: device to which the weights are read.
+        check_preprocessing: whether the weights must have been trained with that preprocessing.
+
+    Raises:
+        FileNotFoundError: when the file does not exist.
+        ValueError: as in :py:func:`read_weights`, or when the weights belong to another network or were trained with
+            other preprocessing; the message has both values.
+    """
+    weights = read_weights(path, map_location)
+    _check_fit(path, weights, network)
+    if not check_preprocessing:
+        weights = give_metadata(weights, network)
+    else:
+        found, expected = record_of(weights), recorded_by(network)
+        check_record(str(path), found, expected)
+        if found is None and expected is not None:
+            logger.info(
+                "%s has no record of its preprocessing, and is taken as trained with that of version 0.1.0.", path
+            )
+    network.load_state_dict(weights)
+
+
+def weights_origin(path: PathLike | str) -> dict[str, str]:
+    """Version and date of the training of a file of weights, as far as the file says; nothing if it cannot be read."""
+    try:
+        return origin_of(record_of(read_weights(path)))
+    except (OSError, ValueError):  # loading the weights gives the error
+        return {}
+
+
+def record_preprocessing(path: PathLike | str, **preprocessing: Any) -> None:
+    """Write the record of their preprocessing into a file of weights that has none, such as one of an earlier version.
+
+    ``SHA256SUMS`` beside the file is written anew.
+
+    Args:
+        path: the file, which is replaced.
+        preprocessing: as in :py:func:`mri_seg.config.preprocessing.give_record`, such as ``normalize_region="brain"``.
+
+    Raises:
+        FileNotFoundError: when the file does not exist.
+        ValueError: when an option is unknown, or the file has a record already, or was not written by training.
+    """
+    weights = read_weights(path)
+    try:
+        give_record(weights, preprocessing)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with atomic_write(path) as unfinished:
+        torch.save(weights, unfinished)
+    if Path(path).with_name(SUMS).is_file():
+        write_sums(Path(path).parent)
+
+
+def read_weights(path: PathLike | str, map_location: Any = "cpu") -> Mapping[str, torch.Tensor]:
     """Read weights without executing anything in the file.
 
     Args:
@@ -71,7 +143,7 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
         map_location: device to which the weights are read.
 
     Returns:
-        tensors by name.
+        tensors by name, with the metadata that PyTorch saved.
 
     Raises:
         FileNotFoundError: when the file does not exist.
@@ -88,7 +160,7 @@ def read_weights(path: PathLike | str, map_location: Any = "cpu") -> dict[str, t
         weights = weights["model"]
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f"{path}: holds no weights, but {type(weights).__name__}. Give weights that training wrote.")
-    return dict(weights)
+    return weights
 
 
 def weights_file(path: PathLike | str) -> Path:

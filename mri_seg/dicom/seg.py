@@ -35,12 +35,14 @@ def write_segmentation(
     algorithm_parameters: Mapping[str, Any] | None = None,
     remarks: Sequence[str] = (),
     series_description: str = "Tumour segmentation (mri_seg)",
+    empty_frames: bool = False,
 ) -> None:
     """Write a mask as a DICOM Segmentation (SEG) of its source series.
 
     The SEG is binary with one segment, "Tumour", coded in SNOMED CT as a neoplasm of the brain (DICOM PS3.16, CID 7150,
     7159 and 4031). Its frames are the slices with tumour, each with a reference to its source image or frame. If there
-    is no tumour, its frames are all slices, because a SEG must have frames. Patient, study and frame of reference are
+    is no tumour, or with ``empty_frames``, its frames are all slices, because a SEG must have frames, and because older
+    OHIF and Cornerstone viewers shift a SEG that leaves some out. Patient, study and frame of reference are
     those of the source; series and instance are new. A partly written file is never left.
 
     Args:
@@ -52,6 +54,7 @@ def write_segmentation(
         algorithm_parameters: weights and options of the program, by name (AlgorithmParameters).
         remarks: notes on the result, such as "This is not FLAIR." (SegmentDescription).
         series_description: description of the new series, at most 64 characters.
+        empty_frames: whether slices without tumour have a frame too.
 
     Raises:
         ModuleNotFoundError: when highdicom is not installed.
@@ -87,7 +90,7 @@ def write_segmentation(
             content_description="Brain tumour on FLAIR, found by mri_seg",
             content_creator_name="mri_seg^",  # a family name, in the form of person names
             series_description=series_description,
-            omit_empty_frames=bool(mask.any()),
+            omit_empty_frames=bool(mask.any()) and not empty_frames,
         )
     with atomic_write(path) as unfinished:
         segmentation.save_as(unfinished, enforce_file_format=True)

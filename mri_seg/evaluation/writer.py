@@ -20,6 +20,7 @@ from monai.utils import convert_to_tensor
 from scipy import stats
 
 from mri_seg.config.provenance import run_record
+from mri_seg.config.weights import weights_origin
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
 from mri_seg.measurements.lesions import bounding_box
 from mri_seg.utils.compat import state_of
@@ -76,6 +77,8 @@ class EvaluationWriter:
         self.patients, self.slices = [], []
         weights = getattr(engine.state, "loaded_weights", None)
         loaded = {"checkpoint": weights, "checkpoint_sha256": weights and sha256(weights)}
+        if weights:
+            loaded |= {f"checkpoint_{key}": value for key, value in weights_origin(weights).items()}
         self._record = run_record(**{**loaded, **self.facts})
 
     def _add(self, engine: Engine) -> None:

@@ -15,6 +15,7 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import avg_pool2d
 
+from mri_seg.config.weights import load_weights
 from mri_seg.utils.compat import cpu_has_bfloat16
 from mri_seg.utils.flags import flag
 
@@ -55,8 +56,8 @@ class EnsembleInferer(Inferer):
     Args:
         inferer: the inferer to call.
         flip: whether to also infer on the input mirrored left to right.
-        checkpoints: weights of further networks with the same architecture, which are averaged with the given network;
-            read when the inferer is first called.
+        checkpoints: weights of further networks with the same architecture and the same preprocessing, which are
+            averaged with the given network; read when the inferer is first called.
     """
 
     def __init__(
@@ -88,8 +89,7 @@ class EnsembleInferer(Inferer):
             self._others = []
             for checkpoint in self.checkpoints:
                 other = copy.deepcopy(as_module(network))
-                device = next(other.parameters()).device
-                other.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
+                load_weights(other, checkpoint, next(other.parameters()).device)
                 self._others.append(other)
         return self._others
 

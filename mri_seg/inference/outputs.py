@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, Resize
 from PIL import Image
 
+from mri_seg.inference.bids import bids_files, write_bids
 from mri_seg.inference.provenance import result_settings
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
@@ -25,7 +26,7 @@ from mri_seg.utils.orientation import AXIAL
 from mri_seg.visualize.case_page import case_page
 from mri_seg.visualize.overlays import contact_sheet, panel, save_png, slice_pictures
 
-__all__ = ["OUTPUTS", "Result"]
+__all__ = ["OUTPUTS", "OUTPUT_OPTIONS", "PROBSEG", "Result"]
 
 
 _SQUARE = 0.02  # pixels whose sides differ by less than this fraction are shown as square
@@ -34,7 +35,10 @@ _SQUARE = 0.02  # pixels whose sides differ by less than this fraction are shown
 _REMARKS = ("flags", "warnings")
 
 
-_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version")
+_TRAINED = ("checkpoint_version", "checkpoint_date")  # if the weights have a record of their training
+
+
+_MADE_OF = ("checkpoint_sha256", "ensemble_sha256", "mri_seg_version", *_TRAINED)
 
 
 _NO_ORIENTATION = (
@@ -131,10 +135,25 @@ class Result:
 
 
 class Output(NamedTuple):
-    """A kind of output: a function that names its files for a case, and a function that writes them."""
+    """A kind of output.
+
+    Attributes:
+        names: function that names its files for a case.
+        write: function that writes them; it takes the folder in which they lie.
+        at_root: whether they lie in the output folder, and not in that of the case.
+    """
 
     names: Callable[[Mapping[str, Any]], list[str]]
     write: Callable[[Path, Result], None]
+    at_root: bool = False
+
+    def folder(self, output_dir: Path, case: str) -> Path:
+        """The folder in which its files lie, whose names may have folders of their own."""
+        return output_dir if self.at_root else output_dir / case
+
+    def files(self, output_dir: Path, case: Mapping[str, Any]) -> list[Path]:
+        """Its files for a case."""
+        return [self.folder(output_dir, case["case"]) / name for name in self.names(case)]
 
 
 def _write_nifti(path: Path, volume: np.ndarray, result: Result) -> None:
@@ -201,7 +220,14 @@ def _write_slices(folder: Path, result: Result) -> None:
 def _write_segmentation(folder: Path, result: Result) -> None:
     from mri_seg.dicom.seg import write_segmentation
 
-    write_segmentation(folder / f"{result.case}_seg.dcm", result.mask, result.files, **_algorithm(result))
+    options = result.settings.get("output_options", {})
+    write_segmentation(
+        folder / f"{result.case}_seg.dcm",
+        result.mask,
+        result.files,
+        empty_frames=options.get("seg_empty_frames", False),
+        **_algorithm(result),
+    )
 
 
 def _write_report(folder: Path, result: Result) -> None:
@@ -215,7 +241,9 @@ def _algorithm(result: Result) -> dict[str, Any]:
     """Version, parameters and remarks for DICOM files."""
     options = result.settings["options"]
     values = {key: value for key, value in options.items() if not str(value).startswith("sha256:")}
-    sums = {key: value for key, value in result.settings.items() if key.endswith("_sha256") and value}
+    sums = {
+        key: value for key, value in result.settings.items() if (key.endswith("_sha256") or key in _TRAINED) and value
+    }
     return {
         "algorithm_version": result.settings["mri_seg_version"],
         "algorithm_parameters": {**sums, **values},
@@ -225,6 +253,14 @@ def _algorithm(result: Result) -> dict[str, Any]:
 
 def _write_measurements(folder: Path, result: Result) -> None:
     write_json(folder / f"{result.case}_measurements.json", result.measurements)
+
+
+def _write_bids(folder: Path, result: Result) -> None:
+    write_bids(folder, result, ("mask", "roi"), partial(_write_nifti, result=result))
+
+
+def _write_probseg(folder: Path, result: Result) -> None:
+    write_bids(folder, result, ("probseg",), partial(_write_nifti, result=result))
 
 
 def _write_sheet(folder: Path, result: Result) -> None:
@@ -244,6 +280,9 @@ def _named(ending: str) -> Callable[[Mapping[str, Any]], list[str]]:
     return lambda case: [f"{case['case']}{ending}"]
 
 
+PROBSEG = "bids_probability"
+"""The output that is written if both ``bids`` and ``probability`` are requested."""
+
 OUTPUTS = {
     "mask": Output(_named("_mask.nii.gz"), _write_mask),
     "probability": Output(_named("_probability.nii.gz"), _write_probability),
@@ -254,6 +293,8 @@ OUTPUTS = {
     "sheet": Output(_named("_sheet.png"), _write_sheet),
     "panel": Output(_named("_panel.png"), _write_panel),
     "page": Output(_named(".html"), _write_page),
+    "bids": Output(bids_files, _write_bids, at_root=True),
+    PROBSEG: Output(lambda case: bids_files(case, ("probseg",)), _write_probseg, at_root=True),
 }
 """All kinds of output, in the order in which they are written: a DICOM SR refers to the SEG before it."""
 
@@ -264,6 +305,10 @@ _FITTING = {
     "sr": lambda case: case.get("source") == "dicom",
     "panel": lambda case: "label" in case,
 }
+
+
+OUTPUT_OPTIONS = {"seg_empty_frames": "seg", "lesion_dilation": "bids"}
+"""Options that change an output and nothing else, with that output."""
 
 
 _AUTO = ("mask", "slices", "seg", "measurements", "sheet", "panel", "page")

@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple
 
 import mri_seg
 from mri_seg.config.provenance import evaluated_parser
-from mri_seg.config.weights import weights_file
+from mri_seg.config.weights import weights_file, weights_origin
 from mri_seg.inference.runtimes import int8_file
 from mri_seg.io.metaimage import meta_image_data
 from mri_seg.utils.files import sha256
@@ -27,6 +27,7 @@ __all__ = [
     "describe_volume",
     "input_differences",
     "input_path",
+    "output_options",
     "provenance_file",
     "result_options",
     "result_settings",
@@ -97,7 +98,8 @@ def result_settings(
 
     Returns:
         ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256`` (a list), ``int8_sha256`` (of the files of 8-bit
-        weights, if the runtime uses them) and ``options``.
+        weights, if the runtime uses them) and ``options``; ``checkpoint_version`` and ``checkpoint_date``, version and
+        date of the training of the weights, if these have a record of it.
 
     Raises:
         FileNotFoundError: when a file of weights does not exist.
@@ -109,6 +111,8 @@ def result_settings(
         "checkpoint_sha256": sums.pop(0) if checkpoint else None,
         "ensemble_sha256": sums,
     }
+    if checkpoint:
+        settings |= {f"checkpoint_{key}": value for key, value in weights_origin(weights[0]).items()}
     if options and options.get("runtime") == "openvino-int8":
         files = [part for path in weights for part in (int8_file(path), int8_file(path).with_suffix(".bin"))]
         settings["int8_sha256"] = [sha256(part) for part in files if part.is_file()]
@@ -170,6 +174,16 @@ def input_path(case: Mapping[str, Any]) -> str:
     return case["described"]["input"]["path"] if "described" in case else str(_root(_paths(case["image"])))
 
 
+def output_options(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of the recorded outputs that change only one output; records of earlier versions have none.
+
+    Args:
+        recorded: result of :py:func:`case_provenance`.
+    """
+    former = {"seg_empty_frames": False} if recorded.get("source") == "dicom" else {}
+    return recorded.get("output_options", former)
+
+
 def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """List the differences between the settings of results and those of this run, each with both values."""
     found = []
@@ -181,7 +195,9 @@ def settings_differences(recorded: Mapping[str, Any], settings: Mapping[str, Any
             found += [f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}" for key in keys]
         elif old != new:
             found.append(f"{name} was {_shown(old)}, is {_shown(new)}")
-    return found
+    made, now = output_options(recorded), settings.get("output_options", {})
+    both = sorted(key for key in made.keys() & now.keys() if made[key] != now[key])
+    return found + [f"{key} was {_shown(made[key])}, is {_shown(now[key])}" for key in both]
 
 
 def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:

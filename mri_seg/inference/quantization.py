@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from monai.data import Dataset
 
-from mri_seg.config.weights import SUMS, read_weights, weights_file, write_sums
-from mri_seg.inference.runtimes import DIGEST, int8_file, openvino, openvino_model, weights_digest
+from mri_seg.config.preprocessing import recorded_by
+from mri_seg.config.weights import SUMS, load_weights, weights_file, write_sums
+from mri_seg.inference.runtimes import DIGEST, PREPROCESSING, int8_file, openvino, openvino_model, weights_digest
 from mri_seg.utils.bundle_folder import refuse_installed
 from mri_seg.utils.files import atomic_write, sha256
 
@@ -34,7 +36,7 @@ def quantize(
 
     NNCF takes the whole range of each activation on the calibration slices; an average of ranges would clip values that
     occur on few slices, such as tumours. It then corrects the bias layer by layer for the error so far. The result is
-    for the runtime ``openvino-int8``, and holds the digest of its float weights.
+    for the runtime ``openvino-int8``, and holds the digest of its float weights and the record of their preprocessing.
 
     The runtime looks for 8-bit weights beside the float ones. In another folder than theirs, a copy of the float
     weights is therefore written too, with ``SHA256SUMS``, so that ``checkpoint`` can be that copy.
@@ -66,8 +68,7 @@ def quantize(
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     nncf.set_log_level(logging.WARNING)
-    weights = read_weights(checkpoint)
-    network.load_state_dict(weights)
+    load_weights(network, checkpoint)
     calibration = nncf.Dataset(calibration_slices(volumes, slices, seed))
     model = nncf.quantize(
         openvino_model(network),
@@ -80,7 +81,9 @@ def quantize(
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
         ),
     )
-    model.set_rt_info(weights_digest(weights), list(DIGEST))
+    model.set_rt_info(weights_digest(network.state_dict()), list(DIGEST))
+    if (record := recorded_by(network)) is not None:
+        model.set_rt_info(json.dumps(record), list(PREPROCESSING))
     file = int8_file(copy)
     with atomic_write(file) as unfinished:
         ov.save_model(model, unfinished, compress_to_fp16=False)

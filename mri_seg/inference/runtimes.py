@@ -6,6 +6,7 @@ import copy
 import hashlib
 import importlib.util
 import io
+import json
 import logging
 import sys
 import warnings
@@ -20,16 +21,30 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from mri_seg.config.preprocessing import check_record, recorded_by
 from mri_seg.config.weights import check_sum
 from mri_seg.inference.inferers import as_module, bfloat16_is_fast
 from mri_seg.utils.compat import changes_of
 
-__all__ = ["DIGEST", "RUNTIMES", "RuntimeInferer", "int8_file", "openvino", "openvino_model", "weights_digest"]
+__all__ = [
+    "DIGEST",
+    "PREPROCESSING",
+    "RUNTIMES",
+    "RuntimeInferer",
+    "int8_file",
+    "openvino",
+    "openvino_model",
+    "weights_digest",
+]
 
 logger = logging.getLogger(__name__)
 
 DIGEST = ("mri_seg", "weights_digest")
 """Key in a file of 8-bit weights for the digest of their float weights; see :py:func:`weights_digest`."""
+
+PREPROCESSING = ("mri_seg", "preprocessing")
+"""Key in a file of 8-bit weights for the record of their preprocessing, as JSON; see
+:py:mod:`mri_seg.config.preprocessing`."""
 
 _MULTIPLE = 32  # sides of the example image for conversions: small, and a multiple that networks accept
 
@@ -152,6 +167,9 @@ def _compile_int8(network: torch.nn.Module, checkpoints: Sequence[Path], threads
             check_sum(part)
         model = openvino().Core().read_model(file)
         if model.has_rt_info(list(DIGEST)) and model.get_rt_info(list(DIGEST)).value == wanted:
+            if model.has_rt_info(list(PREPROCESSING)):
+                record = json.loads(model.get_rt_info(list(PREPROCESSING)).value)
+                check_record(str(file), record, recorded_by(network))
             logger.info("Loaded the 8-bit weights %s", file)
             precision = "bf16" if bfloat16_is_fast("cpu") else "f32"  # for layers that stay in floating point
             return _openvino_callable(model, threads, precision)

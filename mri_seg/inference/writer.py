@@ -17,12 +17,24 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from mri_seg.inference.outputs import _AUTO, _FITTING, _MADE_OF, _REMARKS, OUTPUTS, Result, _merged
+from mri_seg.inference.bids import check_bids_case, check_bids_folder
+from mri_seg.inference.outputs import (
+    _AUTO,
+    _FITTING,
+    _MADE_OF,
+    _REMARKS,
+    OUTPUT_OPTIONS,
+    OUTPUTS,
+    PROBSEG,
+    Result,
+    _merged,
+)
 from mri_seg.inference.provenance import (
     case_provenance,
     describe_input,
     input_differences,
     input_path,
+    output_options,
     provenance_file,
     result_settings,
     settings_differences,
@@ -99,6 +111,11 @@ class CaseWriter:
         ensemble: further weights in use.
         options: the options on which results depend, from
             :py:func:`mri_seg.inference.provenance.result_options`.
+        seg_empty_frames: whether a DICOM SEG has frames for slices without tumour.
+        lesion_dilation: by how many mm the lesion mask of ``bids`` is dilated.
+
+    ``bids`` writes BIDS derivatives for inputs with BIDS names: their root is ``output_dir``, beside the folders of the
+    cases. With ``probability``, they include the probability.
 
     Raises:
         ValueError: when ``outputs`` has an unknown name, or ``output_dir`` names an image that is not NIfTI.
@@ -115,6 +132,8 @@ class CaseWriter:
         checkpoint: PathLike | str | None = None,
         ensemble: Sequence[PathLike | str] | PathLike | str = (),
         options: Mapping[str, Any] | None = None,
+        seg_empty_frames: bool | str = False,
+        lesion_dilation: float = 0.0,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.file = named_file(output_dir)
@@ -125,6 +144,11 @@ class CaseWriter:
         self.checkpoint = checkpoint
         self.ensemble = ensemble
         self.options = dict(options or {})
+        given = {
+            "seg_empty_frames": flag(seg_empty_frames, "seg_empty_frames"),
+            "lesion_dilation": float(lesion_dilation),
+        }
+        self.output_options = {key: value for key, value in given.items() if OUTPUT_OPTIONS[key] in self.outputs}
         self.rows: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, Mapping[str, Any]] = {}
         self.counts: Counter[str] = Counter()  # cases by status, over all runs since the last finish()
@@ -136,7 +160,8 @@ class CaseWriter:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Version, weights and options of this run; see :py:func:`mri_seg.inference.provenance.result_settings`."""
-        return result_settings(self.checkpoint, self.ensemble, self.options)
+        settings = result_settings(self.checkpoint, self.ensemble, self.options)
+        return {**settings, "output_options": self.output_options}
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
         """Outputs to write for a case: those that fit it and, unless ``overwrite`` is true, are not complete yet.
@@ -144,11 +169,10 @@ class CaseWriter:
         Args:
             case: a case of :py:func:`mri_seg.io.cases.find_cases`.
         """
-        folder = self.output_dir / case["case"]
         return [
             name
             for name in self._wanted(case)
-            if self.overwrite or not all((folder / file).is_file() for file in OUTPUTS[name].names(case))
+            if self.overwrite or not all(file.is_file() for file in OUTPUTS[name].files(self.output_dir, case))
         ]
 
     def remaining(self, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -158,18 +182,24 @@ class CaseWriter:
 
         Raises:
             ValueError: when ``output_dir`` holds results of other weights, other options or another version, and
-                ``overwrite`` is false; when it names a file, and there are several cases or the file exists.
+                ``overwrite`` is false; when it names a file, and there are several cases or the file exists; or when it
+                is a BIDS data set of another origin.
         """
         cases = list(cases)
         if self.file is not None:
             wanted = {case["case"]: self._wanted(case) for case in cases}
             check_single(self.file, cases, wanted, overwrite=self.overwrite)
+        if "bids" in self.outputs:
+            check_bids_folder(self.output_dir)
         self._check_settings(cases)
-        remaining = []
+        remaining: list[Mapping[str, Any]] = []
+        derivatives: dict[str, str] = {}
         for case in cases:
             self.sources[case["case"]] = case
             if "error" in case:
                 self.failed(case["case"], case["error"])
+            elif "bids" in self.outputs and (problem := check_bids_case(case, derivatives)):
+                self.failed(case["case"], problem)
             elif error := self._input_conflict(case):
                 self.failed(case["case"], error)
             elif self.missing(case):
@@ -223,7 +253,6 @@ class CaseWriter:
     def write_result(self, result: Result) -> None:
         """Write the missing outputs of a result of :py:meth:`result`, and add its case to the summary."""
         source, flags = self._source(result), result.about["flags"]
-        folder = self.output_dir / result.case
         if self.file is not None:
             problems = write_single(self.file, self._wanted(source), result)
         else:
@@ -232,7 +261,7 @@ class CaseWriter:
             except (OSError, ValueError) as error:
                 self.failed(result.case, error)
                 return
-            problems = [problem for name in self.missing(source) if (problem := self._write(name, folder, result))]
+            problems = [problem for name in self.missing(source) if (problem := self._write(name, result))]
         if problems:
             self.failed(result.case, " ".join(problems))
         else:
@@ -342,16 +371,13 @@ class CaseWriter:
 
     def _existing(self, case: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> list[Path]:
         """Existing result files of a case, by the names that this run or the recorded run gives them."""
-        folder = self.output_dir / case["case"]
-        if not folder.is_dir():
-            return []
         cases = [case] if recorded is None else [case, {**recorded, "image": recorded["input"]["files"]}]
         files = [
-            folder / file
+            file
             for case in cases
             for name, output in OUTPUTS.items()
             if name != "slices" or _FITTING[name](case)
-            for file in output.names(case)
+            for file in output.files(self.output_dir, case)
         ]
         return [file for file in dict.fromkeys(files) if file.is_file()]
 
@@ -367,6 +393,7 @@ class CaseWriter:
             ValueError: when there are such results, and ``overwrite`` is false.
         """
         folder, recorded = self.output_dir / case["case"], self._recorded(case["case"])
+        kept: Mapping[str, Any] = {}  # options of outputs that stay
         if existing := self._existing(case, recorded):
             same_settings = recorded and not settings_differences(recorded, self.settings)
             if not (recorded and same_settings and not input_differences(recorded, case)):
@@ -374,14 +401,20 @@ class CaseWriter:
                     raise ValueError(f"{folder}: holds results of other settings or another input. {_ADVICE}")
                 for file in existing:
                     file.unlink()
+            else:
+                kept = output_options(recorded)
         described = self.inputs.pop(case["case"], None) or describe_input(case)
-        now = case_provenance(case, self.settings, flags, described)
+        wanted = self._wanted(case)
+        own = {key: value for key, value in self.output_options.items() if OUTPUT_OPTIONS[key] in wanted}
+        settings = {**self.settings, "output_options": {**kept, **own}}
+        now = case_provenance(case, settings, flags, described)
         if now != recorded:
             write_json(provenance_file(folder, case["case"]), now)
 
     def _about(self, case: Mapping[str, Any], flags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """What the measurements of a case hold besides numbers: input, flags, weights and version."""
-        return {**_identity(case), "flags": list(flags), **{name: self.settings[name] for name in _MADE_OF}}
+        made_of = {name: self.settings[name] for name in _MADE_OF if name in self.settings}
+        return {**_identity(case), "flags": list(flags), **made_of}
 
     def _write_cases(self, engine: Engine) -> None:
         for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
@@ -389,10 +422,10 @@ class CaseWriter:
         if self.stopped:
             engine.terminate()
 
-    def _write(self, name: str, folder: Path, result: Result) -> str | None:
+    def _write(self, name: str, result: Result) -> str | None:
         """Write one output; return the error instead of raising it, so that the other outputs are still written."""
         try:
-            OUTPUTS[name].write(folder, result)
+            OUTPUTS[name].write(OUTPUTS[name].folder(self.output_dir, result.case), result)
         except Exception as error:
             if name not in self.if_possible or not isinstance(error, ValueError):
                 return f"{name}: {reason(error)}"
@@ -463,11 +496,13 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     """Names of the outputs in order, and of those that are skipped if they cannot be written for a case."""
     names = outputs.split(",") if isinstance(outputs, str) else list(outputs)
     names = [name.strip() for name in names if name.strip()]
-    unknown = sorted(set(names) - set(OUTPUTS) - {"auto"})
+    known = [name for name in OUTPUTS if name != PROBSEG]
+    unknown = sorted(set(names) - {"auto", *known})
     if unknown or not names:
         found = ", ".join(unknown) or "nothing"
-        raise ValueError(f"outputs: {found} is not known; expected one or more of auto, {', '.join(OUTPUTS)}.")
+        raise ValueError(f"outputs: {found} is not known; expected one or more of auto, {', '.join(known)}.")
     wanted = set(names) | ({"seg"} if "sr" in names else set())
+    wanted |= {PROBSEG} if {"bids", "probability"} <= wanted else set()
     has_highdicom = importlib.util.find_spec("highdicom") is not None
     if "seg" in wanted and not has_highdicom:
         raise ImportError('outputs: seg and sr need highdicom. Install the extra: pip install "mri_seg[dicom]"')

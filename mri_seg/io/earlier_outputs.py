@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from mri_seg.io.bids_names import own_derivatives
+
 __all__ = ["CASE_ENDINGS", "earlier_outputs"]
 
 CASE_ENDINGS = (
@@ -29,7 +31,7 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
 
     A folder is that of a case if it holds ``<folder>_provenance.json`` or ``<folder>_measurements.json``, or lies
     beside ``summary.csv``, a table of cases. The user's own files in it are not returned, since the output folder may
-    also be the folder of the images.
+    also be the folder of the images. BIDS derivatives lie elsewhere; the JSON files beside them say who made them.
 
     Args:
         folder: the folder.
@@ -39,6 +41,10 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
         those names that belong to results.
     """
     names = set(names)
+    return _of_a_case(folder, names) | own_derivatives(folder, names)
+
+
+def _of_a_case(folder: Path, names: set[str]) -> set[str]:
     case = folder.resolve().name
     if not names & {f"{case}_provenance.json", f"{case}_measurements.json"} and not _has_table(folder.resolve().parent):
         return {name for name in names if name in _TABLES and _begins(folder / name, _TABLES[name])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch.nn as nn
 from monai.networks.blocks import Convolution, ResidualUnit
 from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_act_layer
+
+from mri_seg.config.preprocessing import keep_record
 
 __all__ = ["AttentionGate", "AttentionUNet", "DoubleConv"]
 
@@ -123,6 +125,8 @@ class AttentionUNet(nn.Module):
         act: activation, in the form of MONAI's factories.
         norm: normalization, in the form of MONAI's factories.
         dropout: probability of dropping a value after each 3x3 convolution, 0 for none.
+        preprocessing: options of the preprocessing that the input gets, by name. They are saved with the weights, and
+            weights that were trained with others are refused (:py:mod:`mri_seg.config.preprocessing`).
 
     Raises:
         ValueError: when there are fewer than two levels.
@@ -146,6 +150,7 @@ class AttentionUNet(nn.Module):
         act: str | tuple = "RELU",
         norm: str | tuple = "BATCH",
         dropout: float = 0.0,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if len(channels) < 2:
@@ -173,6 +178,7 @@ class AttentionUNet(nn.Module):
         )
         self.decoders = nn.ModuleList(block(2 * above, above) for _, above in steps)
         self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, kernel_size=1)
+        keep_record(self, preprocessing, in_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits.

@@ -53,6 +53,8 @@ _WHAT_WAS_EVALUATED = (
     ("dataset_dir", "Data"),
     ("checkpoint", "Checkpoint"),
     ("checkpoint_sha256", "SHA-256 of the checkpoint"),
+    ("checkpoint_date", "Checkpoint trained on"),
+    ("checkpoint_version", "Checkpoint trained by version"),
     ("threshold", "Probability threshold"),
     ("min_lesion_volume", "Smallest lesion kept (mm³)"),
     ("fill_holes", "Holes filled"),

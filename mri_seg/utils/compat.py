@@ -7,7 +7,8 @@ fails if a new release changes the private part; ``pyproject.toml`` allows only 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,10 +38,12 @@ __all__ = [
     "first_to_count",
     "fixed_name",
     "gathered_scores",
+    "give_metadata",
     "local_scores",
     "momentum_schedule",
     "network_of",
     "set_steps",
+    "state_dict_metadata",
     "state_of",
     "unsynced_buffers",
 ]
@@ -256,6 +259,29 @@ def set_steps(scheduler: LRScheduler, steps: int) -> None:
         steps: number of steps that are done.
     """
     scheduler.last_epoch, scheduler._step_count = steps, steps + 1
+
+
+def state_dict_metadata(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of the network itself in a state dict; an empty dictionary if it has none.
+
+    Hooks of a network get them by a public interface, but a state dict that was read from a file is just a dictionary.
+
+    Args:
+        weights: the state dict; a copy as a plain ``dict`` has none.
+    """
+    return getattr(weights, "_metadata", {}).get("", {})
+
+
+def give_metadata(weights: Mapping[str, torch.Tensor], network: torch.nn.Module) -> OrderedDict[str, torch.Tensor]:
+    """Copy a state dict, with the metadata of a network in place of its own.
+
+    Args:
+        weights: the state dict.
+        network: the network that is to load it.
+    """
+    copied = OrderedDict(weights)
+    copied._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    return copied
 
 
 def changes_of(weights: torch.Tensor) -> int:

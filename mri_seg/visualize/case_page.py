@@ -45,7 +45,10 @@ _QUANTITIES = (
     ("product", {"bidimensional_product_mm2": "mm²", "bidimensional_product_pixels": "pixels²"}),
 )
 
-_FACTS = (("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid"))
+_FACTS = (
+    *(("Input", "input"), ("Series", "series_description"), ("SeriesInstanceUID", "series_uid")),
+    *(("Weights trained on", "checkpoint_date"), ("Weights trained by version", "checkpoint_version")),
+)
 
 
 def case_page(
@@ -65,7 +68,8 @@ def case_page(
     Args:
         measurements: result of :py:func:`mri_seg.measurements.lesions.measure`. The page also shows the case's flags,
             its input and the versions used, if they are in it: ``flags``, ``input``, ``series_description``,
-            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256`` and ``ensemble_sha256``.
+            ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256``, ``checkpoint_version`` and
+            ``checkpoint_date``.
         image: FLAIR intensities.
         pred: binary prediction.
         probability: probability of tumour, from 0 to 1.

@@ -208,6 +208,21 @@ class TestGeometry:
         np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), blob())
 
 
+class TestEmptyFrames:
+    def test_seg_with_empty_frames_has_a_frame_for_every_slice(self, tmp_path: Path, files: list[Path]) -> None:
+        data = write(tmp_path / "seg.dcm", blob(), files, empty_frames=True)
+        masks = data.pixel_array.reshape(-1, *SHAPE[:2])
+        assert len(masks) == SHAPE[2]
+        assert [bool(mask.any()) for mask in masks].count(False) == 1
+        references = map(_reference, data.PerFrameFunctionalGroupsSequence)
+        named = {(one.ReferencedSOPInstanceUID, one.get("ReferencedFrameNumber")) for one in references}
+        assert len(named) == SHAPE[2]
+
+    def test_seg_with_empty_frames_reads_back_voxel_for_voxel(self, tmp_path: Path, files: list[Path]) -> None:
+        write(tmp_path / "seg.dcm", blob(), files, empty_frames=True)
+        np.testing.assert_array_equal(read_segmentation(tmp_path / "seg.dcm", files), blob())
+
+
 class TestReferences:
     def test_each_frame_refers_to_the_image_it_covers(self, tmp_path: Path, series: list[Path]) -> None:
         data = write(tmp_path / "seg.dcm", blob(), series[::-1])
@@ -285,6 +300,10 @@ class TestConforms:
     @pytest.mark.parametrize("mask", [blob(), np.zeros(SHAPE, bool)], ids=["tumour", "no tumour"])
     def test_seg_has_no_error_by_dciodvfy(self, tmp_path: Path, files: list[Path], mask: np.ndarray) -> None:
         write(tmp_path / "seg.dcm", mask, files)
+        assert errors_of(tmp_path / "seg.dcm") == []
+
+    def test_seg_with_empty_frames_has_no_error_by_dciodvfy(self, tmp_path: Path, files: list[Path]) -> None:
+        write(tmp_path / "seg.dcm", blob(), files, empty_frames=True)
         assert errors_of(tmp_path / "seg.dcm") == []
 
     def test_seg_conforms_in_one_slice(self, tmp_path: Path) -> None:

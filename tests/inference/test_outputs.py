@@ -245,6 +245,17 @@ class TestDICOM:
                 assert part in text
             assert "network" not in text
 
+    @pytest.mark.parametrize(("empty_frames", "count"), [(False, 1), ("true", 3)])
+    def test_segmentation_has_empty_frames_if_the_option_says_so(
+        self, tmp_path: Path, empty_frames: object, count: int
+    ) -> None:
+        case, found = self.series(tmp_path / "in")
+        found["pred"][..., ::2] = 0
+        write(CaseWriter(tmp_path / "out", outputs="seg", seg_empty_frames=empty_frames), case, found)
+        assert pydicom.dcmread(tmp_path / "out" / "a" / "a_seg.dcm").NumberOfFrames == count
+        with pytest.raises(ValueError, match=r"seg_empty_frames was \w+, is"):
+            CaseWriter(tmp_path / "out", outputs="seg", seg_empty_frames=count == 1).remaining([case])
+
     def test_dicom_case_without_pixel_spacing_gets_the_rest_by_default(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

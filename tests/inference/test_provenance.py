@@ -28,6 +28,7 @@ class TestOptions:
         *("checkpoint", "ensemble", "float_weights"),  # by their content
         *("series_uid", "series_description"),  # they choose an input, which counts by its content
         *("slices_per_batch", "max_voxels", "allow_non_axial"),
+        *("seg_empty_frames", "lesion_dilation"),  # they change one output, and are recorded with it
     }
 
     def test_result_options_are_all_those_of_the_config_that_change_results(self) -> None:

@@ -34,9 +34,10 @@ class TestInt8:
     def checkpoint(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Weights with 8-bit ones beside them."""
         path = tmp_path_factory.mktemp("models") / "model.pt"
-        torch.save(small_network().state_dict(), path)
+        torch.save(small_network(preprocessing={"normalize_region": "head"}).state_dict(), path)
         torch.manual_seed(0)
-        assert quantize(small_network(seed=1), path, Volumes(), slices=10) == int8_file(path)
+        network = small_network(seed=1, preprocessing={"normalize_region": "head"})
+        assert quantize(network, path, Volumes(), slices=10) == int8_file(path)
         return path
 
     def infer(self, *checkpoints: Path) -> RuntimeInferer:
@@ -51,6 +52,15 @@ class TestInt8:
     def test_int8_of_other_weights_is_refused(self, checkpoint: Path, slices: torch.Tensor) -> None:
         with pytest.raises(ValueError, match=r"model\.int8\.xml: was made from other weights.*quantize\.json"):
             probabilities(self.infer(checkpoint), slices, small_network(seed=1))
+
+    def test_int8_of_other_preprocessing_is_refused(self, checkpoint: Path, slices: torch.Tensor) -> None:
+        network = small_network(preprocessing={"normalize_region": "brain"})  # with the same weights
+        with pytest.raises(ValueError, match=r"int8\.xml: was trained with normalize_region head, but .* brain"):
+            probabilities(self.infer(checkpoint), slices, network)
+
+    def test_quantization_of_weights_of_other_preprocessing_is_refused(self, checkpoint: Path) -> None:
+        with pytest.raises(ValueError, match=r"model\.pt: was trained with normalize_region head"):
+            quantize(small_network(preprocessing={"normalize_region": "brain"}), checkpoint, Volumes(), slices=10)
 
     def test_int8_that_is_not_there_is_named(
         self, network: AttentionUNet, slices: torch.Tensor, tmp_path: Path

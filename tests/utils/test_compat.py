@@ -38,10 +38,12 @@ from mri_seg.utils.compat import (
     first_to_count,
     fixed_name,
     gathered_scores,
+    give_metadata,
     local_scores,
     momentum_schedule,
     network_of,
     set_steps,
+    state_dict_metadata,
     state_of,
     unsynced_buffers,
 )
@@ -301,6 +303,31 @@ class TestSetSteps:
         left_out = {"_last_lr"}  # which the next step sets
         states = [{k: v for k, v in one.state_dict().items() if k not in left_out} for one in (set_, stepped)]
         assert states[0] == states[1]
+
+
+class TestMetadataOfWeights:
+    @pytest.fixture
+    def network(self) -> torch.nn.Module:
+        network = torch.nn.Linear(1, 1)
+        network.register_state_dict_post_hook(lambda module, weights, prefix, metadata: metadata.update(own=[1, "a"]))
+        return network
+
+    def test_metadata_of_a_network_are_in_the_file_of_its_weights(
+        self, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        torch.save(network.state_dict(), tmp_path / "a.pt")
+        weights = torch.load(tmp_path / "a.pt", weights_only=True)
+        assert state_dict_metadata(weights)["own"] == [1, "a"]
+        assert state_dict_metadata(dict(weights)) == {}
+
+    def test_metadata_reach_the_hook_of_the_network_that_loads_them(self, network: torch.nn.Module) -> None:
+        seen: list[dict] = []
+        other = torch.nn.Linear(1, 1)
+        other.register_load_state_dict_pre_hook(lambda module, weights, prefix, metadata, *rest: seen.append(metadata))
+        other.load_state_dict(network.state_dict())
+        other.load_state_dict(give_metadata(other.state_dict(), network))
+        other.load_state_dict(give_metadata(network.state_dict(), other))
+        assert ["own" in metadata for metadata in seen] == [True, True, False]
 
 
 class TestChangesOf:
