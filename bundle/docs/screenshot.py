@@ -3,7 +3,7 @@
 pip install selenium  # and Chromium with its driver, such as Debian's chromium and chromium-driver
 python bundle/docs/screenshot.py runs/phantom bundle/docs/tensorboard.png
 python bundle/docs/screenshot.py runs/phantom images.png --page images
-python bundle/docs/screenshot.py runs/phantom-shipped bundle/docs/report.png --page report --height 1500
+python bundle/docs/screenshot.py runs/pictures/evaluation bundle/docs/report.png --page report --height 1500
 """
 
 from __future__ import annotations

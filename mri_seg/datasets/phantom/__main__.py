@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mri_seg.data
     parser.add_argument("dir", metavar="DIR", help="folder to write to; created if missing")
     parser.add_argument("--patients", type=int, default=12, help="number of patients (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
-    parser.add_argument("--slices", type=int, help="slices of each patient (default: 20 to 30, drawn for each)")
+    parser.add_argument("--slices", type=int, help="slices of each patient (default: 24 to 30, drawn for each)")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the files of an earlier run in DIR")
     options = vars(parser.parse_args(arguments))

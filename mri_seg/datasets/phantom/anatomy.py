@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["ATLAS_NOTICE", "TISSUES", "Head", "load_head"]
+__all__ = ["ATLAS_NOTICE", "BLOCK", "TISSUES", "Head", "load_head"]
 
 ATLAS_NOTICE = """\
 ICBM 152 nonlinear symmetric average brain 2009a, as carried by nilearn.
@@ -27,6 +28,7 @@ Reference: Fonov et al., Unbiased nonlinear average age-appropriate brain templa
 
 TISSUES = ("gray", "white", "fluid", "rim", "marrow", "muscle", "fat")
 
+BLOCK = 8
 _EXTRA = "pip install 'mri_seg[phantom]'"
 _MAP_FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 # First and last voxel center in mm along x (left to right), y (posterior to anterior), z (inferior to superior).
@@ -50,6 +52,22 @@ class Head:
     tissues: dict[str, np.ndarray]
     bed: np.ndarray
     origin: np.ndarray
+
+    def mix(self, brightness: Mapping[str, float]) -> np.ndarray:
+        """A picture of the head, ``(X, Y, Z)`` float32, in which each tissue has its brightness."""
+        picture, part = np.zeros(self.bed.shape, dtype=np.float32), np.empty(self.bed.shape, dtype=np.float32)
+        for name, fraction in self.tissues.items():
+            picture += np.multiply(fraction, np.float32(brightness[name] / 255), out=part)
+        return picture
+
+    @cached_property
+    def occupied(self) -> np.ndarray:
+        """Which blocks of ``BLOCK`` voxels hold any tissue: bool, one value a block."""
+        picture = np.maximum.reduce(list(self.tissues.values()))
+        picture = np.pad(picture, [(0, -n % BLOCK) for n in picture.shape]) > 0
+        for axis in range(3):
+            picture = np.logical_or.reduceat(picture, np.arange(0, picture.shape[axis], BLOCK), axis=axis)
+        return picture
 
 
 @cache

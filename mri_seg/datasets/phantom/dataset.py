@@ -58,8 +58,8 @@ def make_phantom(
         dest: folder to write to; created if missing. Files whose name begins with a dot do not count as content.
         patients: number of patients, 1 to 9999.
         seed: 0 or more.
-        slices: slices of each patient; by default 20 to 30, drawn for each.
-        size: rows and columns of a slice; the field of view stays 256 mm.
+        slices: slices of each patient; by default 24 to 30, drawn for each.
+        size: rows and columns of a slice; the field of view stays 240 mm.
         overwrite: whether to overwrite the files of an earlier run in ``dest``.
 
     Returns:

@@ -43,6 +43,12 @@ class SmoothField:
             values = np.einsum("wab,wp->abp", values, _cosines(position, waves))
         return values
 
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Values at single points of relative positions, ``(3, N)``: ``(N,)`` float32."""
+        first, second, third = (_cosines(p, waves) for p, waves in zip(points, self.coefficients.shape, strict=True))
+        values = np.einsum("abc,cn->abn", self.coefficients, third)
+        return np.einsum("an,an->n", np.einsum("abn,bn->an", values, second), first)
+
 
 def _cosines(position: np.ndarray, waves: int) -> np.ndarray:
     """Orthogonal cosines ``(waves, len(position))`` of unit mean square."""

@@ -1,119 +1,236 @@
-"""Synthetic tumours: position, shape and appearance on FLAIR."""
+"""Synthetic tumours: where they grow, how far, and what they look like on FLAIR."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import dijkstra
 
+from mri_seg.datasets.phantom.anatomy import Head
 from mri_seg.datasets.phantom.fields import SmoothField
 
-__all__ = ["Grid", "Lesion", "grow_lesion", "scatter_spots"]
+__all__ = ["Patch", "Spots", "Tumor", "draw_position", "mean_diameter", "volume_of_diameter"]
+
+_STEP = 3  # mm between the points where the distance from the tumour's origin is known
+_REACH = 66  # mm from the origin
+_INSIDE = 0.385  # of the bed: what a tumour fills to a half
+_BARRIER = 0.03  # speed of growth through fluid and across the midline, relative to white matter
+_CYST_VOLUME = 15.0  # mL; smaller tumours have no cyst
+_NEIGHBORS = [(a, b, c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1) if (a, b, c) > (0, 0, 0)]
 
 
-class Grid(NamedTuple):
-    """Positions of the voxels of a picture, in mm: of its rows, columns and slices."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    slices: np.ndarray
-
-    def distance(self, center: np.ndarray, radii: np.ndarray) -> np.ndarray:
-        """Distance from a center in units of the radii along the axes: ``(H, W, D)`` float32."""
-        squares = [((p - c) / r).astype(np.float32) ** 2 for p, c, r in zip(self, center, radii)]
-        return np.sqrt(squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :])
+def volume_of_diameter(diameter: float) -> float:
+    """Volume in mL whose mean tumour diameter, the cube root of twice the volume, is ``diameter`` mm."""
+    return diameter**3 / 2000
 
 
-class Lesion(NamedTuple):
-    """A tumour.
+def mean_diameter(volume: float) -> float:
+    """Mean tumour diameter in mm of a volume in mL: the cube root of twice the volume."""
+    return float(np.cbrt(2000 * volume))
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A tumour of one size, in a part of the head's grid.
 
     Attributes:
-        weight: ``(H, W, D)`` float32, 0 to 1: how far the lesion's brightness replaces the brain's.
-        mask: ``(H, W, D)`` bool: what a reader would outline.
-        brightness: ``(H, W, D)`` float32: brightness within, relative to white matter.
+        corner: index of the part's first voxel in the head's grid.
+        weight: ``(X, Y, Z)`` float32, 0 to 1: how far the tumour replaces the brain; the mask is where it is over 0.5.
+        brightness: ``(X, Y, Z)`` float32: brightness of the tumour, relative to white matter.
     """
 
+    corner: tuple[int, ...]
     weight: np.ndarray
-    mask: np.ndarray
     brightness: np.ndarray
 
+    @property
+    def where(self) -> tuple[slice, ...]:
+        """The part of the head's grid."""
+        return tuple(slice(a, a + n) for a, n in zip(self.corner, self.weight.shape))
 
-def grow_lesion(rng: np.random.Generator, bed: np.ndarray, grid: Grid) -> Lesion:
-    """Make an irregular tumour with one to three lobes in the cerebrum; some have a faint rim of edema.
 
-    Sizes follow the masks of TCGA-LGG with pixels of 1 mm: the largest area in a slice is 6 to 80 cm2, and in half of
-    the volumes more than 27 cm2. The mask includes the edema.
+class Tumor:
+    """A tumour that can be shown at any size: it grows from one point, and what it has once filled it keeps.
+
+    Its border moves fast in white matter, more slowly in the cortex, hardly through fluid or across the midline
+    (outside the corpus callosum), and unevenly by a random field; so it is the set of points that a front from the
+    origin reaches within some time. The front's arrival is a shortest path, as in models of glioma growth (Konukoglu et
+    al., Image guided personalization of reaction-diffusion type tumor growth models, IEEE TMI 29 (2010)).
+
+    Args:
+        rng: random generator; shape, texture and contrast come from it.
+        head: the head, whose grid is used.
+        position: origin in mm of the head's atlas (left to right, posterior to anterior, inferior to superior). The
+            nearest point at which a tumour may grow is taken.
+        expansion: volume in mm3 that 1 mm3 of the atlas has in the patient.
+
+    Raises:
+        ValueError: when the position is over 30 mm away from the brain.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, head: Head, position: Sequence[float], *, expansion: float = 1.0
+    ) -> None:
+        middle = np.round(np.asarray(position, dtype=float) - head.origin).astype(int)
+        shape = np.array(head.bed.shape)
+        self._first = np.maximum(middle - _REACH, 0)
+        last = np.minimum(middle + _REACH + 1, shape)
+        part = tuple(slice(a, b, _STEP) for a, b in zip(self._first, last))
+        bed = head.bed[part]
+        start = _nearest(bed > 255 * 0.8, (middle - self._first) / _STEP)
+        if start is None:
+            raise ValueError(
+                f"position is {tuple(float(p) for p in position)}; expected a place in the brain, in mm of the atlas "
+                "(left to right, posterior to anterior, inferior to superior)."
+            )
+        speed = _speed(rng, head, part)
+        self._arrival, self._texture = _arrival(speed, bed > 255 * _INSIDE, start), _texture(rng, bed.shape)
+        self.position = head.origin + self._first + _STEP * np.array(start)
+
+        inside = bed > 255 * _INSIDE
+        self._arrivals = np.sort(self._arrival[inside])
+        self._volumes = np.arange(1, len(self._arrivals) + 1) * _STEP**3 * expansion / 1000
+        # Where the front leaves the part of the brain that was computed, the tumour would be cut off.
+        face = np.ones(inside.shape, dtype=bool)
+        face[1:-1, 1:-1, 1:-1] = False
+        cut = self._arrival[face & inside].min(initial=self._arrivals[-1])
+        self.largest_volume = float(self._volumes[max(np.searchsorted(self._arrivals, cut) - 1, 0)])
+        """The largest volume in mL at which the tumour can be shown."""
+
+        self._softness = rng.uniform(0.7, 1.4)  # mm over which the border fades
+        self._contrast = rng.uniform(1.5, 2.05)
+        self._border = rng.uniform(0.65, 0.95)  # contrast near the border
+        self._grain = rng.uniform(0.06, 0.13)
+        self._cyst = (rng.uniform(0.35, 0.5), rng.uniform(0.25, 0.5)) if rng.random() < 0.25 else None
+
+    def at(self, volume: float, head: Head) -> Patch:
+        """The tumour when it has a volume in mL.
+
+        Raises:
+            ValueError: when the volume is not in reach.
+        """
+        if not 0 < volume <= self.largest_volume:
+            raise ValueError(
+                f"volume is {volume:g} mL; expected more than 0 and at most {self.largest_volume:.0f} mL, the "
+                "most that this tumour can grow to at its place."
+            )
+        extent = float(np.interp(volume, self._volumes, self._arrivals))
+        near = np.argwhere(self._arrival < extent + 5 * self._softness)
+        low, high = near.min(0), near.max(0) + 1
+        # Up to one point more on each side; the values between the points are interpolated.
+        low, high = np.maximum(low - 1, 0), np.minimum(high + 1, self._arrival.shape)
+        fine = [np.arange(_STEP * (b - a - 1) + 1) / _STEP + a for a, b in zip(low, high)]
+        arrival, texture = (_refine(values, fine) for values in (self._arrival, self._texture))
+        corner = tuple(int(n) for n in self._first + _STEP * low)
+        bed = head.bed[tuple(slice(a, a + n) for a, n in zip(corner, arrival.shape))].astype(np.float32) / 255
+
+        weight = _sigmoid((extent - arrival) / self._softness) * np.clip(bed / (2 * _INSIDE), 0, 1)
+        inner = _sigmoid((0.75 * extent - arrival) / (0.1 * extent + 0.5))
+        contrast = 1 + (self._contrast - 1) * (self._border + (1 - self._border) * inner)
+        brightness = contrast * (1 + self._grain * texture)
+        if self._cyst is not None and volume > _CYST_VOLUME:
+            reach, depth = self._cyst
+            brightness *= 1 - depth * _sigmoid((reach * extent - arrival) / 1.2)
+        return Patch(corner=corner, weight=weight, brightness=brightness.astype(np.float32))
+
+
+class Spots:
+    """A few small bright spots of white matter, as in healthy aging; they are not tumour.
 
     Args:
         rng: random generator.
-        bed: ``(H, W, D)``, 0 to 1: where a tumour may grow.
-        grid: positions of the voxels.
+        head: the head, whose grid is used.
     """
-    radius = float(np.clip(rng.lognormal(np.log(29), 0.3), 14, 38))  # mm
-    center = _choose_center(rng, bed, grid, radius)
-    depth = _lobes(rng, grid, center, radius)
-    # Relative positions of the lesion's surroundings, so that its border has the same detail whatever its size.
-    where = [np.clip((p - c) / (6 * radius) + 0.5, 0, 1) for p, c in zip(grid, center)]
-    depth += radius * rng.uniform(0.1, 0.22) * SmoothField(rng, (18, 18, 12))(*where)
 
-    outer_depth = depth
-    if rng.random() < 0.4:
-        width = rng.uniform(3, 9) * (1 + 0.8 * SmoothField(rng, (10, 10, 8))(*where))  # mm
-        outer_depth = depth + np.maximum(width, 0)
-    softness = rng.uniform(1.0, 2.5)  # mm over which the border fades
-    core, edge = _sigmoid(depth / softness), _sigmoid(outer_depth / softness)
+    def __init__(self, rng: np.random.Generator, head: Head) -> None:
+        number = int(rng.integers(2, 7)) if rng.random() < 0.35 else 0
+        self._gain = rng.uniform(0.25, 0.5)
+        self._spots = [(draw_position(rng, head), rng.uniform(1.2, 2.6)) for _ in range(number)]
 
-    contrast = rng.uniform(1.35, 2.2)
-    skirt_contrast = 1 + (contrast - 1) * rng.uniform(0.4, 0.65)
-    brightness = skirt_contrast + (contrast - skirt_contrast) * core
-    brightness *= 1 + rng.uniform(0.03, 0.1) * SmoothField(rng, (20, 20, 14))(*where)
-    if rng.random() < 0.25:  # a cyst or necrosis, dark on FLAIR yet part of the tumour
-        cyst = _sigmoid((depth - radius * rng.uniform(0.4, 0.6)) / 1.5)
-        brightness *= 1 - cyst * rng.uniform(0.4, 0.8)
-
-    weight = edge * np.clip(bed * 1.3, 0, 1)
-    return Lesion(weight=weight, mask=(edge > 0.5) & (bed > 0.5), brightness=brightness)
+    def paint(self, image: np.ndarray, head: Head) -> None:
+        """Add the spots to a picture of the head, ``(X, Y, Z)`` in the head's grid, in place."""
+        for position, radius in self._spots:
+            reach = int(np.ceil(3 * radius))
+            middle = np.round(position - head.origin).astype(int)
+            where = tuple(slice(m - reach, m + reach + 1) for m in middle)
+            squares = (np.arange(-reach, reach + 1) / radius) ** 2
+            profile = np.exp(-0.5 * (squares[:, None, None] + squares[None, :, None] + squares[None, None, :]))
+            image[where] += (self._gain * profile * (head.bed[where] / 255)).astype(np.float32)
 
 
-def scatter_spots(rng: np.random.Generator, bed: np.ndarray, grid: Grid) -> np.ndarray:
-    """Weight ``(H, W, D)`` of a few small bright spots of white matter, as in healthy aging; they are not tumour."""
-    weight = np.zeros_like(bed)
-    for _ in range(rng.integers(2, 7)):
-        radius = rng.uniform(1.5, 4)
-        center = _choose_center(rng, bed, grid, margin=8)
-        depth = radius * (1 - grid.distance(center, np.array([radius, radius, max(radius, 4)])))
-        weight = np.maximum(weight, _sigmoid(depth / 0.8))
-    return weight * bed
+def draw_position(rng: np.random.Generator, head: Head) -> np.ndarray:
+    """Draw a point of the cerebrum's white matter, in mm of the atlas."""
+    step = 4
+    x, y, z = (o + step * np.arange((n + step - 1) // step) for o, n in zip(head.origin, head.bed.shape))
+    white = head.tissues["white"][::step, ::step, ::step] > 255 * 0.6
+    # Neither in the brain stem and the cerebellum nor on the midline.
+    lobes = (np.abs(x)[:, None, None] > 14) & ((z > 0) | ((z > -24) & (y[:, None] > -35)))[None]
+    candidates = np.argwhere(white & lobes & (head.bed[::step, ::step, ::step] > 255 * 0.9))
+    return head.origin + step * candidates[int(rng.random() * len(candidates))]
 
 
-def _lobes(rng: np.random.Generator, grid: Grid, center: np.ndarray, radius: float) -> np.ndarray:
-    """Approximate depth in mm inside a union of one to three ellipsoids around the center, negative outside."""
-    depth = np.full([len(axis) for axis in grid], -np.inf, dtype=np.float32)
-    for lobe in range(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2])):
-        size = radius * (1.0 if lobe == 0 else rng.uniform(0.45, 0.75))
-        direction = rng.standard_normal(3)
-        shift = 0 if lobe == 0 else radius * rng.uniform(0.6, 1.0) * direction / np.linalg.norm(direction)
-        radii = size * rng.uniform(0.75, 1.25, 3)
-        depth = np.maximum(depth, size * (1 - grid.distance(center + shift, radii)))
-    return depth
+def _nearest(allowed: np.ndarray, point: np.ndarray) -> tuple[int, ...] | None:
+    """Index of the allowed voxel nearest to a point, both in voxels; None when none is within 30 mm."""
+    candidates = np.argwhere(allowed)
+    if not len(candidates):
+        return None
+    distance = np.linalg.norm(candidates - point, axis=1)
+    return tuple(candidates[distance.argmin()]) if distance.min() * _STEP <= 30 else None
 
 
-def _choose_center(rng: np.random.Generator, bed: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
-    """Choose the position in mm of a voxel well inside the bed, in the cerebrum if the volume shows it.
+def _speed(rng: np.random.Generator, head: Head, part: tuple[slice, ...]) -> np.ndarray:
+    """Speed of growth on the coarse grid of a part of the head, relative to white matter."""
+    white, gray = (head.tissues[name][part].astype(np.float32) / 255 for name in ("white", "gray"))
+    speed = white + 0.5 * gray
+    x = head.origin[0] + np.arange(head.bed.shape[0])[part[0]]
+    midline = (np.abs(x) <= _STEP)[:, None, None] & (white < 0.6)
+    speed[midline] = 0
+    where = [np.linspace(0, 1, n) for n in speed.shape]
+    return np.maximum(speed, _BARRIER) * np.exp(0.35 * SmoothField(rng, (12, 12, 12))(*where))
 
-    It is the position of a voxel and not a point between slices, so that at least one slice shows the full width.
-    """
-    spread = min(margin, 12) / 2 / abs(grid.rows[1] - grid.rows[0])
-    inside = ndimage.gaussian_filter(bed, (spread, spread, 0))
-    cerebrum = (grid.slices > 5) | ((grid.slices > -25) & (grid.rows[:, None, None] > -45))
-    for wanted in (cerebrum & (inside > 0.85), cerebrum & (inside > 0.6), inside >= inside.max()):
-        candidates = np.flatnonzero(wanted)
-        if len(candidates):
-            break
-    # By relative rank, so that the position is about the same at any image size.
-    index = np.unravel_index(candidates[int(rng.random() * len(candidates))], bed.shape)
-    return np.array([axis[i] for axis, i in zip(grid, index)])
+
+def _arrival(speed: np.ndarray, inside: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
+    """When a front from ``start`` arrives at each point: at speed 1, the way in mm through what is ``inside``."""
+    number = np.full(inside.shape, -1)
+    number[inside] = np.arange(inside.sum())
+    cost = 0.5 * _STEP / speed
+    rows, columns, lengths = [], [], []
+    for offset in _NEIGHBORS:
+        one = tuple(slice(max(-o, 0), n - max(o, 0)) for o, n in zip(offset, inside.shape))
+        other = tuple(slice(max(o, 0), n - max(-o, 0)) for o, n in zip(offset, inside.shape))
+        both = inside[one] & inside[other]
+        rows.append(number[one][both])
+        columns.append(number[other][both])
+        lengths.append(np.linalg.norm(offset) * (cost[one] + cost[other])[both])
+    edges = (np.concatenate(rows), np.concatenate(columns))
+    graph = sparse.csr_array((np.concatenate(lengths), edges), shape=(inside.sum(),) * 2)
+    times = dijkstra(graph, directed=False, indices=number[start])
+    reached = inside.copy()
+    reached[inside] = np.isfinite(times)
+    arrival = np.zeros(inside.shape, dtype=np.float32)
+    arrival[reached] = times[np.isfinite(times)]
+    # Outside the brain the value of the nearest point in it, so that the border of the brain bounds the tumour there.
+    nearest = ndimage.distance_transform_edt(~reached, return_distances=False, return_indices=True)
+    return ndimage.gaussian_filter(arrival[tuple(nearest)], 0.7)
+
+
+def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Blotches of unit variance, some of a few mm, some of about a cm."""
+    scales = [ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), s) for s in (0.6, 1.6)]
+    return sum(noise / noise.std() for noise in scales) / np.float32(np.sqrt(2))
+
+
+def _refine(values: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:
+    """Values at the grid of these positions (in voxels, in range), linearly interpolated along each axis."""
+    for axis, position in enumerate(positions):
+        low = np.minimum(position.astype(int), max(values.shape[axis] - 2, 0))
+        share = (position - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        values = np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share
+    return values
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
