@@ -15,7 +15,7 @@ from mri_seg.io.label_names import Label, label_of
 from mri_seg.io.nibabel_files import is_header, is_pair, other_half
 from mri_seg.io.slice_reader import PICTURE_SUFFIXES, TIFF_SUFFIXES
 
-__all__ = ["Image", "SortedFiles", "sort_files", "stem_of"]
+__all__ = ["Image", "SortedFiles", "sort_files", "source_of", "stem_of"]
 
 _VOLUME = re.compile(r"\.(nii|nii\.gz|nrrd|mha|mhd|mg[hz]|hdr|img|hdr\.gz|img\.gz)$", re.IGNORECASE)
 _SLICES = {"tiff": TIFF_SUFFIXES, "picture": PICTURE_SUFFIXES}
@@ -72,7 +72,7 @@ def sort_files(files: Sequence[Path], found: SortedFiles, root: Path | None) -> 
     """
     slices: dict[str, list[Path]] = {source: [] for source in _SLICES}
     for file in files:
-        source, stem = _source_of(file), stem_of(file)
+        source, stem = source_of(file), stem_of(file)
         if source is None:
             found.others.append(file)
         elif root is not None and (label := label_of(file, stem, root)):
@@ -93,7 +93,7 @@ def stem_of(file: Path) -> str:
     return _VOLUME.sub("", file.name) if _VOLUME.search(file.name) else file.stem
 
 
-def _source_of(file: Path) -> str | None:
+def source_of(file: Path) -> str | None:
     """Source of an image file; None for other files."""
     if _VOLUME.search(file.name):
         # A file named .img without a header may be DICOM.

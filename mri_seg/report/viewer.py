@@ -45,12 +45,15 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
     gray = np.nan_to_num(((image - low) * (255 / (high - low))).round().clip(0, 255)).astype(np.uint8)
     attention = _shrink(case.attention[(slice(None), *box)])
     classes = np.where(case.label & case.pred, _BOTH, kinds)[box].astype(np.uint8)
-    layers = (gray, case.probability[box], classes * _CLASS_STEP)
+    has_probability = case.probability.size > 0
+    probability = case.probability if has_probability else np.zeros_like(case.pred, np.uint8)
+    layers = (gray, probability[box], classes * _CLASS_STEP)
     return {
         "case": case.case,
         "width": gray.shape[1],
         "height": gray.shape[0],
         "pixelHeight": round(case.spacing[0] / case.spacing[1], 4) if case.spacing_known else 1,
+        "probability": has_probability,
         "gates": len(attention),
         "attentionStep": _ATTENTION_STEP,
         "classStep": _CLASS_STEP,

@@ -62,6 +62,7 @@ class Viewer {
     this.slider = this.find(".step input");
     this.slider.max = slices.length;
     this.find(".gate select").append(...Array.from({ length: gates }, (_, n) => new Option(`${n + 1}`, n)));
+    this.find("[data-layer=probability]").hidden = !this.data.probability;
     this.find("[data-layer=attention]").hidden = gates === 0;
     for (const step of this.element.querySelectorAll("[data-window]")) step.step = this.data.high > 20 ? 1 : "any";
     this.drawProfile();
