@@ -5,9 +5,9 @@
 Weights are trained without institution DU, or given by `--weights`. The 44 patients of DU outside the published test
 section are dealt three times into 24 to evaluate and a pool of 20. For each deal, the weights are evaluated as they
 are, and after fine-tuning (`bundle/configs/fine_tune.json`) on the first 2, 5, 10 and 20 patients of the pool; beside
-them, networks are trained from scratch, as long, on 5 and 20. The last weights are evaluated, so nothing is chosen by the
-patients they are evaluated on. Finished parts are not run again, so the program can be stopped and started. At the end
-it prints a table of both protocols, mean and spread over the deals, and draws them to `fine_tuning.png` in
+them, networks are trained from scratch, as long, on 5 and 20. The last weights are evaluated, so nothing is chosen by
+the patients they are evaluated on. Finished parts are not run again, so the program can be stopped and started. At the
+end it prints a table of both protocols, mean and spread over the deals, and draws them to `fine_tuning.png` in
 `--output_dir`.
 """
 

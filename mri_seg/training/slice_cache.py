@@ -43,6 +43,7 @@ __all__ = [
     "cases_in_memory",
     "choose_cache",
     "describe_settings",
+    "tumor_slices",
 ]
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class MappedSlices:
 
     def __getitem__(self, index: int | torch.Tensor) -> torch.Tensor:
         """One slice ``(H, W)``, or several of one case ``(N, H, W)``."""
-        first = index if isinstance(index, int) else int(index[0])
+        first = int(torch.as_tensor(index).reshape(-1)[0])
         case = int(torch.searchsorted(self._ends, first, right=True))
         return self.parts[case][index - (int(self._ends[case - 1]) if case else 0)]
 
@@ -145,7 +146,7 @@ class SliceCache:
         parts = {
             name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in ordered.items()
         }
-        cached = CachedCase(file, parts, tensors["label"].flatten(1).any(dim=1).tolist())
+        cached = CachedCase(file, parts, tumor_slices(tensors["label"]).tolist())
         try:
             with atomic_write(file) as unfinished, unfinished.open("wb") as stream:
                 for tensor in ordered.values():
@@ -301,6 +302,11 @@ def cases_in_memory(data: Sequence[Mapping[str, Any]], transform: Callable, cach
     return broadcast_object(_validation_cases(data, transform) if is_main_process() else None)
 
 
+def tumor_slices(label: torch.Tensor) -> torch.Tensor:
+    """Whether each slice of a label ``(D, H, W)`` has tumour ``(D,)``."""
+    return (label > 0).flatten(1).any(dim=1)
+
+
 def _validation_cases(data: Sequence[Mapping[str, Any]], transform: Callable) -> int:
     available = available_memory()
     if available is None:
@@ -368,8 +374,8 @@ def _bytes_of(dtype: str, shape: Sequence[int]) -> int:
 
 def _full(folder: Path, needed: int, why: str) -> str:
     return (
-        f"{folder}: {why}, and the slices that are written need about {needed / 1e9:.1f} GB. Free space, or give --cache_dir a folder "
-        "on another disk, or --cache memory."
+        f"{folder}: {why}, and the slices that are written need about {needed / 1e9:.1f} GB. Free space, or give "
+        "--cache_dir a folder on another disk, or --cache memory."
     )
 
 

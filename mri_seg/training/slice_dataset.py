@@ -13,7 +13,14 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
-from mri_seg.training.slice_cache import MappedSlices, SliceCache, cache_cases, choose_cache, describe_settings
+from mri_seg.training.slice_cache import (
+    MappedSlices,
+    SliceCache,
+    cache_cases,
+    choose_cache,
+    describe_settings,
+    tumor_slices,
+)
 from mri_seg.transforms.midline import mirrored
 from mri_seg.transforms.volume import neighbor_offsets
 from mri_seg.utils.distributed import rank as this_rank
@@ -100,7 +107,7 @@ class SliceDataset(Dataset):
         else:
             cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
             volumes = [cached[n] for n in range(len(cached))]
-            tumor = [volume["label"].flatten(1).any(dim=1) for volume in volumes]
+            tumor = [tumor_slices(volume["label"]) for volume in volumes]
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
