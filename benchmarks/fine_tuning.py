@@ -52,10 +52,16 @@ def deal(number: int, output_dir: Path) -> dict[int, Path]:
 
 def evaluate(folder: Path, weights: Path, split: Path, overrides: dict[str, Any], dataset_dir: str) -> None:
     """Evaluate weights as they are, unless their figures are there."""
+    overrides = {
+        **overrides,
+        "initial_weights": str(weights),
+    }  # which an evaluation leaves alone: so that they are told
+    overlay = folder / "overrides.json"
+    if overlay.is_file() and json.loads(overlay.read_text(encoding="utf-8")) != overrides:
+        raise SystemExit(f"{folder} holds an evaluation with other overrides: name another --output_dir.")
     if (folder / "evaluation" / "metrics.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    overlay = folder / "overrides.json"
     overlay.write_text(json.dumps(overrides, indent=4) + "\n", encoding="utf-8")
     configs = [CONFIGS / "train.json", overlay, CONFIGS / "evaluate.json"]
     options = {"dataset_dir": dataset_dir, "split": split, "allow_missing": "true", "bundle_root": ROOT / "bundle"}

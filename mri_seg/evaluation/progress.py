@@ -67,7 +67,8 @@ class EvaluationProgress:
         self.settings: dict[str, Any] | None = None
         options = {**(options or {}), "surface_tolerance": surface_tolerance}
         with contextlib.suppress(FileNotFoundError):  # missing weights: loading them raises the error
-            self.settings = result_settings(*((checkpoint, ensemble) if self.has_network else (None,)), options=options)
+            weights = (checkpoint, ensemble) if self.has_network else (None, ())
+            self.settings = result_settings(*weights, options)
         self.kept: dict[str, dict[str, Any]] = broadcast_object(self._find() if is_main_process() else None)
         """Records of the finished cases by name: ``patient``, a row, and ``slices``, rows."""
 
