@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,10 +275,15 @@ def cache_cases(
         case = data[n]
         return n, cache.write(case, apply_transform(prepare, dict(case)))
 
-    with ThreadPool(max(1, num_workers or 1)) as pool:
-        mine = missing[place::places]
+    with ThreadPoolExecutor(max(1, num_workers or 1)) as pool:
         # Only descriptions come back: no thread holds more than the case that it prepares.
-        found.update(tqdm(pool.imap_unordered(write, mine), "Caching slices", len(mine), disable=not progress))
+        futures = [pool.submit(write, n) for n in missing[place::places]]
+        try:
+            done = tqdm(as_completed(futures), "Caching slices", len(futures), disable=not progress)
+            found.update(future.result() for future in done)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # after the cases that are being written
+            raise
     all_gather_object(None)  # wait for the other processes
     for n in missing:
         if n not in found:
