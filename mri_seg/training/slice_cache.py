@@ -186,6 +186,11 @@ class SliceCache:
 
     def _file(self, case: Mapping[str, Any]) -> Path:
         files = [part for path in _files_of(case) for part in file_parts(path)]
+        if not files:
+            raise ValueError(
+                f"{case.get('case', 'a case')}: is not read from files, so its slices cannot be kept on disk. Use "
+                "--cache memory."
+            )
         stats = [(str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
         text = json.dumps([self.settings, case, stats], sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.slices"
@@ -228,8 +233,8 @@ def choose_cache(
     """
     if cache not in CACHES:
         raise ValueError(f"--cache: {cache!r}, expected {', '.join(CACHES)}.")
-    if cache == "memory":
-        return cache, 0
+    if cache == "memory" or (cache == "auto" and not all(map(_files_of, data))):  # volumes are in memory already
+        return "memory", 0
     return broadcast_object(_choice(cache, data, prepare, torch.device(device)) if is_main_process() else None)
 
 
@@ -361,7 +366,8 @@ def _place_on_machine() -> tuple[int, int]:
 
 
 def _files_of(case: Mapping[str, Any]) -> list[Path]:
-    return [Path(file) for key in ("image", "label") for file in ensure_tuple(case.get(key, ()))]
+    found = [file for key in ("image", "label") for file in ensure_tuple(case.get(key, ()))]
+    return [Path(file) for file in found if isinstance(file, (str, PathLike))]
 
 
 def _size_of(case: Mapping[str, Any]) -> int:

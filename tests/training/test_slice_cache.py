@@ -206,6 +206,13 @@ class TestChoice:
         assert dataset(cases, tmp_path, "memory").cache == "memory"
         assert reads == ["P0", "P1", "P2"]
 
+    def test_cases_that_are_in_memory_already_stay_there(self, tmp_path: Path, cases: list[dict]) -> None:
+        volumes = [Read()(case) for case in cases]
+        kept = SliceDataset(volumes, dict, cache="auto", cache_dir=tmp_path / "cache", progress=False)
+        assert kept.cache == "memory"
+        with pytest.raises(ValueError, match="is not read from files"):
+            SliceDataset(volumes, dict, cache="disk", cache_dir=tmp_path / "cache", progress=False)
+
     def test_unknown_place_is_refused(self, tmp_path: Path, cases: list[dict]) -> None:
         with pytest.raises(ValueError, match="--cache: 'ram', expected auto, memory, disk"):
             dataset(cases, tmp_path, "ram")
