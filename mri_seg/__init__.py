@@ -16,6 +16,7 @@ _PUBLIC = {
     "mri_seg.config.weights": (
         "CheckpointLoader",
         "bundle_weights",
+        "initial_weights_file",
         "load_weights",
         "read_weights",
         "record_preprocessing",
@@ -33,6 +34,14 @@ _PUBLIC = {
     ),
     "mri_seg.dicom.reader": ("DICOMReader",),
     "mri_seg.evaluation.metrics": ("SliceProtocolMetric",),
+    "mri_seg.evaluation.predicted": (
+        "EvaluationDataset",
+        "take_predictions",
+    ),
+    "mri_seg.evaluation.progress": (
+        "EvaluationProgress",
+        "RemainingSampler",
+    ),
     "mri_seg.evaluation.writer": ("EvaluationWriter",),
     "mri_seg.inference.case_dataset": ("CaseDataset",),
     "mri_seg.inference.inferers": (
@@ -89,6 +98,7 @@ _PUBLIC = {
         "run_folder",
         "run_training",
     ),
+    "mri_seg.training.slice_cache": ("cases_in_memory",),
     "mri_seg.training.slice_dataset": (
         "EpochSampler",
         "SliceDataset",

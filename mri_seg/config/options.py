@@ -169,6 +169,14 @@ OPTIONS: dict[str, Option] = {
         PATH,
     ),
     "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
+    "predictions": Option(
+        "folder of masks to evaluate instead of a network's, made by any program: any format and grid that inference "
+        "reads, named after the cases",
+        _or_none(PATH),
+    ),
+    "allow_missing_predictions": Option(
+        "count a case without a mask in `predictions` as one with an empty mask; if `false`, that is an error", _SWITCH
+    ),
     "training_section": Option("section of the split to train on; `training+validation` for both", _TEXT),
     "allow_missing": Option(
         "continue if the split names patients that the folder lacks, or the other way round, and log how many", _SWITCH
@@ -185,7 +193,20 @@ OPTIONS: dict[str, Option] = {
     "compile": Option("train with the network compiled by `torch.compile`", _SWITCH),
     "num_workers": Option("threads that read and preprocess volumes", _whole(0)),
     "seed": Option("seed of all random numbers", _whole(0)),
-    "initial_weights": Option("weights to start training from, such as `bundle/models/model.pt`", _or_none(PATH)),
+    "cache": Option(
+        "where the training slices are kept: in `memory`, on `disk`, or `auto`, which chooses memory if they take no "
+        "more than half of what is available; unless it is `memory`, validation volumes take no more than a quarter",
+        Rule("auto, memory or disk", lambda value: value in ("auto", "memory", "disk")),
+    ),
+    "cache_dir": Option(
+        "folder of the slices on disk, about 30 GB for 1,000 cases of 155 slices; runs share it, and it is safe to "
+        "delete while no training uses it",
+        PATH,
+    ),
+    "initial_weights": Option(
+        "weights to start training from: a path, such as `runs/mine/model.pt`, or `shipped` for those of the bundle",
+        _or_none(PATH),
+    ),
     "epochs": Option("length of the training", _whole(1), "epochs"),
     "slices_per_epoch": Option("slices drawn in an epoch, by all processes together", _whole(1), "slices"),
     "batch_size": Option("slices in a step of a process", _whole(1), "slices"),
@@ -336,6 +357,7 @@ _CONFIGS = {
     "published_recipe.json": "Over `train.json`: the recipe of the published model, with Adam, binary cross-entropy, "
     "whole slices, no augmentation\nand no neighbouring slices. Its network has one input channel, so evaluate its "
     "weights with the three configs\n`train.json`, `published_recipe.json` and `evaluate.json`, in this order.",
+    "fine_tune.json": "Over `train.json`: trains on from the shipped weights; see [fine-tuning](fine_tuning.md).",
     "evaluate.json": "Over `train.json`: evaluates weights. All options of inference and post-processing of "
     "`train.json` apply, with these\ndefaults.",
     "inference.json": "Segments cases.",

@@ -25,6 +25,7 @@ __all__ = [
     "CheckpointLoader",
     "bundle_weights",
     "check_sum",
+    "initial_weights_file",
     "load_weights",
     "read_weights",
     "record_preprocessing",
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
 """File beside weights with the SHA-256 of each, in the format of ``sha256sum``."""
+
+
+_SHIPPED = "shipped"
 
 
 class CheckpointLoader(monai.handlers.CheckpointLoader):
@@ -214,6 +218,18 @@ def bundle_weights(which: str | bool, bundle_root: PathLike | str | None = None)
     if names[choice] and bundle_root is not None:
         check_bundle_root(bundle_root)
     return names[choice]
+
+
+def initial_weights_file(which: PathLike | str | None, bundle_root: PathLike | str) -> str | None:
+    """Path of the weights to start training from.
+
+    Args:
+        which: a path; ``shipped`` for those of the bundle (``./shipped`` for a file of that name); None for none.
+        bundle_root: folder of the bundle.
+    """
+    if which is None:
+        return None
+    return str(Path(bundle_root, "models", "model.pt")) if str(which) == _SHIPPED else str(which)
 
 
 def save_to_bundle(run_dir: PathLike | str, folder: PathLike | str, which: str | bool) -> None:

@@ -22,6 +22,7 @@ from scipy import stats
 from mri_seg.config.provenance import run_record
 from mri_seg.config.weights import weights_origin
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
+from mri_seg.evaluation.progress import EvaluationProgress
 from mri_seg.measurements.lesions import bounding_box
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
@@ -30,6 +31,11 @@ from mri_seg.utils.files import atomic_write, sha256, write_json
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
 
 _HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
+_OF_NETWORK = ("threshold", "min_lesion_volume", "fill_holes", "flip", "ensemble", "runtime", "crop_foreground")
+_METRICS = (  # of the evaluator, by the rows and the column that they are the mean of
+    ("patient_dice", "patients", "dice"),
+    *((f"slice_{score}", "slices", score) for score in SLICE_SCORES),
+)
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -46,7 +52,10 @@ class EvaluationWriter:
         resamples: number of bootstrap resamples of the patients.
         seed: seed of the bootstrap.
         facts: what was evaluated (section, split); goes into ``metrics.json``, with the weights that
-            :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own.
+            :py:class:`~mri_seg.config.weights.CheckpointLoader` loaded, none where the network came with its own. If
+            they name ``predictions``, a folder of masks, options of inference and post-processing are left out.
+        progress: what earlier runs finished, and where the rows of each case are kept; None for a run that cannot be
+            resumed.
     """
 
     def __init__(
@@ -57,20 +66,25 @@ class EvaluationWriter:
         resamples: int = 2000,
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
+        progress: EvaluationProgress | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.surface_tolerance = surface_tolerance
         self.resamples = resamples
         self.seed = seed
         self.facts = dict(facts or {})
-        self.patients: list[dict] = []
-        self.slices: list[dict] = []
+        if self.facts.get("predictions") is not None:
+            self.facts = {key: value for key, value in self.facts.items() if key not in _OF_NETWORK}
+        self.progress = progress
+        self.patients: list[Mapping[str, Any]] = []
+        self.slices: list[Mapping[str, Any]] = []
         self._record: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._gather)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _start(self, engine: Engine) -> None:
@@ -85,15 +99,32 @@ class EvaluationWriter:
         for batch, output in zip(state_of(engine).batch, state_of(engine).output, strict=True):
             pred, label = output["pred"], output["label"]
             case, group = str(pred.meta["case"]), str(batch.get("group") or "")
-            self.slices += slice_rows(case, pred, label)
+            slices = slice_rows(case, pred, label)
             row = patient_row(case, pred, label, surface_tolerance=self.surface_tolerance)
+            self.slices += slices
             self.patients.append({**row, "group": group})
+            if self.progress is not None:
+                self.progress.add(case, self.patients[-1], slices)
+
+    def _gather(self, engine: Engine) -> None:
+        """Collect the rows of all processes, and those of the cases that an earlier run finished."""
+        gathered = all_gather_object((self.patients, self.slices))
+        self.patients, self.slices = ([row for part in gathered for row in part[n]] for n in (0, 1))
+        if self.progress is None or not self.progress.kept:
+            return
+        kept = self.progress.kept.values()
+        self.patients = self.progress.sort([*self.patients, *(record["patient"] for record in kept)])
+        self.slices = self.progress.sort([*self.slices, *(row for record in kept for row in record["slices"])])
+        metrics = state_of(engine).metrics  # of the cases of this run alone until now
+        for name, rows, column in _METRICS:
+            if name in metrics:
+                metrics[name] = float(np.mean([row[column] for row in getattr(self, rows)]))
+        if (key := state_of(engine).key_metric_name) is not None:
+            state_of(engine).best_metric = metrics[key]
 
     def _write(self, engine: Engine) -> None:
-        gathered = all_gather_object((self.patients, self.slices))
         if not is_main_process():
             return
-        self.patients, self.slices = ([row for part in gathered for row in part[n]] for n in (0, 1))
         summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import mri_seg
 from mri_seg.config.provenance import evaluated_parser
 from mri_seg.config.weights import weights_file, weights_origin
 from mri_seg.inference.runtimes import int8_file
-from mri_seg.io.metaimage import meta_image_data
+from mri_seg.io.file_parts import file_parts
 from mri_seg.utils.files import sha256
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
 
 _SETTINGS = ("mri_seg_version", "checkpoint_sha256", "ensemble_sha256", "int8_sha256", "options")
 _SECTIONS = ("network", "preprocessing", "inferer", "postprocessing")
-_REFERENCE = re.compile(r"@([A-Za-z_]\w*)")
+_REFERENCE = re.compile(r"@([A-Za-z_]\w*(?:(?:::|#)\w+)*)")
 
 # Options to which the sections refer, but which do not change results: weights count by their content, and the others
 # only say where and in what pieces results are computed, or what is refused.
@@ -44,6 +44,14 @@ _NEUTRAL = {
     *("bundle_root", "checkpoint", "ensemble", "float_weights"),
     *("device", "slices_per_batch", "max_voxels", "allow_non_axial"),
 }
+
+_FILES = {
+    "input": "image",
+    "reference": "label",
+    "prediction": "prediction",
+}  # keys of a case by their names in records
+
+_NOTHING = object()
 
 _SHOWN = 12  # characters of a SHA-256 in messages
 
@@ -60,7 +68,7 @@ def result_options(sections: Sequence[str] = _SECTIONS) -> dict[str, Any]:
     plain value, such as ``postprocessing``, is given as the SHA-256 of its text.
 
     Args:
-        sections: parts of the config that compute results.
+        sections: parts of the config that compute results; nested ones with ``#``, as in ``validate#inferer``.
 
     Returns:
         values by name, sorted; ready for JSON.
@@ -69,14 +77,14 @@ def result_options(sections: Sequence[str] = _SECTIONS) -> dict[str, Any]:
         RuntimeError: when no config is being evaluated.
     """
     parser = evaluated_parser()
-    config = parser.get()
     reached: dict[str, Any] = {}
+    sections = [name.replace("::", "#") for name in sections]
     waiting = list(sections)
     while waiting:
-        name = waiting.pop()
-        if name in config and name not in reached:
-            reached[name] = config[name]
-            waiting += _REFERENCE.findall(_text(config[name]))
+        name = waiting.pop().replace("::", "#")
+        if name not in reached and (part := _part(parser.get(), name)) is not _NOTHING:
+            reached[name] = part
+            waiting += _REFERENCE.findall(_text(part))
     return {
         name: _text_digest(value) if name in sections else _plain(parser.get_parsed_content(name), value)
         for name, value in sorted(reached.items())
@@ -213,7 +221,7 @@ def input_differences(recorded: Mapping[str, Any], case: Mapping[str, Any]) -> l
         OSError: when a file cannot be read.
     """
     files, ordered, found = _files_of(case), _is_ordered(case), []
-    for name in ("input", "reference"):
+    for name in _FILES:
         old, new = recorded.get(name), files.get(name)
         if old and new and old["stat"] == _stat_sum(_paths(new), ordered):
             continue
@@ -244,7 +252,7 @@ def _root(paths: Sequence[Path]) -> Path:
 
 
 def _files_of(case: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {name: list(case[key]) for name, key in (("input", "image"), ("reference", "label")) if case.get(key)}
+    return {name: list(ensure_tuple(case[key])) for name, key in _FILES.items() if case.get(key)}
 
 
 def _is_ordered(case: Mapping[str, Any]) -> bool:
@@ -252,11 +260,11 @@ def _is_ordered(case: Mapping[str, Any]) -> bool:
 
 
 def _content_sum(paths: Sequence[Path], ordered: bool) -> str:
-    return _sum([":".join(map(sha256, _parts(path))) for path in paths], ordered)
+    return _sum([":".join(map(sha256, file_parts(path))) for path in paths], ordered)
 
 
 def _stat_sum(paths: Sequence[Path], ordered: bool) -> str:
-    stats = [(part, part.stat()) for path in paths for part in _parts(path)]
+    stats = [(part, part.stat()) for path in paths for part in file_parts(path)]
     return _sum([f"{part} {stat.st_size} {stat.st_mtime_ns}" for part, stat in stats], ordered)
 
 
@@ -264,15 +272,11 @@ def _sum(texts: list[str], ordered: bool) -> str:
     return hashlib.sha256("\n".join(texts if ordered else sorted(texts)).encode()).hexdigest()
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    """The file and, for formats with two files, the one that holds its voxels."""
-    yield path
-    suffix = path.suffix.lower()
-    if suffix == ".mhd" and (data := meta_image_data(path)):
-        yield data
-    for one, other in ((".hdr", ".img"), (".img", ".hdr")):
-        if suffix == one and (pair := path.with_suffix(other)).is_file():
-            yield pair
+def _part(config: Any, name: str) -> Any:
+    """A part of a config, such as ``validate#inferer``; ``_NOTHING`` if there is none."""
+    for key in name.split("#"):
+        config = config.get(key, _NOTHING) if isinstance(config, dict) else _NOTHING
+    return config
 
 
 def _text(part: Any) -> str:

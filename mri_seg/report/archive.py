@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from monai.metrics import compute_dice
 from monai.transforms import Invertd, InvertibleTransform, Orientation
 from monai.utils import convert_to_tensor
 
+from mri_seg.evaluation.progress import EvaluationProgress
 from mri_seg.utils.compat import network_of, state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write
@@ -39,7 +40,8 @@ class ArchivedCase:
         image: FLAIR intensities as read ``(H, W, D)``, in the smallest type that holds them.
         label: reference ``(H, W, D)``, bool.
         pred: prediction after post-processing ``(H, W, D)``, bool.
-        probability: probability of tumour ``(H, W, D)``, uint8 from 0 to 255.
+        probability: probability of tumour ``(H, W, D)``, uint8 from 0 to 255; empty, ``(H, W, 0)``, if there is only a
+            mask, such as that of another program.
         attention: attention coefficients of each gate, finest first, ``(gates, H, W, D)``, uint8 from 0 to 255; empty,
             ``(0, H, W, D)``, for cases that are not in the gallery.
         spacing: distance between rows, columns and slices in mm; 1 where it is not known.
@@ -62,16 +64,18 @@ class CaseArchive:
     """Handler that writes ``cases/<case>.npz`` for each case of an evaluation.
 
     Attach it to an evaluator whose batches hold ``flair``, the volume as read, and whose output holds ``pred``,
-    ``label`` and ``probability``: volumes ``(1, H, W, D)`` in the geometry of the input, ``pred`` with the metadata
-    ``case``. When the evaluation is complete, the attention of the gates is added to the cases of the gallery, if the
-    network tells it; the first of several processes does so. Which cases these are is known only then, so they are
-    prepared for the network a second time.
+    ``label`` and, if there is one, ``probability``: volumes ``(1, H, W, D)`` in the geometry of the input, ``pred``
+    with the metadata ``case``. When the evaluation is complete, the attention of the gates is added to the cases of the
+    gallery, if the network tells it; the first of several processes does so. Which cases these are is known only then,
+    so they are prepared for the network a second time.
 
     Args:
         output_dir: folder of the evaluation.
         dataset: the evaluated cases, in their order, preprocessed for the network.
         transform: the preprocessing, whose inverse brings attention back to the geometry of the input.
         enabled: whether to write anything.
+        attention: whether to add attention; false if the network did not make the masks.
+        progress: the cases that an earlier run has archived; None for none.
     """
 
     def __init__(
@@ -81,9 +85,13 @@ class CaseArchive:
         dataset: Sequence[dict],
         transform: InvertibleTransform,
         enabled: bool | str = True,
+        attention: bool = True,
+        progress: EvaluationProgress | None = None,
     ) -> None:
         self.folder = Path(output_dir) / "cases"
         self.dataset = dataset
+        self.attention = attention
+        self.progress = progress
         self.invert = Invertd("attention", transform=transform, orig_keys="image", nearest_interp=False, to_tensor=True)
         self.enabled = flag(enabled, "report")
         self.dice: dict[str, float] = {}
@@ -109,7 +117,7 @@ class CaseArchive:
                 image=_smallest_type(_shown(batch["flair"])),
                 label=_shown(MetaTensor(convert_to_tensor(label, track_meta=False), affine=pred.affine)) > 0,
                 pred=_shown(pred) > 0,
-                probability=_bytes(_shown(item["probability"])),
+                probability=_probability(item),
                 attention=np.zeros((0, *_shown(pred).shape), np.uint8),
                 spacing=_shown_spacing(pred),
                 spacing_known=bool(meta.get("spacing_known", True)),
@@ -122,10 +130,13 @@ class CaseArchive:
     def _add_attention(self, engine: Engine) -> None:
         network: Any = network_of(engine)
         dice = {case: value for part in all_gather_object(self.dice) for case, value in part.items()}
-        if not is_main_process() or not hasattr(network, "forward_with_attention"):
+        if not is_main_process() or not self.attention or not hasattr(network, "forward_with_attention"):
             return
         network.eval()
         cases = list(dice)
+        if self.progress is not None:
+            cases = [str(case["case"]) for case in self.progress.cases]
+            dice |= {case: float(record["patient"]["dice"]) for case, record in self.progress.kept.items()}
         for name in gallery(dice):
             item = self.dataset[cases.index(name)]
             image = item["image"]
@@ -184,6 +195,13 @@ def load_case(path: PathLike | str) -> ArchivedCase:
     found["spacing"] = tuple(float(step) for step in found["spacing"])
     scalars = {"case": str, "spacing_known": bool, "slice_spacing_known": bool}
     return ArchivedCase(**{name: scalars[name](v) if name in scalars else v for name, v in found.items()})
+
+
+def _probability(item: Mapping[str, Any]) -> np.ndarray:
+    """Probability of tumour in the orientation in which it is shown; without any slice if there is only a mask."""
+    if "probability" in item:
+        return _bytes(_shown(item["probability"]))
+    return np.zeros((*_shown(item["pred"]).shape[:2], 0), np.uint8)
 
 
 def _shown(volume: MetaTensor) -> np.ndarray:

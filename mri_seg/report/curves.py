@@ -21,12 +21,14 @@ def probability_counts(case: ArchivedCase) -> np.ndarray:
     The probability is the network's, before small lesions are removed and holes are filled.
 
     Args:
-        case: case with reference and probability ``(H, W, D)``.
+        case: case with reference and probability ``(H, W, D)``; if it has no probability, nothing is counted.
 
     Returns:
         counts ``(2, 256)``, int64: number of voxels at each probability level from 0 to 255; row 0 counts the voxels
         that are healthy in the reference, row 1 those that are tumour.
     """
+    if not case.probability.size:  # a mask alone
+        return np.zeros((2, _LEVELS), dtype=np.int64)
     return level_counts(torch.as_tensor(case.probability), torch.as_tensor(case.label), _LEVELS).numpy()
 
 

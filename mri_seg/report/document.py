@@ -51,6 +51,8 @@ _WHAT_WAS_EVALUATED = (
     ("section", "Section"),
     ("split", "Split"),
     ("dataset_dir", "Data"),
+    ("predictions", "Masks"),
+    ("missing_predictions", "Cases without a mask, counted as empty"),
     ("checkpoint", "Checkpoint"),
     ("checkpoint_sha256", "SHA-256 of the checkpoint"),
     ("checkpoint_date", "Checkpoint trained on"),
@@ -380,9 +382,15 @@ def _render(views: Sequence[_View], facts: Mapping[str, Any]) -> str:
         script_hash=script_hash(script),
         style=template_source(environment, "base.css", "viewer.css", "report.css", "media.css"),
         settings_of_script=json_for_script(viewer_settings(kinds)),
-        title=f"Evaluation of the {metrics['section']} section" if metrics.get("section") else "Evaluation",
+        title=_title(metrics),
         version=mri_seg.__version__,
     )
+
+
+def _title(metrics: Mapping[str, Any]) -> str:
+    section = f" of the {metrics['section']} section" if metrics.get("section") else ""
+    whose = f", masks in {Path(str(metrics['predictions'])).name}" if metrics.get("predictions") else ""
+    return f"Evaluation{section}{whose}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -28,14 +28,20 @@ def pack_case(case: ArchivedCase, kinds: np.ndarray, rows: Sequence[Mapping[str,
         rows: the case's rows of ``slices.csv``, from the lowest slice.
     """
     window = find_window(case.image)
+    has_probability = case.probability.size > 0
+    probability = case.probability if has_probability else np.zeros_like(case.pred, np.uint8)
     classes = np.where(case.label & case.pred, BOTH, kinds).astype(np.uint8)
     return pack_slices(
         case.case,
         case.image,
-        {"probability": case.probability, "classes": classes, "attention": case.attention},
+        {"probability": probability, "classes": classes, "attention": case.attention},
         _box(case, window),
         window,
-        shown=[*_LAYERS, *(["attention"] if len(case.attention) else [])],
+        shown=[
+            layer
+            for layer in (*_LAYERS, *(["attention"] if len(case.attention) else []))
+            if has_probability or layer != "probability"
+        ],
         notes=[
             f"reference {row['label_pixels']:,}, prediction {row['pred_pixels']:,} pixels, Dice {row['dice']:.3f}"
             for row in rows

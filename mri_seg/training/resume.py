@@ -55,6 +55,8 @@ _HARMLESS = {
     "run_name",
     "run_dir",
     "num_workers",
+    "cache",
+    "cache_dir",
     "resume",
     "keep_checkpoints",
     "save_execute_config",  # this and the next two belong to experiment tracking

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from mri_seg.training.slice_cache import (
+    MappedSlices,
+    SliceCache,
+    cache_cases,
+    choose_cache,
+    describe_settings,
+    tumor_slices,
+)
 from mri_seg.transforms.midline import mirrored
 from mri_seg.transforms.volume import neighbor_offsets
 from mri_seg.utils.distributed import rank as this_rank
@@ -28,7 +37,8 @@ _CASES_NAMED = 10  # maximum number of cases listed in a message
 class SliceDataset(Dataset):
     """Slices of volumes that are read and preprocessed once.
 
-    Volumes are kept as half-precision slices and byte labels: 192 KiB per slice of 256 x 256.
+    Volumes are kept as half-precision slices and byte labels: 192 KiB per slice of 256 x 256. They are kept in memory,
+    or in memory-mapped files that all processes of a machine share (:py:mod:`mri_seg.training.slice_cache`).
 
     Args:
         data: cases, each a dictionary that ``transform`` reads.
@@ -41,9 +51,15 @@ class SliceDataset(Dataset):
         mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
         neighbor_steps: distances of the neighbors, in slices, of which one is drawn each time a slice is taken. So the
             network sees other slice distances: 0 repeats the slice, as if slices were thin; 2 leaves one out.
+        cache: where the slices are kept: ``memory``, ``disk``, or ``auto``, which chooses memory if they take no more
+            than half of what is available.
+        cache_dir: folder of the slices on disk. A case is found there again as long as its files and the settings are
+            the same; nothing is deleted.
 
     Raises:
-        ValueError: when the volumes differ in H or W, ``num_slices`` is not odd, or a step is not 0 or more.
+        ValueError: when the volumes differ in H or W, ``num_slices`` is not odd, a step is not 0 or more, or ``cache``
+            is something else.
+        OSError: when the disk has no room for the slices.
 
     Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
     ``label`` ``(1, H, W)`` in uint8, 0 or 1; also ``brain``, like the label, if the preprocessing gives it.
@@ -60,6 +76,8 @@ class SliceDataset(Dataset):
         device: torch.device | str = "cpu",
         mirror: bool | str = False,
         neighbor_steps: Sequence[int] = (1,),
+        cache: str = "memory",
+        cache_dir: PathLike | str = "runs/cache",
     ) -> None:
         super().__init__(data, transform)
         self.neighbor_steps = torch.tensor([int(step) for step in neighbor_steps])
@@ -69,17 +87,39 @@ class SliceDataset(Dataset):
             raise ValueError("there are no cases to take slices from: the list of cases is empty.")
         offsets = torch.tensor(neighbor_offsets(num_slices))
         compact = _Compact(transform, flag(mirror, "mirror"))
-        cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
-        volumes = [cached[n] for n in range(len(cached))]
+        settings = describe_settings(transform, mirror=compact.mirror)  # before the transform is used
+        self.cache, estimated = choose_cache(cache, data, compact, device=device)
+        self.images: torch.Tensor | MappedSlices
+        self.labels: torch.Tensor | MappedSlices
+        volumes: Sequence[Mapping[str, torch.Tensor]]
+        if self.cache == "disk":
+            cases = cache_cases(
+                SliceCache(cache_dir, settings),
+                data,
+                compact,
+                estimated=estimated,
+                num_workers=num_workers,
+                progress=progress,
+            )
+            volumes = [case.tensors() for case in cases]
+            tumor = [torch.tensor(case.tumor) for case in cases]
+            device = "cpu"
+        else:
+            cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
+            volumes = [cached[n] for n in range(len(cached))]
+            tumor = [tumor_slices(volume["label"]) for volume in volumes]
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
-        self.images = torch.cat([volume["image"] for volume in volumes]).to(device)  # (slices, H, W)
-        self.labels = torch.cat([volume["label"] for volume in volumes]).to(device)
-        self.mirrored, self.brain = (
-            torch.cat([volume[key] for volume in volumes]).to(device) if key in volumes[0] else None
-            for key in ("mirrored", "brain")
-        )
+
+        def joined(key: str) -> Any:
+            parts = [volume[key] for volume in volumes]
+            return MappedSlices(parts) if self.cache == "disk" else torch.cat(parts).to(device)  # (slices, H, W)
+
+        self.images, self.labels = joined("image"), joined("label")
+        self.mirrored, self.brain = (joined(key) if key in volumes[0] else None for key in ("mirrored", "brain"))
+        self.tumor = torch.cat(tumor)
+        """Whether each slice has tumour ``(slices,)``."""
         neighbors, first = [], 0
         for volume in volumes:
             depth = len(volume["image"])
@@ -88,7 +128,7 @@ class SliceDataset(Dataset):
             first += depth
         self.neighbors = torch.cat(neighbors).to(device)  # (slices, steps, num_slices), indices into `images`
         self._ends = torch.tensor([len(volume["image"]) for volume in volumes]).cumsum(0)
-        self._log_cases_without_tumor([not volume["label"].any() for volume in volumes])
+        self._log_cases_without_tumor([not has.any() for has in tumor])
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -99,10 +139,10 @@ class SliceDataset(Dataset):
         steps = self.neighbors[index]
         image = self.images[steps[int(torch.randint(len(steps), ())) if len(steps) > 1 else 0]]
         if self.mirrored is not None:
-            image = torch.cat([image, self.mirrored[index, None]])
-        item = {"image": image, "label": self.labels[index, None], "index": index}
+            image = torch.cat([image, self.mirrored[index][None]])
+        item = {"image": image, "label": self.labels[index][None], "index": index}
         if self.brain is not None:
-            item["brain"] = self.brain[index, None]
+            item["brain"] = self.brain[index][None]
         return item
 
     def describe(self, index: int) -> str:
@@ -126,7 +166,7 @@ class SliceDataset(Dataset):
         Raises:
             ValueError: when ``tumor_fraction`` is not between 0 and 1.
         """
-        tumor = (self.labels > 0).flatten(1).any(dim=1).cpu()
+        tumor = self.tumor
         if tumor_fraction is None or tumor.all() or not tumor.any():
             return torch.full((len(self),), 1 / len(self), dtype=torch.float64)
         if not 0 <= tumor_fraction <= 1:

@@ -102,8 +102,11 @@ class TestTraining:
     def test_evaluation_overrides_options_its_data_and_its_handlers_alone(self) -> None:
         own = json.loads((CONFIGS / "evaluate.json").read_text(encoding="utf-8"))
         commands = {"initialize", "evaluation", "finalize"}
+        predicted = {"prediction_preprocessing", "validate#evaluator#iteration_update"}
+        predicted |= {"validate#evaluator#postprocessing"}  # which masks that are evaluated do not need
+        resumed = {"progress", "validate#dataloader#sampler"}
         parts = {key for key, value in own.items() if "#" in key or isinstance(value, (dict, list))}
-        assert parts == {"validate#dataset", "validate#handlers", "float_weights", *commands}
+        assert parts == {"validate#dataset", "validate#handlers", "float_weights", *commands, *predicted, *resumed}
 
     def test_orients_resamples_and_normalises_as_inference_does(self, inference: dict) -> None:
         shared = ("Orientationd", "mri_seg.PlaneSpacingd", "mri_seg.NormalizeForegroundd")

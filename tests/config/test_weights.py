@@ -10,7 +10,14 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from mri_seg.config.weights import SUMS, CheckpointLoader, read_weights, save_to_bundle, write_sums
+from mri_seg.config.weights import (
+    SUMS,
+    CheckpointLoader,
+    initial_weights_file,
+    read_weights,
+    save_to_bundle,
+    write_sums,
+)
 from mri_seg.utils.files import sha256
 
 
@@ -125,3 +132,12 @@ class TestSaveToBundle:
     def test_another_choice_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="expected best, last or false, got 'newest'"):
             save_to_bundle(tmp_path, tmp_path / "models", "newest")
+
+
+class TestInitialWeights:
+    def test_shipped_weights_are_those_of_the_bundle(self) -> None:
+        assert Path(str(initial_weights_file("shipped", "elsewhere"))) == Path("elsewhere", "models", "model.pt")
+
+    @pytest.mark.parametrize("path", [None, "runs/mine/model.pt", "./shipped"])
+    def test_other_initial_weights_are_a_path(self, path: str | None) -> None:
+        assert initial_weights_file(path, "elsewhere") == path

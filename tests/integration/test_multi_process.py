@@ -217,6 +217,14 @@ class TestTraining:
         assert same(folder / "model_final.pt", trained / "model_final.pt")
         assert same(folder / "model.pt", trained / "model.pt")
 
+    def test_training_of_several_processes_from_one_cache_on_disk_leaves_the_same_weights(
+        self, trained: Path, data: dict[str, Path], tmp_path: Path
+    ) -> None:
+        ranks = train(2, data, tmp_path / "run", cache="disk", cache_dir=tmp_path / "cache")
+        assert ranks.wait() == [0, 0], ranks.text()[-5000:]
+        assert len(list((tmp_path / "cache").glob("*.slices"))) == 3  # each patient once
+        assert same(tmp_path / "run" / "model_final.pt", trained / "model_final.pt")
+
     @pytest.mark.parametrize(("number", "steps"), [(1, 10), (3, 3)])
     def test_training_of_several_processes_goes_on_with_another_number_of_processes(
         self, stopped: Path, data: dict[str, Path], tmp_path: Path, number: int, steps: int
