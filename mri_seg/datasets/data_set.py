@@ -231,7 +231,7 @@ def split_name(cases: Sequence[Any], split: PathLike | str) -> str:
 
 
 def write_split(run_dir: PathLike | str, *lists: Sequence[Any]) -> None:
-    """Write the split of a run to its folder as ``split.json``, which ``--split`` reads.
+    """Write the split of a run to its folder as ``split.json``, which ``--split`` reads, and its name to ``run.json``.
 
     Args:
         run_dir: folder of the run.
@@ -255,6 +255,10 @@ def write_split(run_dir: PathLike | str, *lists: Sequence[Any]) -> None:
             )
         if written != content:
             write_json(file, content)
+        run = Path(run_dir, "run.json")
+        named = {**read_json(run), "split": split_name(lists[0], "")} if run.is_file() else None
+        if named is not None and named != read_json(run):
+            write_json(run, named)
     broadcast_object("written")
 
 
