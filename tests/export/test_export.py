@@ -82,7 +82,7 @@ class TestGives:
         exported, metadata, extra = load_net_with_metadata(
             folder / "models" / "model.ts", more_extra_files=["inference.json"]
         )
-        image = torch.randn(3, 3, 32, 80)
+        image = torch.randn(3, 4, 32, 80)
         with torch.no_grad():
             torch.testing.assert_close(exported(image), network_of(bundle)(image), rtol=0, atol=1e-5)
         assert metadata["version"] == json.loads((bundle / "configs" / "metadata.json").read_text())["version"]
@@ -98,7 +98,7 @@ class TestGives:
         folder = export_bundle(bundle, tmp_path / "given", formats=["onnx"])
         assert sorted(file.name for file in (folder / "models").iterdir()) == ["SHA256SUMS", "model.onnx", "model.pt"]
         session = onnxruntime.InferenceSession(folder / "models" / "model.onnx", providers=["CPUExecutionProvider"])
-        for shape in ((1, 3, 64, 64), (5, 3, 32, 80)):
+        for shape in ((1, 4, 64, 64), (5, 4, 32, 80)):
             image = torch.randn(shape)
             (logits,) = session.run(["pred"], {"image": image.numpy()})
             with torch.no_grad():
@@ -110,14 +110,14 @@ class TestGives:
             torch.nn.init.normal_(parameter, std=0.1)
         torch.save({"model": other.state_dict()}, tmp_path / "other.pt")
         folder = export_bundle(bundle, tmp_path / "given", checkpoint=tmp_path / "other.pt")
-        image = torch.randn(1, 3, 32, 32)
+        image = torch.randn(1, 4, 32, 32)
         with torch.no_grad():
             torch.testing.assert_close(torch.jit.load(folder / "models" / "model.ts")(image), other(image))
 
     def test_export_gives_what_monai_loads(self, bundle: Path, tmp_path: Path) -> None:
         folder = export_bundle(bundle, tmp_path / "given")
         network = monai.bundle.load(folder.name, bundle_dir=folder.parent).eval()
-        image = torch.randn(1, 3, 32, 32)
+        image = torch.randn(1, 4, 32, 32)
         with torch.no_grad():
             torch.testing.assert_close(network(image), network_of(bundle)(image))
 
@@ -159,7 +159,7 @@ class TestRefuses:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def wrong_export(filepath: str, **_: object) -> None:
-            torch.jit.script(AttentionUNet(in_channels=3, channels=(4, 8)).eval()).save(filepath)
+            torch.jit.script(AttentionUNet(in_channels=4, channels=(4, 8)).eval()).save(filepath)
 
         monkeypatch.setattr(mri_seg.export.folder, "ckpt_export", wrong_export)
         self.refused(bundle, tmp_path / "given", ValueError, "model.ts: its logits are off by")

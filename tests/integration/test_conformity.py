@@ -83,7 +83,7 @@ class TestNetwork:
             ckpt_file=str(checkpoint),
             bundle_root=str(BUNDLE),
         )
-        network, image = load(checkpoint), torch.randn(1, 3, 64, 96)
+        network, image = load(checkpoint), torch.randn(1, 4, 64, 96)
         with torch.no_grad():
             torch.testing.assert_close(torch.jit.load(exported)(image), network(image), rtol=0, atol=1e-5)
 
@@ -95,23 +95,23 @@ class TestNetwork:
             **EXPORT,
             filepath=str(exported),
             ckpt_file=str(checkpoint),
-            input_shape=[1, 3, 64, 64],
+            input_shape=[1, 4, 64, 64],
         )
         session = runtime.InferenceSession(exported, providers=["CPUExecutionProvider"])
-        network, image = load(checkpoint), torch.randn(1, 3, 64, 64)
+        network, image = load(checkpoint), torch.randn(1, 4, 64, 64)
         (logits,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(logits, network(image).numpy(), rtol=0, atol=1e-5)
 
     @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights in bundle/models")
     def test_shipped_weights_fit_inference(self) -> None:
-        assert load(SHIPPED)(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+        assert load(SHIPPED)(torch.zeros(1, 4, 32, 32)).shape == (1, 1, 32, 32)
 
     @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights in bundle/models")
     def test_shipped_8_bit_weights_are_those_of_the_float_ones(self) -> None:
         pytest.importorskip("openvino", reason="needs the extra `openvino`")
         inferer = RuntimeInferer(SimpleInferer(), "openvino-int8", checkpoints=[SHIPPED])
-        network, image = load(SHIPPED), torch.randn(1, 3, 64, 64)
+        network, image = load(SHIPPED), torch.randn(1, 4, 64, 64)
         with torch.no_grad():  # the inferer refuses 8-bit weights made of others
             found, expected = inferer(image, network).sigmoid(), network(image).sigmoid()
         assert (found - expected).abs().mean() < 0.01
@@ -161,4 +161,4 @@ class TestMetadata:
 
     def test_channels_are_those_of_the_network(self) -> None:
         image = config("metadata.json")["network_data_format"]["inputs"]["image"]
-        assert image["num_channels"] == len(image["channel_def"]) == config("inference.json")["num_slices"]
+        assert image["num_channels"] == len(image["channel_def"]) == config("inference.json")["num_slices"] + 1

@@ -42,7 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     network = ConfigParser(config("inference.json")).get_parsed_content("network_def").eval()
     with torch.no_grad():
-        network.head.bias -= network(torch.randn(1, 3, 64, 64)).median()
+        network.head.bias -= network(torch.randn(1, 4, 64, 64)).median()
     path = tmp_path_factory.mktemp("models") / "model.pt"
     torch.save(network.state_dict(), path)
     return path
