@@ -49,8 +49,9 @@ class SliceDataset(Dataset):
         progress: whether to show a progress bar.
         device: where the slices are kept; on the training device, no slice has to be copied.
         mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
-        neighbor_steps: distances of the neighbors, in slices, of which one is drawn each time a slice is taken. So the
-            network sees other slice distances: 0 repeats the slice, as if slices were thin; 2 leaves one out.
+        neighbor_steps: distances of the neighbors, in slices: item ``index + n * len(dataset)`` has the neighbors at
+            the n-th distance (see ``variants`` of :py:class:`EpochSampler`). So the network sees other slice distances:
+            0 repeats the slice, as if slices were thin; 2 leaves one out.
         cache: where the slices are kept: ``memory``, ``disk``, or ``auto``, which chooses memory if they take no more
             than half of what is available.
         cache_dir: folder of the slices on disk. A case is found there again as long as its files and the settings are
@@ -136,8 +137,8 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
         """One slice with its neighbors, and its place in the data set."""
-        steps = self.neighbors[index]
-        image = self.images[steps[int(torch.randint(len(steps), ())) if len(steps) > 1 else 0]]
+        step, index = divmod(index, len(self))
+        image = self.images[self.neighbors[index, step]]
         if self.mirrored is not None:
             image = torch.cat([image, self.mirrored[index][None]])
         item = {"image": image, "label": self.labels[index][None], "index": index}
@@ -206,6 +207,8 @@ class EpochSampler(Sampler):
         num_samples: number of slices drawn in an epoch, by all processes together.
         seed: seed of the draws.
         replacement: whether a slice may be drawn more than once in an epoch.
+        variants: number of variants of each slice, such as distances of its neighbors, of which one is drawn too: the
+            n-th variant of slice k is the index ``k + n * len(weights)``.
         num_replicas: number of processes; None for the world size.
         rank: rank of this process; None for its own rank.
     """
@@ -217,9 +220,11 @@ class EpochSampler(Sampler):
         seed: int = 0,
         replacement: bool = True,
         *,
+        variants: int = 1,
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
+        self.variants = variants
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
         self.num_samples = num_samples
         self.seed = seed
@@ -241,6 +246,8 @@ class EpochSampler(Sampler):
         """Indices of this process's slices; the first ``start`` draws of all processes together are skipped."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=generator)
+        if self.variants > 1:
+            drawn += len(self.weights) * torch.randint(self.variants, (self.num_samples,), generator=generator)
         start, self.start = self.start, 0
         rest = drawn[start:].tolist()
         yield from rest[: len(rest) // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]

@@ -234,7 +234,7 @@ CHECKPOINTS = [
     (
         "other channels",
         save("channels.pt", bundle_network(**{"network_def#channels": [4, 8]}).state_dict()),
-        r"channels\.pt: belongs to a network of another size: .*expected \(2, 3, 3, 3\)",
+        r"channels\.pt: belongs to a network of another size: .*expected \(2, 4, 3, 3\)",
     ),
     (
         "one input channel",

@@ -31,7 +31,7 @@ def test_networks_of_both_snippets_of_the_model_card_give_the_same_logits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     by_monai, by_torch = (run(snippet)["network"].cpu().eval() for snippet in SNIPPETS[:2])
-    slices = torch.randn(2, 3, 64, 96)
+    slices = torch.randn(2, 4, 64, 96)
     with torch.no_grad():
         logits = by_torch(slices)
         assert torch.equal(by_monai(slices), logits)

@@ -170,6 +170,13 @@ class TestDescribe:
 
 
 class TestEpochSampler:
+    def test_variants_of_a_slice_are_drawn_alike_and_leave_the_draws_of_slices_as_they_are(self) -> None:
+        plain, varied = list(EpochSampler(torch.ones(50), 4000)), list(EpochSampler(torch.ones(50), 4000, variants=4))
+        assert [index % 50 for index in varied] == plain
+        counts = torch.bincount(torch.tensor([index // 50 for index in varied]))
+        assert len(counts) == 4
+        assert counts.min() > 850
+
     def test_epoch_sampler_draws_by_seed_and_epoch(self) -> None:
         draws = {}
         for seed, epoch in ((0, 1), (0, 2), (1, 1)):
@@ -214,3 +221,22 @@ class TestEpochSampler:
     def test_epoch_sampler_says_how_many_it_takes(self) -> None:
         sampler = EpochSampler(torch.ones(50), 30, num_replicas=4, rank=3)
         assert len(sampler) == len(list(sampler)) == 7
+
+
+class TestNeighborSteps:
+    @staticmethod
+    def dataset(**options: object) -> SliceDataset:
+        volume = torch.arange(5.0).expand(1, 4, 4, 5)
+        case = {"image": volume, "label": torch.zeros(1, 4, 4, 5)}
+        return SliceDataset([case], dict, num_slices=3, progress=False, **options)
+
+    def test_each_variant_has_the_neighbors_at_its_distance(self) -> None:
+        dataset = self.dataset(neighbor_steps=(0, 1, 2))
+        found = [dataset[2 + 5 * variant]["image"][:, 0, 0].tolist() for variant in range(3)]
+        assert found == [[2, 2, 2], [1, 2, 3], [0, 2, 4]]
+        assert [dataset[2 + 5 * variant]["index"] for variant in range(3)] == [2, 2, 2]
+
+    @pytest.mark.parametrize("steps", [(), (-1, 1)])
+    def test_wrong_distances_are_refused(self, steps: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="neighbor_steps"):
+            self.dataset(neighbor_steps=steps)
