@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -29,6 +30,8 @@ from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, sha256, write_json
 
 __all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
+
+logger = logging.getLogger(__name__)
 
 _HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
 _OF_NETWORK = ("threshold", "min_lesion_volume", "fill_holes", "flip", "ensemble", "runtime", "crop_foreground")
@@ -131,7 +134,7 @@ class EvaluationWriter:
             _write_csv(self.output_dir / name, rows)
         settings = {"surface_tolerance": self.surface_tolerance, "bootstrap_resamples": self.resamples}
         write_json(self.output_dir / "metrics.json", {**self._record, **settings, **summary})
-        engine.logger.info("%s", describe(summary))
+        logger.info("%s", describe(summary))
 
 
 def slice_rows(case: str, pred: torch.Tensor, label: torch.Tensor) -> list[dict]:
