@@ -47,6 +47,7 @@ _PUBLIC = {
     "mri_seg.inference.inferers": (
         "AutocastInferer",
         "EnsembleInferer",
+        "ExclusiveInferer",
         "ForegroundSliceInferer",
         "bfloat16_is_fast",
     ),
@@ -92,6 +93,7 @@ _PUBLIC = {
         "StopOnBadLoss",
         "WeightAveraging",
     ),
+    "mri_seg.training.loss": ("loss_of_classes",),
     "mri_seg.training.resume": (
         "TrainingCheckpoint",
         "begin_run",
@@ -114,6 +116,10 @@ _PUBLIC = {
     "mri_seg.transforms.augment": (
         "AugmentBatch",
         "RandomAugment",
+    ),
+    "mri_seg.transforms.classes": (
+        "AssignClassesd",
+        "UniteClassesd",
     ),
     "mri_seg.transforms.labels": (
         "BinaryLabeld",
@@ -141,6 +147,7 @@ _PUBLIC = {
         "rank",
     ),
     "mri_seg.utils.flags": ("flag",),
+    "mri_seg.utils.label_classes": ("LabelClasses",),
 }
 """Public names by the module that defines them."""
 

@@ -47,7 +47,15 @@ def network(in_channels: int, channels: tuple[int, ...]) -> torch.nn.Module:
     """The network of the configs, with so many channels."""
     definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
     parser = ConfigParser(
-        {"network": {**definition, "preprocessing": None, "in_channels": in_channels, "channels": channels}}
+        {
+            "network": {
+                **definition,
+                "preprocessing": None,
+                "in_channels": in_channels,
+                "out_channels": 1,
+                "channels": channels,
+            }
+        }
     )
     return parser.get_parsed_content("network")
 

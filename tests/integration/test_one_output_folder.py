@@ -18,7 +18,9 @@ def write_weights(file: Path, seed: int) -> Path:
     """Weights of the small network, with about half of all voxels over the threshold."""
     torch.manual_seed(seed)
     definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": [2, 4]}})
+    parser = ConfigParser(
+        {"network": {**definition, "preprocessing": None, "in_channels": 3, "out_channels": 1, "channels": [2, 4]}}
+    )
     torch.save(parser.get_parsed_content("network").state_dict(), file)
     return file
 

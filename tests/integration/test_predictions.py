@@ -27,7 +27,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small network that calls some of the head tumour."""
     torch.manual_seed(0)
     definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser({"network": {**definition, "in_channels": 3, "channels": [2, 4]}})
+    parser = ConfigParser(
+        {"network": {**definition, "preprocessing": None, "in_channels": 3, "out_channels": 1, "channels": [2, 4]}}
+    )
     network = parser.get_parsed_content("network")
     torch.nn.init.normal_(network.head.weight, std=20.0)
     file = tmp_path_factory.mktemp("weights") / "model.pt"

@@ -29,7 +29,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the small network of these tests."""
     torch.manual_seed(0)
     definition = json.loads((CONFIGS / "inference.json").read_text())["network_def"]
-    network = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": [2, 4]}})
+    network = ConfigParser(
+        {"network": {**definition, "preprocessing": None, "in_channels": 3, "out_channels": 1, "channels": [2, 4]}}
+    )
     file = tmp_path_factory.mktemp("weights") / "model.pt"
     torch.save(network.get_parsed_content("network").state_dict(), file)
     return file

@@ -25,7 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("patient", "patient#2", "$x", "@x", "%x"):
         write_head(tmp_path / name / f"{name.strip('$@%')}.nii.gz")
     definition = json.loads((CONFIGS / "inference.json").read_text())["network_def"]
-    network = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": (2, 4)}})
+    network = ConfigParser(
+        {"network": {**definition, "preprocessing": None, "in_channels": 3, "out_channels": 1, "channels": (2, 4)}}
+    )
     (tmp_path / "weights#1").mkdir()
     torch.save(network.get_parsed_content("network").state_dict(), tmp_path / "weights#1" / "model#1.pt")
     return tmp_path
