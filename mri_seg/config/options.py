@@ -174,7 +174,7 @@ OPTIONS: dict[str, Option] = {
     "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
     "predictions": Option(
         "folder of masks to evaluate instead of a network's, made by any program: any format and grid that inference "
-        "reads, named after the cases",
+        "reads, named after the cases, or DICOM SEG of their series",
         _or_none(PATH),
     ),
     "allow_missing_predictions": Option(
