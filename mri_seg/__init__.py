@@ -48,6 +48,7 @@ _PUBLIC = {
     "mri_seg.inference.inferers": (
         "AutocastInferer",
         "EnsembleInferer",
+        "ExclusiveInferer",
         "ForegroundSliceInferer",
         "bfloat16_is_fast",
     ),
@@ -93,6 +94,7 @@ _PUBLIC = {
         "StopOnBadLoss",
         "WeightAveraging",
     ),
+    "mri_seg.training.loss": ("loss_of_classes",),
     "mri_seg.training.resume": (
         "TrainingCheckpoint",
         "begin_run",
@@ -115,6 +117,10 @@ _PUBLIC = {
     "mri_seg.transforms.augment": (
         "AugmentBatch",
         "RandomAugment",
+    ),
+    "mri_seg.transforms.classes": (
+        "AssignClassesd",
+        "UniteClassesd",
     ),
     "mri_seg.transforms.labels": (
         "BinaryLabeld",
@@ -142,6 +148,7 @@ _PUBLIC = {
         "rank",
     ),
     "mri_seg.utils.flags": ("flag",),
+    "mri_seg.utils.label_classes": ("LabelClasses",),
 }
 """Public names by the module that defines them."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mri_seg.utils.bundle_folder import bundle_folder
+from mri_seg.utils.label_classes import LABEL_MODES
 
 __all__ = [
     "OPTIONS",
@@ -62,6 +63,10 @@ def _is_whole(value: Any, lowest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
+def _several(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) and value else [value]
+
+
 def _are(count: int, value: Any, holds: Callable[[Any], bool]) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == count and all(map(holds, value))
 
@@ -105,11 +110,9 @@ _STEPS = Rule(
     lambda value: isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_whole(one, 0) for one in value),
 )
 _LABEL_VALUES = Rule(
-    "whole numbers, 1 or more, with commas between, as in 1,2,4; or None",
-    lambda value: (
-        value is None
-        or all(_is_whole(one, 1) for one in (value if isinstance(value, (list, tuple)) and value else [value]))
-    ),
+    "whole numbers, 1 or more, with commas between, as in 1,2,4; for several classes also lists of them, as in "
+    '"[[1,2,4],[1,4],[4]]"; or None',
+    lambda value: value is None or all(all(_is_whole(one, 1) for one in _several(part)) for part in _several(value)),
 )
 _UID = Rule("a SeriesInstanceUID", lambda value: value is None or isinstance(value, str))
 _NAMES = Rule("names with commas between", lambda value: isinstance(value, (str, list, tuple)))
@@ -171,7 +174,7 @@ OPTIONS: dict[str, Option] = {
     "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
     "predictions": Option(
         "folder of masks to evaluate instead of a network's, made by any program: any format and grid that inference "
-        "reads, named after the cases",
+        "reads, named after the cases, or DICOM SEG of their series",
         _or_none(PATH),
     ),
     "allow_missing_predictions": Option(
@@ -182,8 +185,14 @@ OPTIONS: dict[str, Option] = {
         "continue if the split names patients that the folder lacks, or the other way round, and log how many", _SWITCH
     ),
     "label_values": Option(
-        "values of the labels that count as tumour; by default all above 0 (of masks with fractions, from 0.5)",
+        "values of the labels that count as tumour; by default all above 0 (of masks with fractions, from 0.5). If "
+        "`label_mode` is not `binary`, the values of each class",
         _LABEL_VALUES,
+    ),
+    "label_mode": Option(
+        "`binary`: tumour alone; `exclusive`: several classes, of which a voxel has one at most; `regions`: several "
+        "that are nested, the largest first; see [your own data](own_data.md)",
+        Rule("binary, exclusive or regions", lambda value: value in LABEL_MODES),
     ),
     "cases_for_training": Option("the cases trained on; follow from `dataset_dir`, `split` and `training_section`"),
     "cases_for_validation": Option(

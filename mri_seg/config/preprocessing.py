@@ -21,7 +21,14 @@ __all__ = ["FORMER", "check_record", "give_record", "keep_record", "origin_of", 
 
 logger = logging.getLogger(__name__)
 
-FORMER: dict[str, Any] = {"num_slices": 3, "mirror": False, "normalize_region": "head", "pixdim": [0.94, 0.94]}
+FORMER: dict[str, Any] = {
+    "num_slices": 3,
+    "mirror": False,
+    "normalize_region": "head",
+    "pixdim": [0.94, 0.94],
+    "label_mode": "binary",
+    "label_values": None,
+}
 """Preprocessing of weights without a record: that of the weights shipped with version 0.1.0."""
 
 _KEY = "preprocessing"  # in the metadata
@@ -156,7 +163,7 @@ def _load(network: torch.nn.Module, weights: dict, prefix: str, metadata: dict, 
 def _plain(value: Any) -> Any:
     """A value as the record holds it, whether it came from a config, a command line or Python."""
     if isinstance(value, (list, tuple)):
-        return [float(one) for one in value]
+        return [_plain(one) if isinstance(one, (list, tuple, int)) else float(one) for one in value]
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     return value

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mri_seg.config.options import PATH, PATH_OR_PATHS, RULES
+from mri_seg.utils.label_classes import LabelClasses
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +89,9 @@ def check_values(config: Mapping[str, Any]) -> None:
         value = _followed(key, config)
         if not _is_expression(value):
             check_value(key, value)
+    classes = [_followed(key, config) for key in ("label_mode", "label_values") if key in config]
+    if len(classes) > 1 and not any(map(_is_expression, classes)):
+        LabelClasses(*classes)
     if isinstance(config.get("dataset_dir"), (list, tuple)) and "split" in config:
         raise ValueError(f"--dataset_dir: {config['dataset_dir']!r}, expected one folder: training data have a split.")
     for smaller, larger in (("batch_size", "slices_per_epoch"), ("roi_size", "spatial_size")):

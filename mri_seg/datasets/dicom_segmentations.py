@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from pydicom.dataset import Dataset
 
 from mri_seg.datasets.found import Found, Unusable, case_of
-from mri_seg.dicom.headers import read_header, sequence_of
-from mri_seg.dicom.segmentation_labels import SEGMENTATIONS
+from mri_seg.dicom.headers import read_header
+from mri_seg.dicom.segmentation_labels import SEGMENTATIONS, referenced_series
 from mri_seg.dicom.series import is_dicom
 from mri_seg.io.cases import find_cases
 
@@ -22,7 +22,6 @@ _TAGS = (
     "InstitutionName",
     "StudyInstanceUID",
     "FrameOfReferenceUID",
-    "ReferencedSeriesSequence",
 )
 
 
@@ -74,10 +73,8 @@ def _segmentations(root: Path) -> list[_Segmentation]:
             continue
         header = _header(path)
         if str(header.get("SOPClassUID") or "") in SEGMENTATIONS:
-            series = [
-                str(item.get("SeriesInstanceUID") or "") for item in sequence_of(header, "ReferencedSeriesSequence")
-            ]
-            found.append(_Segmentation(path, str(header.get("FrameOfReferenceUID") or ""), frozenset(series)))
+            frame_of_reference = str(header.get("FrameOfReferenceUID") or "")
+            found.append(_Segmentation(path, frame_of_reference, referenced_series(path)))
     return found
 
 

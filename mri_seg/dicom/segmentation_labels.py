@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from pydicom.errors import InvalidDicomError
 
-from mri_seg.dicom.headers import read_header
+from mri_seg.dicom.headers import read_header, sequence_of
 from mri_seg.dicom.quiet import quiet_pydicom
 from mri_seg.dicom.references import import_highdicom
 from mri_seg.dicom.series import is_dicom
 
-__all__ = ["SEGMENTATIONS", "SegmentationLabel", "is_segmentation", "read_segmentation_label"]
+__all__ = ["SEGMENTATIONS", "SegmentationLabel", "is_segmentation", "read_segmentation_label", "referenced_series"]
 
 SEGMENTATIONS = {
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation Storage
@@ -49,6 +49,13 @@ def is_segmentation(path: PathLike | str) -> bool:
         return str(read_header(Path(path), ["SOPClassUID"]).get("SOPClassUID") or "") in SEGMENTATIONS
     except ValueError:
         return False
+
+
+def referenced_series(path: PathLike | str) -> frozenset[str]:
+    """SeriesInstanceUIDs of the series to which a DICOM segmentation refers."""
+    header = read_header(Path(path), ["ReferencedSeriesSequence"])
+    items = sequence_of(header, "ReferencedSeriesSequence")
+    return frozenset(str(item.get("SeriesInstanceUID") or "") for item in items) - {""}
 
 
 @quiet_pydicom()

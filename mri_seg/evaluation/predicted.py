@@ -86,14 +86,17 @@ def take_predictions(engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) 
     Args:
         engine: the evaluator.
         batchdata: a batch with ``image`` and ``label`` ``(B, 1, H, W, D)`` and, unless it is missing, ``prediction``,
-            a binary mask of the same shape.
+            a binary mask of the same shape; with several classes also ``prediction_classes``, its label values.
 
     Returns:
-        ``image``, ``label`` and ``pred``, which is empty if the mask is missing.
+        ``image``, ``label`` and ``pred``, which is empty if the mask is missing; with several classes ``pred_classes``.
     """
     label = batchdata["label"]
     pred = batchdata.get("prediction")
     output = {"image": batchdata["image"], "label": label, "pred": torch.zeros_like(label) if pred is None else pred}
+    if "label_classes" in batchdata:
+        values = batchdata.get("prediction_classes")
+        output["pred_classes"] = torch.zeros_like(label) if values is None else values
     engine.state.output = output
     for event in (IterationEvents.FORWARD_COMPLETED, IterationEvents.MODEL_COMPLETED):
         engine.fire_event(event)

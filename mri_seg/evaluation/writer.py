@@ -28,8 +28,17 @@ from mri_seg.measurements.lesions import bounding_box
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, sha256, write_json
+from mri_seg.utils.label_classes import LabelClasses
 
-__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
+__all__ = [
+    "EvaluationWriter",
+    "bootstrap_interval",
+    "class_dice",
+    "patient_row",
+    "slice_rows",
+    "summarize",
+    "surface_scores",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +68,8 @@ class EvaluationWriter:
             they name ``predictions``, a folder of masks, options of inference and post-processing are left out.
         progress: what earlier runs finished, and where the rows of each case are kept; None for a run that cannot be
             resumed.
+        classes: the classes; if they are told apart, the output holds ``pred_classes``, the batch ``label_classes``,
+            both label values, and the patient protocol has a Dice of each class beside that of their union.
     """
 
     def __init__(
@@ -70,7 +81,9 @@ class EvaluationWriter:
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
         progress: EvaluationProgress | None = None,
+        classes: LabelClasses | None = None,
     ) -> None:
+        self.classes = classes or LabelClasses()
         self.output_dir = Path(output_dir)
         self.surface_tolerance = surface_tolerance
         self.resamples = resamples
@@ -104,6 +117,8 @@ class EvaluationWriter:
             case, group = str(pred.meta["case"]), str(batch.get("group") or "")
             slices = slice_rows(case, pred, label)
             row = patient_row(case, pred, label, surface_tolerance=self.surface_tolerance)
+            if self.classes.several:
+                row |= class_dice(output["pred_classes"], batch["label_classes"], self.classes)
             self.slices += slices
             self.patients.append({**row, "group": group})
             if self.progress is not None:
@@ -128,7 +143,8 @@ class EvaluationWriter:
     def _write(self, engine: Engine) -> None:
         if not is_main_process():
             return
-        summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed)
+        names = self.classes.names
+        summary = summarize(self.patients, self.slices, resamples=self.resamples, seed=self.seed, classes=names)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in (("patients.csv", self.patients), ("slices.csv", self.slices)):
             _write_csv(self.output_dir / name, rows)
@@ -205,6 +221,30 @@ def patient_row(case: str, pred: torch.Tensor, label: torch.Tensor, *, surface_t
     }
 
 
+def class_dice(pred: torch.Tensor, label: torch.Tensor, classes: LabelClasses) -> dict[str, float]:
+    """Score each class of a case by Dice of the volume; 1 if neither mask has it, 0 if one of them has it.
+
+    Args:
+        pred: predicted label values ``(1, H, W, D)``.
+        label: label values of the same shape.
+        classes: the classes.
+
+    Returns:
+        a column for each class, such as ``dice_1+4``.
+    """
+    pred, label = (convert_to_tensor(values, track_meta=False)[0] for values in (pred, label))
+    found = {}
+    for name, values in zip(classes.names, classes.members):
+        members = torch.tensor(values, device=pred.device)
+        masks = (torch.isin(volume.long(), members)[None, None] for volume in (pred, label))
+        found[_class_column(name)] = float(compute_dice(*masks, ignore_empty=False))
+    return found
+
+
+def _class_column(name: str) -> str:
+    return f"dice_{name}"
+
+
 def surface_scores(
     pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], *, tolerance: float
 ) -> tuple[float, float]:
@@ -242,7 +282,12 @@ def surface_scores(
 
 
 def summarize(
-    patients: Sequence[Mapping], slices: Sequence[Mapping], *, resamples: int = 2000, seed: int = 0
+    patients: Sequence[Mapping],
+    slices: Sequence[Mapping],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Average over slices and over patients, with 95 % bootstrap intervals over patients.
 
@@ -251,11 +296,13 @@ def summarize(
         slices: rows of :py:func:`slice_rows`.
         resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
+        classes: names of the classes whose Dice the rows of patients hold (:py:func:`class_dice`).
 
     Returns:
-        counts, ``slice_protocol`` and ``patient_protocol``. An interval is null if fewer than two patients have a
-        value. HD95 and surface Dice come with the number of patients in whom exactly one mask is empty
-        (``one_mask_empty``, included in the means) and in whom both are empty (``both_masks_empty``, not included).
+        counts, ``slice_protocol`` and ``patient_protocol``, with ``class_dice`` if there are classes. An interval is
+        null if fewer than two patients have a value. HD95 and surface Dice come with the number of patients in whom
+        exactly one mask is empty (``one_mask_empty``, included in the means) and in whom both are empty
+        (``both_masks_empty``, not included).
 
     Raises:
         ValueError: when there are no patients.
@@ -293,6 +340,11 @@ def summarize(
     )
     dice = [row["dice"] for row in patients]
     patient_protocol: dict[str, Any] = {"dice": {**over_patients(dice), "lowest": min(dice)}}
+    if classes:
+        of_classes = {name: [row[_class_column(name)] for row in patients] for name in classes}
+        patient_protocol["class_dice"] = {
+            name: {**over_patients(values), "lowest": min(values)} for name, values in of_classes.items()
+        }
     for unit in sorted({row["distance_unit"] for row in patients}):
         of_unit = [row for row in patients if row["distance_unit"] == unit]
         masks = [(row["label_voxels"] > 0) + (row["pred_voxels"] > 0) for row in of_unit]
@@ -356,6 +408,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         f"patient protocol: mean Dice {value(dice, 'mean', 'mean_interval')}, "
         f"median {value(dice, 'median', 'median_interval')}, lowest {dice['lowest']:.4f}",
     ]
+    for name, found in by_patient.get("class_dice", {}).items():
+        lines.append(
+            f"  label value {name}: mean Dice {value(found, 'mean', 'mean_interval')}, "
+            f"median {value(found, 'median', 'median_interval')}, lowest {found['lowest']:.4f}"
+        )
     for unit, words in _UNITS.items():
         if f"hd95_{unit}" in by_patient:
             hd95, surface_dice = (by_patient[f"{name}_{unit}"] for name in ("hd95", "surface_dice"))

@@ -1,4 +1,4 @@
-"""Inferers: reduced precision, averaging over mirrored inputs and checkpoints, and cropping to the head."""
+"""Inferers: reduced precision, exclusive classes, averages of mirrored inputs and checkpoints, cropping to the head."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from mri_seg.config.weights import load_weights
 from mri_seg.utils.compat import cpu_has_bfloat16
 from mri_seg.utils.flags import flag
 
-__all__ = ["AutocastInferer", "EnsembleInferer", "ForegroundSliceInferer", "as_module", "bfloat16_is_fast"]
+__all__ = [
+    "AutocastInferer",
+    "EnsembleInferer",
+    "ExclusiveInferer",
+    "ForegroundSliceInferer",
+    "as_module",
+    "bfloat16_is_fast",
+    "class_logits",
+]
 
 _BLOCK = 4  # side of the blocks of pixels with which the head is found; single bright pixels in air do not count
 _COLUMNS = 3  # axis of columns in slices and volumes
@@ -45,6 +53,27 @@ class AutocastInferer(Inferer):
         """Infer with the network under autocast."""
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled):
             return self.inferer(inputs, network, *args, **kwargs).float()
+
+
+class ExclusiveInferer(Inferer):
+    """Turn the logits of a softmax with background into a logit for each class, so that all that follows is a sigmoid.
+
+    Args:
+        inferer: the inferer to call, which gives logits of background and of each class.
+        enabled: whether classes exclude each other; if false, the logits stay as they are.
+    """
+
+    def __init__(self, inferer: Inferer, enabled: bool = True) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.enabled = enabled
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return logits ``(B, classes, H, W)`` whose sigmoid is the softmax, without background."""
+        logits = self.inferer(inputs, network, *args, **kwargs)
+        return class_logits(logits) if self.enabled else logits
 
 
 class EnsembleInferer(Inferer):
@@ -175,6 +204,19 @@ class ForegroundSliceInferer(Inferer):
         starts = (first // self.multiple * self.multiple).clip(0)
         stops = (-(-last // self.multiple) * self.multiple).clip(max=size)
         return list(map(slice, starts.tolist(), stops.tolist()))
+
+
+def class_logits(logits: torch.Tensor) -> torch.Tensor:
+    """Logits of each class against all others and background, from those of a softmax.
+
+    Args:
+        logits: of background and of each class ``(B, 1 + classes, *spatial)``.
+
+    Returns:
+        logits ``(B, classes, *spatial)``, whose sigmoid is the softmax.
+    """
+    others = [torch.cat([logits[:, :k], logits[:, k + 1 :]], dim=1) for k in range(1, logits.shape[1])]
+    return torch.stack([logits[:, k] - other.logsumexp(1) for k, other in enumerate(others, start=1)], dim=1)
 
 
 def as_module(network: Callable[..., torch.Tensor]) -> torch.nn.Module:

@@ -52,7 +52,8 @@ class Result:
 
     Args:
         item: output of the evaluator for the case: ``flair``, the volume ``(1, H, W, D)`` as read, with the metadata
-            ``case`` and ``files``; ``pred``, its binary mask; ``probability``; and ``label``, if there is a reference.
+            ``case`` and ``files``; ``pred``, its binary mask; ``probability``; ``label``, if there is a reference; and
+            ``pred_classes``, the label value of each voxel, if the network tells classes apart.
 
     Attributes:
         about: further entries of the measurements: the input, flags, weights and version.
@@ -83,6 +84,14 @@ class Result:
     def mask(self) -> np.ndarray:
         """Binary mask ``(H, W, D)``, uint8."""
         return (_volume(self.item["pred"]) > 0).astype(np.uint8)
+
+    @cached_property
+    def label_map(self) -> np.ndarray:
+        """Label value of each voxel ``(H, W, D)``, uint8 or uint16; the binary mask if there is one class."""
+        if "pred_classes" not in self.item:
+            return self.mask
+        values = _volume(self.item["pred_classes"])
+        return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
     @cached_property
     def probability(self) -> np.ndarray:
@@ -189,7 +198,7 @@ def _qform(meta: Mapping[str, Any]) -> np.ndarray:
 
 
 def _write_mask(folder: Path, result: Result) -> None:
-    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.mask, result)
+    _write_nifti(folder / f"{result.case}_mask.nii.gz", result.label_map, result)
 
 
 def _write_probability(folder: Path, result: Result) -> None:

@@ -61,6 +61,11 @@ class Segmentation:
         return self._volume(self._result.mask)
 
     @property
+    def label_map(self) -> MetaTensor:
+        """Label values ``(H, W, D)`` of a network that tells classes apart; otherwise the same as the mask."""
+        return self._volume(self._result.label_map)
+
+    @property
     def probability(self) -> MetaTensor:
         """Probability of tumour ``(H, W, D)``, float32, with the affine of the input."""
         return self._volume(self._result.probability)

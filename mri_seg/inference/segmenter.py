@@ -34,7 +34,13 @@ _OF_THE_CALL = {
 }
 """Options of the command that have another place here."""
 
-_KEPT = ("flair", "pred", "probability", "label")  # volumes of a case that outlive the call, in the input's grid
+_KEPT = (
+    "flair",
+    "pred",
+    "pred_classes",
+    "probability",
+    "label",
+)  # volumes of a case that outlive the call, in the input's grid
 
 
 def segment(

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from monai.utils import ensure_tuple
 
+from mri_seg.dicom.headers import read_header
+from mri_seg.dicom.segmentation_labels import is_segmentation, referenced_series
+from mri_seg.dicom.series import is_dicom
 from mri_seg.io.earlier_outputs import earlier_outputs
 from mri_seg.io.image_files import source_of, stem_of
 from mri_seg.io.nibabel_files import is_header
@@ -34,6 +37,7 @@ class _Mask(NamedTuple):
         words: the same as words.
         folder: words of the name of its folder; empty directly in the searched folder.
         subject: BIDS' subject and session; None for other names.
+        series: SeriesInstanceUIDs to which a DICOM SEG refers.
     """
 
     files: tuple[Path, ...]
@@ -41,6 +45,7 @@ class _Mask(NamedTuple):
     words: frozenset[tuple[str, ...]]
     folder: tuple[str, ...]
     subject: tuple[str | None, ...] | None
+    series: frozenset[str] = frozenset()
 
 
 def find_predictions(
@@ -49,15 +54,16 @@ def find_predictions(
     """Find the mask of each case in a folder of predictions, at any depth.
 
     A mask is a NIfTI, NRRD, MetaImage, MGH or MGZ file, a pair of ``.hdr`` and ``.img``, a TIFF file with several
-    pages, or numbered TIFF, PNG or JPEG slices. It belongs to a case if, apart from a word such as ``mask``, ``seg`` or
-    ``pred``, one of these is the name of the case, or that of its image without a channel number: first, the name of
-    its file (``P1.nii.gz``, ``P1_mask.nii.gz``, ``P1_1_mask.tif``); otherwise that of its folder (``P1/tumor.nii.gz``);
-    otherwise BIDS' subject and session (``sub-01_desc-tumor_mask.nii.gz`` for ``sub-01_FLAIR``). Probabilities and
-    brain masks are passed over. Of the results of :py:class:`mri_seg.inference.writer.CaseWriter`, the mask in the
-    input's grid counts.
+    pages, numbered TIFF, PNG or JPEG slices, or a DICOM SEG. A SEG belongs to the case whose series it refers to.
+    Otherwise a mask belongs to a case if, apart from a word such as ``mask``, ``seg`` or ``pred``, one of these is the
+    name of the case, or that of its image without a channel number: first, the name of its file (``P1.nii.gz``,
+    ``P1_mask.nii.gz``, ``P1_1_mask.tif``); otherwise that of its folder (``P1/tumor.nii.gz``); otherwise BIDS' subject
+    and session (``sub-01_desc-tumor_mask.nii.gz`` for ``sub-01_FLAIR``). If none is, its file may have the name of the
+    case's patient (``BraTS-GLI-00005-100.nii.gz`` for ``BraTS-GLI-00005-100-t2f``). Probabilities and brain masks are
+    passed over. Of the results of :py:class:`mri_seg.inference.writer.CaseWriter`, the mask in the input's grid counts.
 
     Args:
-        cases: cases with ``case`` and ``image``.
+        cases: cases with ``case``, ``image`` and, if it is known, ``patient``.
         folder: folder of the masks.
 
     Returns:
@@ -76,13 +82,16 @@ def find_predictions(
     if not masks:
         raise ValueError(
             f"{root}: holds no mask, expected NIfTI, NRRD, MHA or MGZ files, or numbered TIFF, PNG or JPEG slices, "
-            "named after the cases."
+            "named after the cases, or DICOM SEG of their series."
         )
+    refers = any(mask.series for mask in masks)  # otherwise no header is read
+    series = {str(case["case"]): _series_of(case) if refers else None for case in cases}
+    patients = {str(case["case"]): str(case.get("patient") or "") for case in cases}
     found: dict[str, list[str]] = {}
     problems: list[str] = []
     owners: dict[tuple[Path, ...], str] = {}
     for case, of_case in names.items():
-        fitting = _fitting(masks, case, of_case)
+        fitting = _fitting(masks, case, of_case, series[case], patients[case])
         if len(fitting) > 1:
             listed = ", ".join(str(mask.files[0].relative_to(root)) for mask in fitting)
             problems.append(f"{case} has {len(fitting)} masks ({listed})")
@@ -108,15 +117,25 @@ def _names_of(case: Mapping[str, Any]) -> set[str]:
     return names | {_CHANNEL.sub("", name) for name in names}
 
 
-def _fitting(masks: Sequence[_Mask], case: str, names: set[str]) -> list[_Mask]:
+def _series_of(case: Mapping[str, Any]) -> str | None:
+    """SeriesInstanceUID of a case's images; None if they are not DICOM."""
+    file = Path(ensure_tuple(case["image"])[0])
+    if not file.is_file() or not is_dicom(file):
+        return None
+    return str(read_header(file, ["SeriesInstanceUID"]).get("SeriesInstanceUID") or "") or None
+
+
+def _fitting(masks: Sequence[_Mask], case: str, names: set[str], series: str | None, patient: str) -> list[_Mask]:
     """Masks that fit a case in the strictest way in which any fits."""
     words = {words_of(name) for name in names} - {()}
     subject = _subject(case)
     ways: tuple[Callable[[_Mask], bool], ...] = (
+        lambda mask: series in mask.series,
         lambda mask: bool(mask.texts & names),
         lambda mask: bool(mask.words & words),
         lambda mask: mask.folder in words,
         lambda mask: subject is not None and mask.subject == subject,
+        lambda mask: patient in mask.texts,
     )
     return next((fitting for way in ways if (fitting := [mask for mask in masks if way(mask)])), [])
 
@@ -126,6 +145,9 @@ def _masks_in(root: Path, names: set[tuple[str, ...]]) -> Iterator[_Mask]:
     slices: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
     for file in _files_in(root):
         source, stem = source_of(file), stem_of(file)
+        if source is None and is_segmentation(file):
+            yield _mask((file,), stem, root)._replace(series=referenced_series(file))
+            continue
         if source is None or is_header(file) or any(_NO_MASK.fullmatch(word) for word in words_of(stem)[-2:]):
             continue
         numbered = _NUMBERED.match(_without_mask(stem))

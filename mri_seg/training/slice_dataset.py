@@ -63,7 +63,8 @@ class SliceDataset(Dataset):
         OSError: when the disk has no room for the slices.
 
     Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
-    ``label`` ``(1, H, W)`` in uint8, 0 or 1; also ``brain``, like the label, if the preprocessing gives it.
+    ``label`` ``(1, H, W)`` in uint8, 0 or 1, or the number of the class; also ``brain``, a mask like the label, if the
+    preprocessing gives it.
     """
 
     def __init__(

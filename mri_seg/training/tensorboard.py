@@ -20,6 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.compat import SummaryHandler, network_of, state_of
 from mri_seg.utils.distributed import all_reduce_sum
+from mri_seg.utils.label_classes import LabelClasses
 from mri_seg.utils.threshold_counts import positives, voxel_counts
 from mri_seg.visualize.overlays import (
     attention_overlay,
@@ -111,6 +112,7 @@ class TensorBoardSlices(SummaryHandler):
         number: number of cases to show, each with the slice that has the largest tumour.
         interval: number of epochs between pictures.
         threshold: a pixel counts as tumour if its probability is at least this.
+        classes: the classes; if there are several, their union is shown.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class TensorBoardSlices(SummaryHandler):
         number: int = 4,
         interval: int = 1,
         threshold: float = 0.5,
+        classes: LabelClasses | None = None,
     ) -> None:
         super().__init__(summary_writer, str(log_dir))
+        self.classes = classes or LabelClasses()
         self.dataset = dataset
         self.number = number
         self.interval = interval
@@ -151,7 +155,9 @@ class TensorBoardSlices(SummaryHandler):
         batch = image[None].to(next(network.parameters()).device)
         with_attention: Any = getattr(network, "forward_with_attention", None)
         logits, attention = with_attention(batch) if with_attention else (network(batch), [])
-        pred = logits[0, 0].sigmoid().cpu().numpy() >= self.threshold
+        logits = logits[0].float()
+        tumor = 1 - logits.softmax(dim=0)[0] if self.classes.exclusive else logits.sigmoid().amax(dim=0)
+        pred = tumor.cpu().numpy() >= self.threshold
         gray = gray_levels(image[len(image) // 2].numpy())
         box = head_box(gray[..., None])  # the air around the head would only make the event files larger
         picture = draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)])[box]

@@ -82,6 +82,7 @@ class RandomAugment:
             lesion, so that only its texture shows this part.
         fade_probability: probability of that for a slice with tumour.
         mirror: whether the last channel is the slice mirrored about the midline.
+        classes: number of classes; labels hold their numbers, from 1.
 
     Example::
 
@@ -111,7 +112,9 @@ class RandomAugment:
         fade: Range = (0.5, 1.2),
         fade_probability: float = 0.0,
         mirror: bool | str = False,
+        classes: int = 1,
     ) -> None:
+        self.classes = classes
         self.size = (int(size[0]), int(size[1]))
         self.flip = flip
         self.rotation = rotation
@@ -139,19 +142,23 @@ class RandomAugment:
 
         Args:
             image: normalized slices ``(B, C, H, W)``.
-            label: binary labels ``(B, 1, H, W)``.
+            label: labels ``(B, 1, H, W)``: 0 and 1, or numbers of classes.
             brain: masks of the brain ``(B, 1, H, W)``; without them scalps stay as they are.
 
         Returns:
-            image ``(B, C, *size)`` and binary label ``(B, 1, *size)``.
+            image ``(B, C, *size)`` and label ``(B, 1, *size)``.
         """
+        if self.classes > 1:
+            # One mask for each number and all above it, so that interpolation leaves no gap between two classes.
+            label = torch.cat([(label >= number).to(label.dtype) for number in range(1, self.classes + 1)], dim=1)
         masks = label if brain is None else torch.cat([label, brain], dim=1)
         image, masks = self._resample(image, masks)
-        label = masks[:, :1]
+        tumor = masks[:, :1]
+        label = tumor if self.classes == 1 else masks[:, : self.classes].sum(dim=1, keepdim=True)
         if self.fade_probability > 0:
-            image = self._fade_lesions(image, label)
+            image = self._fade_lesions(image, tumor)
         if brain is not None:
-            image = self._change_scalp(image, masks[:, 1:])
+            image = self._change_scalp(image, masks[:, self.classes :])
         image = self._on_some(image, self._lower_resolution)
         image = self._on_some(image, self._change_gamma)
         image = self._on_some(image, self._add_bias_field)

@@ -1,4 +1,4 @@
-"""Bring the labels of cases to the grid of their image, and make them binary."""
+"""Bring the labels of cases to the grid of their image, and make them binary or classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Orientation, ResampleToMatch
-from monai.utils import ImageMetaKey, MetaKeys, ensure_tuple
+from monai.utils import ImageMetaKey, MetaKeys, convert_to_dst_type, convert_to_numpy, ensure_tuple
 from nibabel.affines import apply_affine
 
+from mri_seg.transforms.classes import class_numbers
 from mri_seg.utils.case_flags import add_flag
+from mri_seg.utils.label_classes import LabelClasses
 from mri_seg.utils.meta_tensors import as_meta_tensor
 
 __all__ = ["BinaryLabeld", "LabelToImageGridd"]
@@ -144,10 +146,15 @@ class BinaryLabeld(MapTransform):
     If a label holds several such values, such as 1, 2 and 4 for parts of a tumour, the log lists them with their
     numbers of voxels, once for all labels with the same values.
 
+    With several classes, tumour is what belongs to any of them, and the label itself stays under the key
+    ``<key>_classes``. The log lists values that belong to none.
+
     Args:
         keys: keys of the labels.
         threshold: lowest value that counts as tumour, if ``values`` is None.
         values: values that count as tumour, rounded to whole numbers; one number, or several.
+        classes: the classes, if they are told apart; ``values`` is then not used.
+        numbered: whether the label becomes the number of the class, from 1, in place of 0 and 1; for training.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -157,10 +164,16 @@ class BinaryLabeld(MapTransform):
         threshold: float = 0.5,
         *,
         values: Sequence[int] | int | None = None,
+        classes: LabelClasses | None = None,
+        numbered: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.threshold = threshold
+        self.classes = classes if classes is not None and classes.several else None
+        self.numbered = numbered
+        if self.classes is not None:
+            values = None
         self.values = None if values is None else torch.tensor([int(value) for value in ensure_tuple(values)])
         self._logged: set[tuple[float, ...]] = set()
         self._lock = threading.Lock()  # CacheDataset prepares cases in threads
@@ -169,10 +182,38 @@ class BinaryLabeld(MapTransform):
         """Make each label 0 and 1; its data type stays."""
         d = dict(data)
         for key in self.key_iterator(d):
+            if self.classes is not None:
+                self._divide(d, key, self.classes)
+                continue
             tumor = self._tumor(d[key])
             self._log_values(d[key], tumor)
             d[key] = tumor.to(d[key].dtype)
         return d
+
+    def _divide(self, data: dict[Hashable, Any], key: Hashable, classes: LabelClasses) -> None:
+        """Tell the classes of a label apart."""
+        label = data[key]
+        values = label.round().to(torch.int32)
+        numbers = torch.from_numpy(class_numbers(convert_to_numpy(values), classes)).to(label.device)
+        self._log_other_values(label, values, torch.as_tensor(numbers == 0))
+        kept = numbers if self.numbered else numbers > 0
+        data[key] = convert_to_dst_type(kept, label)[0]
+        if not self.numbered:
+            data[f"{key}_classes"] = values
+
+    def _log_other_values(self, label: torch.Tensor, values: torch.Tensor, outside: torch.Tensor) -> None:
+        others = torch.as_tensor(values)[outside].unique()
+        kind = tuple(others[others != 0].tolist())
+        with self._lock:
+            if not kind or kind in self._logged:
+                return
+            self._logged.add(kind)
+        logger.warning(
+            "%s: the values %s of this label are in no class of --label_values, so they are background. Further labels "
+            "with these values are not listed.",
+            _file(label),
+            ", ".join(map(str, kind[:_VALUES_NAMED])) + (" ..." if len(kind) > _VALUES_NAMED else ""),
+        )
 
     def _tumor(self, label: torch.Tensor) -> torch.Tensor:
         if self.values is None:

@@ -82,6 +82,8 @@ class TestRecord:
             "mirror": True,
             "normalize_region": "brain",
             "pixdim": [1.0, 1.0],
+            "label_mode": "binary",
+            "label_values": None,
             "in_channels": 6,
             "version": mri_seg.__version__,
             "date": time.strftime("%Y-%m-%d"),

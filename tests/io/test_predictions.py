@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_series import ramp, write_series
 
+from mri_seg.dicom.seg import write_segmentation
+from mri_seg.io.load import LoadVolumed
 from mri_seg.io.predictions import find_predictions
 
 
@@ -112,3 +116,42 @@ class TestRefusals:
     def test_folder_that_does_not_exist_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="--predictions"):
             find_predictions(cases("P1"), tmp_path / "none")
+
+
+class TestSegmentations:
+    def test_dicom_seg_belongs_to_the_case_whose_series_it_refers_to(self, tmp_path: Path) -> None:
+        data = []
+        for number, name in enumerate(("A", "B"), start=1):
+            files = write_series(tmp_path / "data" / name, ramp(8, 6, 4), series_number=number)
+            data.append({"case": name, "image": [str(file) for file in files]})
+            (tmp_path / "masks").mkdir(exist_ok=True)
+            mask = np.zeros((8, 6, 4), bool)
+            mask[2:4, 2:4, number] = True
+            other = "B" if name == "A" else "A"  # names do not matter
+            write_segmentation(tmp_path / "masks" / f"{other}.dcm", mask, files, algorithm_version="1")
+        masks, missing = find_predictions(data, tmp_path / "masks")
+        assert missing == []
+        assert {case: [Path(file).name for file in files] for case, files in masks.items()} == {
+            "A": ["B.dcm"],
+            "B": ["A.dcm"],
+        }
+        loaded = LoadVolumed(["image", "label", "prediction"], allow_missing_keys=True)(
+            {**data[0], "prediction": masks["A"]}
+        )
+        assert np.argwhere(loaded["prediction"][0].numpy()).tolist()[0] == [2, 2, 1]
+
+    def test_images_of_the_series_among_the_predictions_are_no_masks(self, tmp_path: Path) -> None:
+        files = write_series(tmp_path / "series", ramp(8, 6, 4))
+        with pytest.raises(ValueError, match="holds no mask"):
+            find_predictions([{"case": "A", "image": [str(file) for file in files]}], tmp_path / "series")
+
+
+def test_mask_is_found_by_the_patient_of_its_case_if_nothing_else_fits(tmp_path: Path) -> None:
+    write(tmp_path, "BraTS-GLI-1.nii.gz", "BraTS-GLI-2-t2f.nii.gz", "BraTS-GLI-2.nii.gz")
+    data = [
+        {"case": f"BraTS-GLI-{n}-t2f", "patient": f"BraTS-GLI-{n}", "image": [f"BraTS-GLI-{n}-t2f.nii.gz"]}
+        for n in (1, 2)
+    ]
+    masks, missing = find_predictions(data, tmp_path)
+    assert missing == []
+    assert [Path(file).name for (file,) in masks.values()] == ["BraTS-GLI-1.nii.gz", "BraTS-GLI-2-t2f.nii.gz"]
