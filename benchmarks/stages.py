@@ -13,6 +13,7 @@ ones begin at zero. ``--begin_from`` names weights that stand for the first stag
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def export(stage: Path, folder: Path) -> None:
     """Write the averaged weights of a stage in half precision, with its overrides and the sums."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = read_weights(stage / "model_final.pt")
-    half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    half = copy.copy(weights)  # with the record of its preprocessing, which a plain dictionary has not
+    half.update({name: value.half() for name, value in weights.items() if value.is_floating_point()})
     torch.save(half, folder / "model_final.pt")
     (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
     write_sums(folder)

@@ -23,12 +23,22 @@ from mri_seg.config.provenance import run_record
 from mri_seg.config.weights import weights_origin
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
 from mri_seg.evaluation.progress import EvaluationProgress
+from mri_seg.inference.case_quality import CaseQuality
 from mri_seg.measurements.lesions import bounding_box
+from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, sha256, write_json
 
-__all__ = ["EvaluationWriter", "bootstrap_interval", "patient_row", "slice_rows", "summarize", "surface_scores"]
+__all__ = [
+    "QUALITY_COLUMNS",
+    "EvaluationWriter",
+    "bootstrap_interval",
+    "patient_row",
+    "slice_rows",
+    "summarize",
+    "surface_scores",
+]
 
 _HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
 _OF_NETWORK = ("threshold", "min_lesion_volume", "fill_holes", "flip", "ensemble", "runtime", "crop_foreground")
@@ -36,6 +46,16 @@ _METRICS = (  # of the evaluator, by the rows and the column that they are the m
     ("patient_dice", "patients", "dice"),
     *((f"slice_{score}", "slices", score) for score in SLICE_SCORES),
 )
+QUALITY_COLUMNS = (
+    "expected_dice",
+    "expected_dice_low",
+    "expected_dice_high",
+    "volume_ratio_low",
+    "volume_ratio_high",
+    "flags",
+)
+"""What is said of a case without its reference; volumes as ratios to the predicted one."""
+
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -56,6 +76,8 @@ class EvaluationWriter:
             they name ``predictions``, a folder of masks, options of inference and post-processing are left out.
         progress: what earlier runs finished, and where the rows of each case are kept; None for a run that cannot be
             resumed.
+        quality: what estimates the quality of results; if it holds for the weights, ``patients.csv`` also has the
+            columns of :py:data:`QUALITY_COLUMNS`. None for nothing.
     """
 
     def __init__(
@@ -67,6 +89,7 @@ class EvaluationWriter:
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
         progress: EvaluationProgress | None = None,
+        quality: CaseQuality | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.surface_tolerance = surface_tolerance
@@ -76,6 +99,7 @@ class EvaluationWriter:
         if self.facts.get("predictions") is not None:
             self.facts = {key: value for key, value in self.facts.items() if key not in _OF_NETWORK}
         self.progress = progress
+        self.quality = quality
         self.patients: list[Mapping[str, Any]] = []
         self.slices: list[Mapping[str, Any]] = []
         self._record: dict[str, Any] = {}
@@ -102,9 +126,22 @@ class EvaluationWriter:
             slices = slice_rows(case, pred, label)
             row = patient_row(case, pred, label, surface_tolerance=self.surface_tolerance)
             self.slices += slices
-            self.patients.append({**row, "group": group})
+            self.patients.append({**row, "group": group, **self._quality(batch, output)})
             if self.progress is not None:
                 self.progress.add(case, self.patients[-1], slices)
+
+    def _quality(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """What would have been said of the case without its reference; nothing if no estimate holds."""
+        if self.quality is None or not self.quality.fitted or "probability" not in output:
+            return {}
+        found: dict[str, Any] = {}
+        if (output["pred"] > 0).any():
+            probability = convert_to_tensor(output["probability"], track_meta=False)[0].cpu().numpy()
+            found = dict(self.quality.estimate(probability))
+        volume = batch.get("flair", batch.get("image"))
+        flags = case_flags(volume.meta) if isinstance(volume, MetaTensor) else []
+        found["flags"] = ";".join(dict.fromkeys(flag["name"] for flag in flags))
+        return {name: found.get(name, "") for name in QUALITY_COLUMNS}
 
     def _gather(self, engine: Engine) -> None:
         """Collect the rows of all processes, and those of the cases that an earlier run finished."""
@@ -375,6 +412,7 @@ def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
     with atomic_write(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(stream, fieldnames=list(names), restval="")
         writer.writeheader()
         writer.writerows(rows)
