@@ -3,8 +3,8 @@
     python benchmarks/quality.py --dataset_dir data/kaggle_3m
 
 Every patient of DU, HT and FG is segmented by the weights in ``benchmarks/left_out`` that left its institution out.
-What is fitted is fitted to the other two institutions. Each patient is also segmented once with a simulated fault: scalp
-dimmed, half contrast, noise or a cropped head, in turn. The program prints the figures as tables in Markdown, draws
+What is fitted is fitted to the other two. Each patient is also segmented once with a simulated fault: scalp dimmed,
+half contrast, noise or a cropped head, in turn. The program prints the figures as tables in Markdown, draws
 the reliability diagram, and writes ``quality.json``, fitted to all three institutions, for the weights of the bundle.
 The record of each case is kept in ``runs/quality``, by the weights' SHA-256: figures are computed again in seconds.
 """
@@ -140,6 +140,7 @@ def calibration_table(found: list[dict[str, Any]]) -> dict[str, Any]:
     print("\n| institution | temperature | near: before | after | 0.05 to 0.95: before | after |")
     print("| --- | --- | --- | --- | --- | --- |")
     curves: dict[str, Any] = {}
+    single: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     means: list[list[float]] = []
     for group in INSTITUTIONS:
         calibration = fitted_without(group, found)[0]
@@ -150,16 +151,28 @@ def calibration_table(found: list[dict[str, Any]]) -> dict[str, Any]:
             [expected_calibration_error(reliability(one, how, unsure=unsure)) for how, unsure in ways] for one in counts
         ]
         curves[group] = [reliability(sum(counts), how) for how in (None, calibration)]
+        for one in counts:
+            for rows, how in zip(single, (None, calibration)):
+                rows.append(reliability(one / max(one.sum(), 1), how))
         print(f"| {group} | {calibration.temperature:.2f} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
     print("| mean over patients | | " + " | ".join(f"{error:.3f}" for error in np.nanmean(means, 0)) + " |")
+    curves["mean over patients"] = [averaged(np.concatenate(rows)) for rows in single]
     return curves
+
+
+def averaged(rows: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Merge the bins of several patients."""
+    places = np.minimum((rows[:, 1] * bins).astype(int), bins - 1)
+    return np.array(
+        [[1, *np.average(rows[places == n, 1:], axis=0, weights=rows[places == n, 0])] for n in set(places)]
+    )
 
 
 def draw(curves: dict[str, Any], file: Path) -> None:
     """Draw the reliability diagram."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     for axes, (group, (before, after)) in zip(figure.subplots(1, len(curves), sharey=True), curves.items()):
         axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
         axes.plot(before[:, 1], before[:, 2], "o-", label="network", markersize=3)

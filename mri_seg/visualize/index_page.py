@@ -95,10 +95,12 @@ def index_page(
         columns: the columns of numbers.
 
     Returns:
-        one HTML document that loads nothing from elsewhere. Failed cases come first, then those without an expected
-        Dice, then those with the lowest.
+        one HTML document that loads nothing from elsewhere. If cases have an expected Dice, failed cases come first,
+        then those without one, then those with the lowest.
     """
-    rows = sorted(rows, key=_trust)
+    rows = list(rows)
+    if any(row.get("expected_dice") for row in rows):
+        rows.sort(key=_trust)
     columns = [column for column in columns if any(row.get(column.key) for row in rows)]
     environment = template_environment()
     script = template_source(environment, "tables.js", "index.js")
@@ -119,7 +121,7 @@ def index_page(
 
 
 def _trust(row: Mapping[str, Any]) -> tuple[int, float]:
-    """What sorts cases, the worst first: failed ones, those without an estimate if others have one, then by Dice."""
+    """What sorts cases, the worst first: failed ones, those without an expected Dice, then by expected Dice."""
     try:
         return 1, float(row["expected_dice"])
     except (KeyError, TypeError, ValueError):
