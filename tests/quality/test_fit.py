@@ -28,7 +28,12 @@ def volumes(shift: int = 0, soft: int = 1) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def records(count: int = 12) -> list[dict[str, Any]]:
-    return [case_record(*volumes(n % 6, 1 + n % 6), case=f"c{n}", group="a") for n in range(count)]
+    found = []
+    for n in range(count):
+        probability, mask, label = volumes(n % 6, 1 + n % 6)
+        label[: 12 + n % 6] = False  # the softer the edge, the more of it is false
+        found.append(case_record(probability, mask, label, case=f"c{n}", group="a"))
+    return found
 
 
 class TestRecord:
