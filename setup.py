@@ -10,7 +10,16 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 BUNDLE = Path("bundle")
-PATTERNS = ("LICENSE", "configs/*", "docs/*", "models/SHA256SUMS", "models/*.pt", "models/*.xml", "models/*.bin")
+PATTERNS = (
+    "LICENSE",
+    "configs/*",
+    "docs/*",
+    "models/SHA256SUMS",
+    "models/quality.json",
+    "models/*.pt",
+    "models/*.xml",
+    "models/*.bin",
+)
 """What goes in; in ``models``, TorchScript and ONNX that were exported there do not."""
 
 

@@ -13,8 +13,8 @@ ones begin at zero. ``--begin_from`` names weights that stand for the first stag
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-from collections.abc import MutableMapping
 from pathlib import Path
 
 import torch
@@ -68,10 +68,10 @@ def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: 
 def export(stage: Path, folder: Path) -> None:
     """Write the averaged weights of a stage in half precision, with its overrides and the sums."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights: MutableMapping[str, torch.Tensor] = read_weights(stage / "model_final.pt")
-    for name, value in weights.items():  # in place, so that the record of the preprocessing stays with them
-        weights[name] = value.half() if value.is_floating_point() else value
-    torch.save(weights, folder / "model_final.pt")
+    weights = read_weights(stage / "model_final.pt")
+    half = copy.copy(weights)  # with the record of its preprocessing, which a plain dictionary has not
+    half.update({name: value.half() for name, value in weights.items() if value.is_floating_point()})
+    torch.save(half, folder / "model_final.pt")
     (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
     write_sums(folder)
 

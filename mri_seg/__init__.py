@@ -45,6 +45,10 @@ _PUBLIC = {
     ),
     "mri_seg.evaluation.writer": ("EvaluationWriter",),
     "mri_seg.inference.case_dataset": ("CaseDataset",),
+    "mri_seg.inference.case_quality": (
+        "CaseQuality",
+        "declaration",
+    ),
     "mri_seg.inference.inferers": (
         "AutocastInferer",
         "EnsembleInferer",

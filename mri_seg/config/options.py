@@ -314,6 +314,10 @@ OPTIONS: dict[str, Option] = {
         _NOT_NEGATIVE,
         "mm",
     ),
+    "quality": Option(
+        "file from `python -m mri_seg.quality fit` that gives results an expected Dice and an interval of volume; by "
+        "default `quality.json` beside `checkpoint`, and `false` for none",
+    ),
     "overwrite": Option(
         "replace results that are there already, and remove those of other weights, options, version or input; if "
         "`false`, they are kept and only what is missing is made, or refused if they are not what this run would give",

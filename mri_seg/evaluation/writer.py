@@ -24,13 +24,16 @@ from mri_seg.config.provenance import run_record
 from mri_seg.config.weights import weights_origin
 from mri_seg.evaluation.metrics import SLICE_SCORES, slice_scores
 from mri_seg.evaluation.progress import EvaluationProgress
+from mri_seg.inference.case_quality import CaseQuality
 from mri_seg.measurements.lesions import bounding_box
+from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, sha256, write_json
 from mri_seg.utils.label_classes import LabelClasses
 
 __all__ = [
+    "QUALITY_COLUMNS",
     "EvaluationWriter",
     "bootstrap_interval",
     "class_dice",
@@ -48,6 +51,16 @@ _METRICS = (  # of the evaluator, by the rows and the column that they are the m
     ("patient_dice", "patients", "dice"),
     *((f"slice_{score}", "slices", score) for score in SLICE_SCORES),
 )
+QUALITY_COLUMNS = (
+    "expected_dice",
+    "expected_dice_low",
+    "expected_dice_high",
+    "volume_ratio_low",
+    "volume_ratio_high",
+    "flags",
+)
+"""What is said of a case without its reference; volumes as ratios to the predicted one."""
+
 _UNITS = {"mm": "mm", "pixel": "pixels (slices count as 1 apart)"}
 
 
@@ -70,6 +83,8 @@ class EvaluationWriter:
             resumed.
         classes: the classes; if they are told apart, the output holds ``pred_classes``, the batch ``label_classes``,
             both label values, and the patient protocol has a Dice of each class beside that of their union.
+        quality: what estimates the quality of results; if it holds for the weights, ``patients.csv`` also has the
+            columns of :py:data:`QUALITY_COLUMNS`. None for nothing.
     """
 
     def __init__(
@@ -82,6 +97,7 @@ class EvaluationWriter:
         facts: Mapping[str, Any] | None = None,
         progress: EvaluationProgress | None = None,
         classes: LabelClasses | None = None,
+        quality: CaseQuality | None = None,
     ) -> None:
         self.classes = classes or LabelClasses()
         self.output_dir = Path(output_dir)
@@ -92,6 +108,7 @@ class EvaluationWriter:
         if self.facts.get("predictions") is not None:
             self.facts = {key: value for key, value in self.facts.items() if key not in _OF_NETWORK}
         self.progress = progress
+        self.quality = quality
         self.patients: list[Mapping[str, Any]] = []
         self.slices: list[Mapping[str, Any]] = []
         self._record: dict[str, Any] = {}
@@ -120,9 +137,22 @@ class EvaluationWriter:
             if self.classes.several:
                 row |= class_dice(output["pred_classes"], batch["label_classes"], self.classes)
             self.slices += slices
-            self.patients.append({**row, "group": group})
+            self.patients.append({**row, "group": group, **self._quality(batch, output)})
             if self.progress is not None:
                 self.progress.add(case, self.patients[-1], slices)
+
+    def _quality(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """What would have been said of the case without its reference; nothing if no estimate holds."""
+        if self.quality is None or not self.quality.fitted or "probability" not in output:
+            return {}
+        found: dict[str, Any] = {}
+        if (output["pred"] > 0).any():
+            probability = convert_to_tensor(output["probability"], track_meta=False)[0].cpu().numpy()
+            found = dict(self.quality.estimate(probability))
+        volume = batch.get("flair", batch.get("image"))
+        flags = case_flags(volume.meta) if isinstance(volume, MetaTensor) else []
+        found["flags"] = ";".join(dict.fromkeys(flag["name"] for flag in flags))
+        return {name: found.get(name, "") for name in QUALITY_COLUMNS}
 
     def _gather(self, engine: Engine) -> None:
         """Collect the rows of all processes, and those of the cases that an earlier run finished."""
@@ -435,6 +465,7 @@ def _spacing(volume: torch.Tensor) -> tuple[list[float], str]:
 
 def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
     with atomic_write(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(stream, fieldnames=list(names), restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -17,6 +17,7 @@ from monai.transforms import Orientation, Resize
 from PIL import Image
 
 from mri_seg.inference.bids import bids_files, write_bids
+from mri_seg.inference.case_quality import CaseQuality
 from mri_seg.inference.provenance import result_settings
 from mri_seg.measurements.lesions import measure
 from mri_seg.utils.case_flags import add_flag, case_flags
@@ -58,9 +59,11 @@ class Result:
     Attributes:
         about: further entries of the measurements: the input, flags, weights and version.
         settings: version, weights and options, from :py:func:`mri_seg.inference.provenance.result_settings`.
+        quality: what estimates the quality of the result.
     """
 
     def __init__(self, item: Mapping[str, Any]) -> None:
+        self.quality = CaseQuality(False)
         self.item = item
         self.case = str(item["flair"].meta["case"])
         self.files = [Path(name) for name in item["flair"].meta["files"].split("\n") if name]
@@ -100,10 +103,13 @@ class Result:
 
     @cached_property
     def measurements(self) -> dict[str, Any]:
-        """Volume, lesions and diameters; see :py:func:`mri_seg.measurements.lesions.measure`."""
+        """Volume, lesions and diameters; see :py:func:`mri_seg.measurements.lesions.measure`.
+
+        With them is what :py:meth:`mri_seg.inference.case_quality.CaseQuality.of_case` estimates.
+        """
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
         found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
-        return {"case": found["case"], **self.about, **found}
+        return {"case": found["case"], **self.about, **found, **self.quality.of_case(found, self.probability)}
 
     @cached_property
     def slices(self) -> list[np.ndarray]:
@@ -127,6 +133,8 @@ class Result:
         image = self._axial("flair")
         rows, columns, _ = affine_to_spacing(image.affine).tolist()
         masks = [_volume(self._axial(key)) for key in ("pred", "probability", *(["label"] if self.has_label else []))]
+        if self.quality.calibration is not None:
+            masks[1] = self.quality.calibration(masks[1])
         return case_page(self.measurements, _volume(image), *masks, pixel_height=rows / columns)
 
     def _axial(self, key: str) -> MetaTensor:

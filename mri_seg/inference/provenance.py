@@ -34,7 +34,7 @@ __all__ = [
     "settings_differences",
 ]
 
-_SETTINGS = ("mri_seg_version", "checkpoint_sha256", "ensemble_sha256", "int8_sha256", "options")
+_SETTINGS = ("mri_seg_version", "checkpoint_sha256", "ensemble_sha256", "int8_sha256", "quality_sha256", "options")
 _SECTIONS = ("network", "preprocessing", "inferer", "postprocessing")
 _REFERENCE = re.compile(r"@([A-Za-z_]\w*(?:(?:::|#)\w+)*)")
 

@@ -7,12 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mri_seg.inference.case_quality import QUALITY_KEYS
 from mri_seg.utils.files import write_json
 
 __all__ = ["typed_row", "write_summary"]
 
 _WHOLE = ("files", "lesion_count", "volume_voxels")
-_NUMBERS = ("volume_ml",)
+_NUMBERS = ("volume_ml", *QUALITY_KEYS)
 _LISTS = ("flags", "ensemble_sha256")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from mri_seg.inference.bids import check_bids_case, check_bids_folder
+from mri_seg.inference.case_quality import QUALITY_KEYS, CaseQuality
 from mri_seg.inference.outputs import (
     _AUTO,
     _FITTING,
@@ -71,6 +72,7 @@ _SUMMARY: tuple[str, ...] = (
     "lesion_count",
     "volume_ml",
     "volume_voxels",
+    *QUALITY_KEYS,
 )
 
 
@@ -113,6 +115,7 @@ class CaseWriter:
             :py:func:`mri_seg.inference.provenance.result_options`.
         seg_empty_frames: whether a DICOM SEG has frames for slices without tumour.
         lesion_dilation: by how many mm the lesion mask of ``bids`` is dilated.
+        quality: what estimates the quality of results; None for nothing.
 
     ``bids`` writes BIDS derivatives for inputs with BIDS names: their root is ``output_dir``, beside the folders of the
     cases. With ``probability``, they include the probability.
@@ -134,6 +137,7 @@ class CaseWriter:
         options: Mapping[str, Any] | None = None,
         seg_empty_frames: bool | str = False,
         lesion_dilation: float = 0.0,
+        quality: CaseQuality | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.file = named_file(output_dir)
@@ -143,6 +147,7 @@ class CaseWriter:
         self.stopped = False  # by a failed case, if fail_fast is true
         self.checkpoint = checkpoint
         self.ensemble = ensemble
+        self.quality = CaseQuality(False) if quality is None else quality
         self.options = dict(options or {})
         given = {
             "seg_empty_frames": flag(seg_empty_frames, "seg_empty_frames"),
@@ -161,7 +166,7 @@ class CaseWriter:
     def settings(self) -> dict[str, Any]:
         """Version, weights and options of this run; see :py:func:`mri_seg.inference.provenance.result_settings`."""
         settings = result_settings(self.checkpoint, self.ensemble, self.options)
-        return {**settings, "output_options": self.output_options}
+        return {**settings, **self.quality.settings, "output_options": self.output_options}
 
     def missing(self, case: Mapping[str, Any]) -> list[str]:
         """Outputs to write for a case: those that fit it and, unless ``overwrite`` is true, are not complete yet.
@@ -248,6 +253,7 @@ class CaseWriter:
         result = Result(item)
         source = case or self._source(result)
         result.about, result.settings = self._about(source, result.flags(source)), self.settings
+        result.quality = self.quality
         return result
 
     def write_result(self, result: Result) -> None:
@@ -459,9 +465,12 @@ class CaseWriter:
         row |= {"files": len(source.get("image", [])), "folder": "" if failed else case}
         row |= columns
         if measurements is not None:
-            row |= {key: measurements.get(key, "") for key in ("lesion_count", "volume_ml", "volume_voxels")}
+            row |= {
+                key: measurements.get(key, "") for key in ("lesion_count", "volume_ml", "volume_voxels", *QUALITY_KEYS)
+            }
             figures = summary_row(measurements)
-            row["measurements"] = {"case": figures.pop("case"), **columns, **figures}
+            quality = {key: measurements.get(key) for key in QUALITY_KEYS}
+            row["measurements"] = {"case": figures.pop("case"), **columns, **figures, **quality}
         if not failed:
             logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
         with self._lock:

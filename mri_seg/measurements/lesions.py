@@ -61,7 +61,7 @@ def measure(
         ``longest_diameter_mm``, ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (the
         slice with these diameters), ``longest_diameter_ends`` and ``perpendicular_diameter_ends`` (the two ends, each
         row and column in pixels of the axial slice, where (0, 0) is the center of its first pixel), ``first_slice``,
-        ``last_slice`` and ``slices`` (their number).
+        ``last_slice`` and ``slices`` (their number), and with a probability ``mean_probability`` in the lesion.
 
     Raises:
         ValueError: when mask, affine or probability does not have such a shape, or the affine cannot be inverted.
@@ -77,6 +77,7 @@ def measure(
     mask, affine = np.asarray(mask) > 0, np.asarray(affine, dtype=float)
     _check(mask, affine, probability)
     axial, to_input = _to_axial(mask, affine)
+    certainty = None if probability is None else _to_axial(np.asarray(probability), affine)[0]
     to_ras = affine @ to_input
     spacing = voxel_sizes(to_ras)
     volume_known = spacing_known and slice_spacing_known
@@ -97,7 +98,10 @@ def measure(
         row |= _in_plane(lesion, plane, units, (int(origin[0]), int(origin[1])))
         row["measured_slice"] += int(origin[2])
         first, last = box[2].start + 1, box[2].stop
-        lesions.append({**row, "first_slice": first, "last_slice": last, "slices": last - first + 1})
+        row |= {"first_slice": first, "last_slice": last, "slices": last - first + 1}
+        if certainty is not None:
+            row["mean_probability"] = float(certainty[box][lesion].mean(dtype=np.float64))
+        lesions.append(row)
     lesions.sort(key=lambda lesion: -lesion[volume[0]])
 
     known = (spacing_known, spacing_known, slice_spacing_known)

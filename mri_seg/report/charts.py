@@ -40,6 +40,7 @@ __all__ = [
     "dice_against_volume",
     "dice_by_group",
     "errors_bar",
+    "expected_dice",
     "learning_curves",
     "precision_recall_curve",
     "tumor_volumes",
@@ -137,6 +138,27 @@ def dice_by_group(patients: Sequence[Row]) -> str | None:
             for name, rows in groups.items()
         )
         return _svg(figure, tips, "dice-by-group", "Dice of each patient by group", described)
+
+
+def expected_dice(cases: Sequence[Row]) -> str | None:
+    """Draw the Dice of each patient against what was expected without the reference.
+
+    Args:
+        cases: ``cases`` of :py:func:`mri_seg.report.quality.quality_summary`.
+    """
+    if not cases:
+        return None
+    with _chart(height=300) as (figure, axes, tips):
+        axes.plot([0, 1], [0, 1], color=_PAGE, linewidth=0.8)
+        for row in cases:
+            text = f"{row['case']}: expected {row['expected_dice']:.3f}, Dice {row['dice']:.3f}"
+            _point(axes, tips, row["case"], row["expected_dice"], row["dice"], text)
+        values = [row[name] for row in cases for name in ("expected_dice", "dice")]
+        _dice_axis(axes.xaxis, values)
+        _dice_axis(axes.yaxis, values)
+        axes.set_xlabel("expected Dice")
+        axes.set_ylabel("Dice of the patient")
+        return _svg(figure, tips, "expected-dice", "Dice against expected Dice", f"{len(cases)} patients")
 
 
 def dice_against_volume(patients: Sequence[Row], volumes: Volumes, unit: str) -> str | None:

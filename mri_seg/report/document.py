@@ -24,6 +24,7 @@ from mri_seg.report.compare import compare
 from mri_seg.report.curves import calibration, probability_counts
 from mri_seg.report.error_analysis import KINDS, classify, count, false_lesions, missed_lesions
 from mri_seg.report.folder import Evaluation, read_evaluation
+from mri_seg.report.quality import quality_summary
 from mri_seg.report.viewer import key_slice, pack_case, poster
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.distributed import is_main_process
@@ -284,6 +285,8 @@ def _facts(evaluation: Evaluation, folder: Path, views: Sequence[_View], probabi
         "bland_altman": charts.bland_altman(volumes, unit),
         "precision_recall": charts.precision_recall_curve(probabilities, threshold=metrics.get("threshold", 0.5)),
         "calibration_curve": charts.calibration_curve(errors),
+        "quality": (quality := quality_summary(evaluation.patients)),
+        "expected_dice": charts.expected_dice(quality["cases"]) if quality else None,
         "errors": charts.errors_bar(counts),
         "learning": _learning_curves(_run_folders(evaluation, folder)),
     }

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mri_seg.evaluation.writer import QUALITY_COLUMNS
 from mri_seg.utils.files import read_json
 
 __all__ = ["Evaluation", "read_evaluation"]
@@ -35,8 +36,8 @@ _TABLES = {
         "overlap_pixels": int,
     },
 }
-_OPTIONAL = {"patients.csv": ("group",), "slices.csv": ()}
-"""Columns of text that tables of earlier versions do not have; they read as empty."""
+_OPTIONAL = {"patients.csv": ("group", *QUALITY_COLUMNS), "slices.csv": ()}
+"""Columns of text that not all tables have; they read as empty."""
 
 _HOW_TO_MAKE = (
     "Run the evaluation: python -m monai.bundle run evaluation "

@@ -69,10 +69,10 @@ def case_page(
         measurements: result of :py:func:`mri_seg.measurements.lesions.measure`. The page also shows the case's flags,
             its input and the versions used, if they are in it: ``flags``, ``input``, ``series_description``,
             ``series_uid``, ``mri_seg_version``, ``checkpoint_sha256``, ``ensemble_sha256``, ``checkpoint_version`` and
-            ``checkpoint_date``.
+            ``checkpoint_date``, expected Dice and interval of volume, and why a lesion is worth a look (``look``).
         image: FLAIR intensities.
         pred: binary prediction.
-        probability: probability of tumour, from 0 to 1.
+        probability: probability of tumour, from 0 to 1, calibrated if it can be.
         label: binary reference.
         pixel_height: height of a pixel divided by its width.
 
@@ -119,6 +119,9 @@ def case_page(
         measurements=measurements,
         total=_text(measurements, *_unit(_QUANTITIES[0][1], measurements)),
         longest=_longest(lesions),
+        interval=_interval(measurements),
+        looks=any(lesion.get("look") for lesion in lesions),
+        calibrated="expected_dice" in measurements,
         header=[f"{name} ({unit})" for name, _, unit in quantities],
         rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
         slices=len(areas),
@@ -223,6 +226,15 @@ def _longest(lesions: Sequence[Mapping[str, Any]]) -> str:
         return ""
     key, unit = _unit(_QUANTITIES[2][1], lesions[0])
     return _text(max(lesions, key=lambda lesion: lesion[key]), key, unit)
+
+
+def _interval(measurements: Mapping[str, Any]) -> str:
+    """The interval of the volume with its unit; empty if there is none."""
+    for key, unit in _QUANTITIES[0][1].items():
+        if f"{key}_low" in measurements:
+            low, high = (f"{measurements[f'{key}_{end}']:,.{1 if unit == 'mL' else 0}f}" for end in ("low", "high"))
+            return f"{low} to {high} {unit}"
+    return ""
 
 
 def _thumbnail(picture: np.ndarray, pixel_height: float) -> str:

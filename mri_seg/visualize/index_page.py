@@ -40,6 +40,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
+    Column("expected Dice", "expected_dice", 2),
     Column("volume (mL)", "volume_ml", 1),
     Column("volume (voxels)", "volume_voxels"),
     Column("lesions", "lesion_count"),
@@ -94,9 +95,12 @@ def index_page(
         columns: the columns of numbers.
 
     Returns:
-        one HTML document that loads nothing from elsewhere.
+        one HTML document that loads nothing from elsewhere. If cases have an expected Dice, failed cases come first,
+        then those without one, then those with the lowest.
     """
     rows = list(rows)
+    if any(row.get("expected_dice") for row in rows):
+        rows.sort(key=_trust)
     columns = [column for column in columns if any(row.get(column.key) for row in rows)]
     environment = template_environment()
     script = template_source(environment, "tables.js", "index.js")
@@ -114,6 +118,14 @@ def index_page(
         script_hash=script_hash(script),
         version=mri_seg.__version__,
     )
+
+
+def _trust(row: Mapping[str, Any]) -> tuple[int, float]:
+    """What sorts cases, the worst first: failed ones, those without an expected Dice, then by expected Dice."""
+    try:
+        return 1, float(row["expected_dice"])
+    except (KeyError, TypeError, ValueError):
+        return (0 if row.get("status") == "failed" else 1), -1.0
 
 
 def _case(row: Mapping[str, Any], page: tuple[str, str | None] | None, columns: Iterable[Column]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, from_engine
@@ -18,6 +19,8 @@ from monai.transforms import AsDiscreted
 
 from mri_seg.evaluation.metrics import SliceProtocolMetric
 from mri_seg.evaluation.writer import EvaluationWriter, bootstrap_interval, describe, patient_row, slice_rows, summarize
+from mri_seg.inference.case_quality import CaseQuality
+from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import sha256
 
 Box = tuple[slice, slice, slice]
@@ -385,6 +388,11 @@ class TestBootstrapInterval:
         assert ratio == pytest.approx(expected)
 
 
+def _keep_probability(engine: Engine) -> None:
+    for output in engine.state.output:
+        output["probability"] = output["pred"] * 0.9
+
+
 class TestEvaluationWriter:
     @pytest.fixture
     def cases(self) -> list[dict]:
@@ -411,6 +419,25 @@ class TestEvaluationWriter:
             key_val_metric={"slice_dice": metric},
             val_handlers=[writer],
         )
+
+    def test_estimates_of_quality_and_flags_stand_beside_dice(
+        self, evaluator: SupervisedEvaluator, cases: list[dict], tmp_path: Path
+    ) -> None:
+        quality = CaseQuality(False)
+        quality.fitted = {
+            "declared_for": {},
+            "expected_dice": {"slope": 0.6, "least": 0.1, "most": 1.2, "base": 0.02},
+            "volume": {"width": 2.0, "base": 0.02},
+        }
+        add_flag(cases[1]["image"].meta, "odd", "Look.")
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, _keep_probability)
+        EvaluationWriter(tmp_path / "estimated", resamples=50, quality=quality).attach(evaluator)
+        evaluator.run()
+        with (tmp_path / "estimated" / "patients.csv").open(newline="") as stream:
+            patients = list(csv.DictReader(stream))
+        assert [bool(row["expected_dice"]) for row in patients] == [True, True, False]  # the last mask is empty
+        assert float(patients[0]["volume_ratio_low"]) < 1 < float(patients[0]["volume_ratio_high"])
+        assert [row["flags"] for row in patients] == ["", "odd", ""]
 
     def test_evaluation_writer_writes_tables_whose_figures_agree(
         self, evaluator: SupervisedEvaluator, tmp_path: Path

@@ -25,7 +25,7 @@ def options_of(**overrides: object) -> dict:
 class TestOptions:
     NEUTRAL = {  # noqa: RUF012
         *("bundle_root", "dataset_dir", "output_dir", "outputs", "overwrite", "fail_fast", "debug", "device"),
-        *("checkpoint", "ensemble", "float_weights"),  # by their content
+        *("checkpoint", "ensemble", "float_weights", "quality"),  # by their content
         *("series_uid", "series_description"),  # they choose an input, which counts by its content
         *("slices_per_batch", "max_voxels", "allow_non_axial"),
         *("seg_empty_frames", "lesion_dilation"),  # they change one output, and are recorded with it

@@ -36,8 +36,27 @@ class TestColumns:
         assert '<td data-value="7">7.0</td>' in page
 
     def test_columns_can_be_added(self) -> None:
-        page = rendered(row("a", expected_dice="0.91"), columns=[*COLUMNS, Column("expected Dice", "expected_dice", 2)])
+        page = rendered(row("a", snr="0.91"), columns=[*COLUMNS, Column("signal to noise", "snr", 2)])
         assert '<td data-value="0.91">0.91</td>' in page
+
+
+class TestOrder:
+    def test_failed_and_unestimated_cases_come_before_the_lowest_expected_dice(self) -> None:
+        rows = [
+            row("good", expected_dice="0.91"),
+            row("empty"),
+            row("bad", expected_dice="0.305"),
+            row("broken", status="failed"),
+        ]
+        page = rendered(*rows)
+        assert [page.index(f">{name}<") for name in ("broken", "empty", "bad", "good")] == sorted(
+            page.index(f">{one['case']}<") for one in rows
+        )
+        assert '<td data-value="0.305">0.30</td>' in page or '<td data-value="0.305">0.31</td>' in page
+
+    def test_cases_keep_their_order_if_none_has_an_expected_dice(self) -> None:
+        page = rendered(row("b"), row("a", status="failed"))
+        assert page.index(">b<") < page.index(">a<")
 
 
 class TestCases:

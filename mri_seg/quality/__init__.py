@@ -1,0 +1,1 @@
+"""What a case says about how far its result can be trusted."""
