@@ -17,6 +17,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from scipy import ndimage
 
 from mri_seg.datasets.lgg import datalist
 from mri_seg.io.load import LoadVolumed
+from mri_seg.quality.frame import head_frame
 from mri_seg.quality.image_checks import ImageMeasures, Spacing, image_flags, image_measures
+from mri_seg.quality.place import PLACE_FILE, PlaceMap
 from mri_seg.transforms.brain import brain_mask
 
 Volume = np.ndarray
@@ -76,6 +79,11 @@ POSITIVES: dict[str, tuple[str, Callable[[Volume, Volume], Volume]]] = {
 """Changes of a patient's volume and the flag that then holds."""
 
 
+def patients(dataset_dir: str) -> list[dict]:
+    """The patients of the published split, the test patients apart."""
+    return [case for section in ("training", "validation") for case in datalist(dataset_dir, "published", section, True)]
+
+
 def channels(files: list[str]) -> dict[str, Volume]:
     """The volumes of a patient's slices: FLAIR, and the other channels if they differ from it."""
     read = np.stack([tifffile.imread(file) for file in files])
@@ -88,14 +96,16 @@ def channels(files: list[str]) -> dict[str, Volume]:
     return {name: volume.transpose(1, 2, 0) for name, volume in found.items()}
 
 
-def measured_patients(dataset_dir: str, known: dict[str, dict[str, list]]) -> Iterator[tuple[str, dict[str, list]]]:
+def measured_patients(
+    dataset_dir: str, known: dict[str, dict[str, list]], every: int
+) -> Iterator[tuple[str, dict[str, list]]]:
     """Measures of each patient's volumes by what they are, those that are known left out."""
-    for case in datalist(dataset_dir, "all", "training", True):
+    for number, case in enumerate(patients(dataset_dir)):
         name = str(case.get("case") or Path(case["image"][0]).parent.name)
         found = dict(known.get(name, {}))
         volumes = channels(case["image"])
         brain = None
-        for what in (*volumes, *POSITIVES):
+        for what in (*volumes, *(POSITIVES if number % every == 0 else ())):
             if what in found:
                 continue
             brain = brain_mask(volumes["FLAIR"]) if brain is None else brain
@@ -103,6 +113,17 @@ def measured_patients(dataset_dir: str, known: dict[str, dict[str, list]]) -> It
             measures = image_measures(volume, brain_mask(volume))
             found[what] = None if measures is None else list(measures)
         yield name, found
+
+
+def tumor_places(dataset_dir: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Name of each patient, and the place of the tumour in the head-aligned box ``(N, 3)``."""
+    load = LoadVolumed(["image", "label"])
+    for case in patients(dataset_dir):
+        item = load(dict(case))
+        image, label = item["image"], item["label"].numpy()[0] > 0
+        frame = head_frame(image.numpy()[0], brain_mask(image.numpy()[0]), image.affine.numpy())
+        if frame is not None and label.any():
+            yield str(image.meta["case"]), frame.coordinates(np.argwhere(label), image.affine.numpy())
 
 
 def flags_of(measures: list | None, spacing: Spacing = UNKNOWN) -> list[str]:
@@ -129,11 +150,15 @@ def main() -> None:
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     parser.add_argument("--healthy", nargs="*", default=[])
     parser.add_argument("--measures", type=Path, help="JSON file in which measures of volumes are kept")
+    parser.add_argument("--every", type=int, default=1, help="change every so many patients")
     args = parser.parse_args()
+    if args.what == "place":
+        places = PlaceMap.of(place for _, place in tumor_places(args.dataset_dir))
+        Path(str(resources.files("mri_seg.quality") / PLACE_FILE)).write_text(places.to_text() + "\n", encoding="utf-8")
     if args.what == "image":
         kept = args.measures is not None and args.measures.is_file()
         measures = json.loads(args.measures.read_text(encoding="utf-8")) if kept else {}
-        for name, found in measured_patients(args.dataset_dir, measures):
+        for name, found in measured_patients(args.dataset_dir, measures, args.every):
             if measures.get(name) != found:
                 measures[name] = found
                 if args.measures:

@@ -35,6 +35,7 @@ STAGES = [
     "datasets",
     "networks",
     "training",
+    "quality",
     "inference",
     "evaluation",
     "report",

@@ -19,6 +19,7 @@ from PIL import Image
 from mri_seg.inference.bids import bids_files, write_bids
 from mri_seg.inference.provenance import result_settings
 from mri_seg.measurements.lesions import measure
+from mri_seg.quality.frame import HeadFrame
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
 from mri_seg.utils.meta_tensors import as_meta_tensor
@@ -71,7 +72,8 @@ class Result:
         meta = self.item["flair"].meta
         if _codes(meta) == (0, 0):
             add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
-        volumes = [self.item[key].meta for key in ("flair", "image") if isinstance(self.item.get(key), MetaTensor)]
+        keys = ("flair", "image", "pred")
+        volumes = [self.item[key].meta for key in keys if isinstance(self.item.get(key), MetaTensor)]
         return _merged(case_flags(case), *map(case_flags, volumes))
 
     @cached_property
@@ -93,7 +95,11 @@ class Result:
     def measurements(self) -> dict[str, Any]:
         """Volume, lesions and diameters; see :py:func:`mri_seg.measurements.lesions.measure`."""
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
-        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+        frame = HeadFrame.from_text(getattr(self.item["pred"], "meta", {}).get("head_frame"))
+        midline = None if frame is None else frame.midline
+        found = measure(
+            self.mask, self.affine, case=self.case, probability=self.probability, midline=midline, **known
+        )
         return {"case": found["case"], **self.about, **found}
 
     @cached_property

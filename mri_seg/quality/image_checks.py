@@ -192,8 +192,9 @@ def image_flags(found: ImageMeasures | None, spacing: Spacing) -> Iterator[tuple
             f"it has {found.slices} slices with brain; the training images have 20 to 70. Average neighbouring slices "
             "to 3 to 5 mm, or check the mask.",
         )
-    if found is not None and (found.top > _CUT or found.at_edge > _AT_EDGE):
-        where = "in its highest slice" if found.top > _CUT else "at the edge of its slices"
+    cut = found is not None and found.slices > 1 and found.top > _CUT  # a single slice is not the whole head
+    if cut or (found is not None and found.at_edge > _AT_EDGE):
+        where = "in its highest slice" if cut else "at the edge of its slices"
         yield "head_cut", f"the brain is cut off {where}, so tumour may be missing. Give the whole volume."
     if found is not None and (found.noise > _NOISE or found.air > _GHOSTS):
         what = (
