@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import torch
@@ -67,9 +68,10 @@ def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: 
 def export(stage: Path, folder: Path) -> None:
     """Write the averaged weights of a stage in half precision, with its overrides and the sums."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = read_weights(stage / "model_final.pt")
-    half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    torch.save(half, folder / "model_final.pt")
+    weights: MutableMapping[str, torch.Tensor] = read_weights(stage / "model_final.pt")
+    for name, value in weights.items():  # in place, so that the record of the preprocessing stays with them
+        weights[name] = value.half() if value.is_floating_point() else value
+    torch.save(weights, folder / "model_final.pt")
     (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
     write_sums(folder)
 

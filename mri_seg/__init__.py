@@ -30,6 +30,7 @@ _PUBLIC = {
     "mri_seg.datasets.data_set": (
         "DataSet",
         "datalist",
+        "split_name",
         "write_split",
     ),
     "mri_seg.dicom.reader": ("DICOMReader",),

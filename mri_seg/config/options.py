@@ -186,8 +186,10 @@ OPTIONS: dict[str, Option] = {
         _LABEL_VALUES,
     ),
     "cases_for_training": Option("the cases trained on; follow from `dataset_dir`, `split` and `training_section`"),
-    "cases_for_validation": Option("the cases validated on; follow from `dataset_dir` and `split`, and may be none"),
-    "cases_evaluated": Option("the cases evaluated; follow from `dataset_dir`, `split` and `section`"),
+    "cases_for_validation": Option(
+        "the cases validated on; follow from `dataset_dir` and `split`, and may be none",
+        elsewhere={"evaluate.json": "the cases evaluated; follow from `dataset_dir`, `split` and `section`"},
+    ),
     "device": Option("where to compute, such as `cpu` or `cuda:0`", _DEVICE),
     "amp": Option("bfloat16 autocast (of the runtime `torch`)", _SWITCH),
     "compile": Option("train with the network compiled by `torch.compile`", _SWITCH),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ from mri_seg.datasets.splits import Split, random_split, select, shared_patients
 from mri_seg.utils.distributed import broadcast_object, is_main_process
 from mri_seg.utils.files import read_json, write_json
 
-__all__ = ["CaseList", "DataSet", "datalist", "write_split"]
+__all__ = ["CaseList", "DataSet", "datalist", "split_name", "write_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -220,26 +220,45 @@ def datalist(
     return CaseList(cases, chosen, content)
 
 
-def write_split(run_dir: PathLike | str, *lists: CaseList) -> None:
-    """Write the split of a run to its folder as ``split.json``, which ``--split`` reads.
+def split_name(cases: Sequence[Any], split: PathLike | str) -> str:
+    """Name of the split that a list of cases belongs to.
+
+    Args:
+        cases: the cases of a section, from :py:func:`datalist`, or any other list.
+        split: the option, which is the answer for other lists.
+    """
+    return str(getattr(cases, "split", split))
+
+
+def write_split(run_dir: PathLike | str, *lists: Sequence[Any]) -> None:
+    """Write the split of a run to its folder as ``split.json``, which ``--split`` reads, and its name to ``run.json``.
 
     Args:
         run_dir: folder of the run.
-        lists: lists of cases of one split. As an argument they are made before any volume is read.
+        lists: lists of cases of one split. As an argument they are made before any volume is read. If the first is
+            another list, such as that of MONAI Label, nothing is written.
 
     Raises:
         ValueError: when the folder holds another split: a run that is resumed would train on patients it validates on.
     """
-    content = lists[0].content
+    content = getattr(lists[0], "content", None)
+    if content is None:
+        return
     if is_main_process():
         file = Path(run_dir, "split.json")
-        resumed = file.is_file() and any(Path(run_dir).glob("checkpoint_iteration=*.pt"))
-        if resumed and {**read_json(file), "description": ""} != {**content, "description": ""}:
+        written = read_json(file) if file.is_file() else None
+        resumed = written is not None and any(Path(run_dir).glob("checkpoint_iteration=*.pt"))
+        if resumed and {**(written or {}), "description": ""} != {**content, "description": ""}:
             raise ValueError(
                 f"{file}: this run had another split than its data give now, because patients were added, removed or "
                 "renamed. Restore the data to resume it, or start a new run with --resume false."
             )
-        write_json(file, content)
+        if written != content:
+            write_json(file, content)
+        run = Path(run_dir, "run.json")
+        named = {**read_json(run), "split": split_name(lists[0], "")} if run.is_file() else None
+        if named is not None and named != read_json(run):
+            write_json(run, named)
     broadcast_object("written")
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
+from bundle_weights import small_weights
 from commands import SMALL, Ended, command
 from lgg_folders import write_patient
-from monai.bundle import ConfigParser
 
 from mri_seg.cli.log import plain_lines
 from mri_seg.utils.bundle_folder import bundle_folder
@@ -22,12 +21,7 @@ from mri_seg.utils.bundle_folder import bundle_folder
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    definition = json.loads((bundle_folder() / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser({"network": {**definition, "in_channels": 3, "channels": [2, 4]}})
-    file = tmp_path_factory.mktemp("weights") / "small.pt"
-    torch.save(parser.get_parsed_content("network").state_dict(), file)
-    return file
+    return small_weights(tmp_path_factory.mktemp("weights") / "small.pt")
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from bundle_weights import bundle_network, small_weights
 from command_line import ROOT, SMALL, Ended, bundle, module
 from inputs import BAD, ODD, Input, slice_pixels
-from monai.bundle import ConfigParser
 
 MOST_LINES = 4
 TRAINING = ("training", "train.json")
@@ -43,22 +43,10 @@ def half_written(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.name.startswith((".part-", ".fetch-"))]
 
 
-def network(in_channels: int, channels: tuple[int, ...]) -> torch.nn.Module:
-    """The network of the configs, with so many channels."""
-    definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser(
-        {"network": {**definition, "preprocessing": None, "in_channels": in_channels, "channels": channels}}
-    )
-    return parser.get_parsed_content("network")
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the small network that the commands here are told to use."""
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(network(3, (2, 4)).state_dict(), file)
-    return file
+    return small_weights(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
 def write_patient(
@@ -229,7 +217,7 @@ def text(folder: Path) -> Path:
 
 
 def cut(folder: Path) -> Path:
-    file = save("cut.pt", network(3, (2, 4)).state_dict())(folder)
+    file = save("cut.pt", bundle_network(**{"network_def#channels": [2, 4]}).state_dict())(folder)
     file.write_bytes(file.read_bytes()[:-3000])
     return file
 
@@ -245,12 +233,12 @@ CHECKPOINTS = [
     ("another network", save("other.pt", torch.nn.Linear(2, 2).state_dict()), r"other\.pt: belongs to another network"),
     (
         "other channels",
-        save("channels.pt", network(3, (4, 8)).state_dict()),
+        save("channels.pt", bundle_network(**{"network_def#channels": [4, 8]}).state_dict()),
         r"channels\.pt: belongs to a network of another size: .*expected \(2, 3, 3, 3\)",
     ),
     (
         "one input channel",
-        save("one.pt", network(1, (2, 4)).state_dict()),
+        save("one.pt", bundle_network(**{"network_def#channels": [2, 4], "num_slices": 1}).state_dict()),
         r"one\.pt: belongs to a network of another size: .*num_slices",
     ),
 ]

@@ -10,6 +10,7 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from bundle_weights import COARSE, coarse_weights
 from dicom_series import write_multiframe, write_series
 from monai.bundle import ConfigParser
 from nibabel.eulerangles import euler2mat
@@ -27,7 +28,7 @@ ORIENTATIONS = [
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped; float32, as bfloat16
 # makes visible steps of the last bits in which resampled volumes differ.
-QUICK = {"device": "cpu", "outputs": "mask", "pixdim": [1.8, 1.8], "tta_flip": False, "amp": False}
+QUICK = {"device": "cpu", "outputs": "mask", "pixdim": COARSE, "tta_flip": False, "amp": False}
 
 SAGITTAL = [[0, 0, 8.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]  # slices from left to right
 
@@ -43,7 +44,7 @@ def infer(dataset_dir: Path, output_dir: Path, **overrides: object) -> dict[str,
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs" / "inference.json"))
     parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)})
-    parser.update({**QUICK, **overrides})
+    parser.update({**QUICK, "checkpoint": str(coarse_weights(output_dir.with_suffix(".pt"))), **overrides})
     for run in ("initialize", "inference", "finalize"):
         parser.get_parsed_content(run)
     return {folder.name: nib.load(folder / f"{folder.name}_mask.nii.gz") for folder in sorted(output_dir.glob("*/"))}

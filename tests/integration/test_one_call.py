@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from bundle_weights import COARSE, coarse_weights
 from command_line import bundle
 from dicom_series import write_series
 from monai.transforms import LoadImage
@@ -29,11 +30,19 @@ BUNDLE = ROOT / "bundle"
 WEIGHTS = BUNDLE / "models" / "model.pt"
 
 # Few pixels, though resampled still; no mirror images, which would hide that sides are swapped.
-QUICK = {"device": "cpu", "pixdim": [1.8, 1.8], "tta_flip": False, "amp": False}
+QUICK = {"device": "cpu", "pixdim": COARSE, "tta_flip": False, "amp": False}
 SPACING = [2.0, 2.0, 8.0]
 OUTPUTS = "mask,probability,measurements"
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason="no weights in bundle/models")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of coarse pixels, which ``QUICK`` names from now on."""
+    file = coarse_weights(tmp_path_factory.mktemp("weights") / "model.pt")
+    QUICK["checkpoint"] = str(file)
+    return file
 
 
 class Forms(NamedTuple):
@@ -182,9 +191,9 @@ def _close(own: Any, expected: Any) -> bool:
 
 
 class TestSegmenter:
-    def test_weights_are_loaded_once(self, head: nib.Nifti1Image, tmp_path: Path) -> None:
-        shutil.copy(WEIGHTS, tmp_path / "model.pt")
-        segmenter = mri_seg.Segmenter(**QUICK, checkpoint=tmp_path / "model.pt")
+    def test_weights_are_loaded_once(self, head: nib.Nifti1Image, weights: Path, tmp_path: Path) -> None:
+        shutil.copy(weights, tmp_path / "model.pt")
+        segmenter = mri_seg.Segmenter(**{**QUICK, "checkpoint": tmp_path / "model.pt"})
         (tmp_path / "model.pt").unlink()
         assert segmenter(head).mask.equal(segmenter(head).mask)
 
@@ -233,12 +242,15 @@ class TestSegmenter:
         with pytest.raises(FileNotFoundError, match="nowhere"):
             mri_seg.Segmenter(checkpoint=tmp_path / "nowhere.pt")
 
-    def test_another_bundle_is_used_with_its_own_options(self, head: nib.Nifti1Image, tmp_path: Path) -> None:
+    def test_another_bundle_is_used_with_its_own_options(
+        self, head: nib.Nifti1Image, weights: Path, tmp_path: Path
+    ) -> None:
         shutil.copytree(BUNDLE / "configs", tmp_path / "configs")
         (tmp_path / "models").mkdir()
-        shutil.copy(WEIGHTS, tmp_path / "models" / "model.pt")
+        shutil.copy(weights, tmp_path / "models" / "model.pt")
         file = tmp_path / "configs" / "inference.json"
-        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **QUICK, "min_lesion_volume": 1e6}))
+        own = {name: value for name, value in QUICK.items() if name != "checkpoint"} | {"min_lesion_volume": 1e6}
+        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **own}))
         assert not mri_seg.segment(head, bundle_root=tmp_path).mask.any()
 
     def test_random_numbers_and_switches_of_the_program_stay(self, head: nib.Nifti1Image) -> None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-import torch
-from command_line import ROOT, SMALL, Ended, bundle
-from monai.bundle import ConfigParser
+from bundle_weights import small_weights
+from command_line import SMALL, Ended, bundle
 
 
 def write_weights(file: Path, seed: int) -> Path:
     """Weights of the small network, with about half of all voxels over the threshold."""
-    torch.manual_seed(seed)
-    definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": [2, 4]}})
-    torch.save(parser.get_parsed_content("network").state_dict(), file)
-    return file
+    return small_weights(file, seed=seed)
 
 
 @pytest.fixture(scope="module")

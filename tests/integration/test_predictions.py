@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from command_line import ROOT, bundle, module
-from monai.bundle import ConfigParser
+from bundle_weights import small_weights
+from command_line import bundle, module
 
 import mri_seg.evaluation.writer
 from mri_seg.utils.files import sha256
@@ -25,14 +25,7 @@ SMALL = {"network_def#channels": "[2,4]", "amp": "false"}
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small network that calls some of the head tumour."""
-    torch.manual_seed(0)
-    definition = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())["network_def"]
-    parser = ConfigParser({"network": {**definition, "in_channels": 3, "channels": [2, 4]}})
-    network = parser.get_parsed_content("network")
-    torch.nn.init.normal_(network.head.weight, std=20.0)
-    file = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(network.state_dict(), file)
-    return file
+    return small_weights(tmp_path_factory.mktemp("weights") / "model.pt", head_std=20.0)
 
 
 def evaluate(phantom: Path, folder: Path, **options: object) -> str:
@@ -114,7 +107,7 @@ class TestMasks:
         assert "masks in nnU-Net" in page
         assert str(tmp_path / "nnU-Net") in page
         assert 'id="calibration"' not in page
-        assert '"probability":false' in page
+        assert '"layers":["reference","prediction","errors"]' in page
         evaluate(phantom, tmp_path / "again", predictions=tmp_path / "nnU-Net")
         ended = module(
             "mri_seg.report",

@@ -12,7 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
+from bundle_weights import small_weights
+from monai.bundle import ConfigWorkflow, create_workflow
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 SMALL = {"network_def#channels": [2, 4], "amp": False}
@@ -27,12 +28,7 @@ def files(names: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the small network of these tests."""
-    torch.manual_seed(0)
-    definition = json.loads((CONFIGS / "inference.json").read_text())["network_def"]
-    network = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": [2, 4]}})
-    file = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(network.get_parsed_content("network").state_dict(), file)
-    return file
+    return small_weights(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
 def write_head(file: Path) -> None:

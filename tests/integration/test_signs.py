@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle_weights import small_weights
 from command_line import SMALL, Ended, bundle
-from monai.bundle import ConfigParser
-from test_repeated_runs import CONFIGS, write_head
+from test_repeated_runs import write_head
 
 TRAINED = {"epochs": 1, "slices_per_epoch": 2, "batch_size": 2, "spatial_size": "[32,32]", "roi_size": "[32,32]"}
 
@@ -24,10 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("patient", "patient#2", "$x", "@x", "%x"):
         write_head(tmp_path / name / f"{name.strip('$@%')}.nii.gz")
-    definition = json.loads((CONFIGS / "inference.json").read_text())["network_def"]
-    network = ConfigParser({"network": {**definition, "preprocessing": None, "in_channels": 3, "channels": (2, 4)}})
     (tmp_path / "weights#1").mkdir()
-    torch.save(network.get_parsed_content("network").state_dict(), tmp_path / "weights#1" / "model#1.pt")
+    small_weights(tmp_path / "weights#1" / "model#1.pt")
     return tmp_path
 
 

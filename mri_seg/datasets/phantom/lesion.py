@@ -80,15 +80,15 @@ class Tumor:
         last = np.minimum(middle + _REACH + 1, shape)
         part = tuple(slice(a, b, _STEP) for a, b in zip(self._first, last))
         bed = head.bed[part]
-        start = _nearest(bed > 255 * 0.8, (middle - self._first) / _STEP)
-        if start is None:
+        seed_point = _nearest(bed > 255 * 0.8, (middle - self._first) / _STEP)
+        if seed_point is None:
             raise ValueError(
                 f"position is {tuple(float(p) for p in position)}; expected a place in the brain, in mm of the atlas "
                 "(left to right, posterior to anterior, inferior to superior)."
             )
         speed = _speed(rng, head, part)
-        self._arrival, self._texture = _arrival(speed, bed > 255 * _INSIDE, start), _texture(rng, bed.shape)
-        self.position = head.origin + self._first + _STEP * np.array(start)
+        self._arrival, self._texture = _arrival(speed, bed > 255 * _INSIDE, seed_point), _texture(rng, bed.shape)
+        self.position = head.origin + self._first + _STEP * np.array(seed_point)
 
         inside = bed > 255 * _INSIDE
         self._arrivals = np.sort(self._arrival[inside])
@@ -97,7 +97,7 @@ class Tumor:
         face = np.ones(inside.shape, dtype=bool)
         face[1:-1, 1:-1, 1:-1] = False
         cut = self._arrival[face & inside].min(initial=self._arrivals[-1])
-        self.largest_volume = float(self._volumes[max(np.searchsorted(self._arrivals, cut) - 1, 0)])
+        self.max_volume = float(self._volumes[max(np.searchsorted(self._arrivals, cut) - 1, 0)])
         """The largest volume in mL at which the tumour can be shown."""
 
         self._softness = rng.uniform(0.7, 1.4)  # mm over which the border fades
@@ -112,9 +112,9 @@ class Tumor:
         Raises:
             ValueError: when the volume is not in reach.
         """
-        if not 0 < volume <= self.largest_volume:
+        if not 0 < volume <= self.max_volume:
             raise ValueError(
-                f"volume is {volume:g} mL; expected more than 0 and at most {self.largest_volume:.0f} mL, the "
+                f"volume is {volume:g} mL; expected more than 0 and at most {self.max_volume:.0f} mL, the "
                 "most that this tumour can grow to at its place."
             )
         extent = float(np.interp(volume, self._volumes, self._arrivals))
@@ -192,8 +192,8 @@ def _speed(rng: np.random.Generator, head: Head, part: tuple[slice, ...]) -> np.
     return np.maximum(speed, _BARRIER) * np.exp(0.35 * SmoothField(rng, (12, 12, 12))(*where))
 
 
-def _arrival(speed: np.ndarray, inside: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
-    """When a front from ``start`` arrives at each point: at speed 1, the way in mm through what is ``inside``."""
+def _arrival(speed: np.ndarray, inside: np.ndarray, seed_point: tuple[int, ...]) -> np.ndarray:
+    """When a front from ``seed_point`` arrives at each point: at speed 1, the way in mm through what is ``inside``."""
     number = np.full(inside.shape, -1)
     number[inside] = np.arange(inside.sum())
     cost = 0.5 * _STEP / speed
@@ -207,7 +207,7 @@ def _arrival(speed: np.ndarray, inside: np.ndarray, start: tuple[int, ...]) -> n
         lengths.append(np.linalg.norm(offset) * (cost[one] + cost[other])[both])
     edges = (np.concatenate(rows), np.concatenate(columns))
     graph = sparse.csr_array((np.concatenate(lengths), edges), shape=(inside.sum(),) * 2)
-    times = dijkstra(graph, directed=False, indices=number[start])
+    times = dijkstra(graph, directed=False, indices=number[seed_point])
     reached = inside.copy()
     reached[inside] = np.isfinite(times)
     arrival = np.zeros(inside.shape, dtype=np.float32)

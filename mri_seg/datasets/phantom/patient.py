@@ -121,7 +121,7 @@ class PhantomPatient:
         self.tumor = Tumor(rng, self._atlas, place, expansion=self._expansion(place))
         given = _one_size(volume, diameter)
         # A drawn size gives way to the place; a size that was asked for does not.
-        self.volume = min(usual, self.tumor.largest_volume) if given is None else given
+        self.volume = min(usual, self.tumor.max_volume) if given is None else given
 
     def scan(
         self,
