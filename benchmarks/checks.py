@@ -52,6 +52,13 @@ def moved(volume: Volume, brain: Volume) -> Volume:
     return changed
 
 
+def moved_between_slices(volume: Volume, brain: Volume) -> Volume:
+    """Shift every second slice by 4 pixels: the patient moved between the two passes of an interleaved scan."""
+    changed = volume.copy()
+    changed[..., ::2] = np.roll(volume[..., ::2], 4, axis=0)
+    return changed
+
+
 def _by_brain(where: Callable[[Volume], slice]) -> Callable[[Volume, Volume], Volume]:
     return lambda volume, brain: volume[..., where(np.flatnonzero(brain.any((0, 1))))]
 
@@ -72,7 +79,8 @@ POSITIVES: dict[str, tuple[str, Callable[[Volume, Volume], Volume]]] = {
     "upper third of the brain cut off": ("head_cut", _by_brain(lambda n: slice(0, n[-1] + 1 - len(n) // 3))),
     "back quarter of the brain cut off": ("head_cut", cut_in_plane),
     "Rician noise of 10 %": ("noisy_or_moved", noise),
-    "moved while k-space was read": ("noisy_or_moved", moved),
+    "every second slice moved by 4 pixels": ("noisy_or_moved", moved_between_slices),
+    "moved while a slice was read": ("noisy_or_moved", moved),
     "pixels of half the size, size unknown": ("resampled_far", zoomed(2.0)),
     "pixels of double the size, size unknown": ("resampled_far", zoomed(0.5)),
 }

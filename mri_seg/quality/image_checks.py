@@ -24,9 +24,9 @@ IMAGE_FLAGS = ("not_flair", "skull_stripped", "thin_slices", "head_cut", "noisy_
 # Thresholds; benchmarks/checks.py measures how often each flag is raised rightly and wrongly.
 _CORTEX = 0.947  # of white matter; FLAIR volumes have 0.952 to 1.147, T1-weighted ones 0.851 to 0.943
 _FLUID = 0.008  # fraction of the brain that is dark; FLAIR volumes have 0.016 and more
-_AROUND = 0.1  # fraction with signal of what lies around the brain; heads with a skull have 0.25 and more
+_AROUND = 0.2  # fraction with signal of what lies around the brain; heads with a skull have 0.25 and more
 _NOISE = 0.06  # of the brain's brightness; FLAIR volumes have up to 0.053
-_GHOSTS = 0.12  # mean of the air, of the brain's brightness
+_JUMP = 2.0  # pixels by which the brain moves from slice to slice and back
 _CUT = 0.62  # area of the brain in its highest slice, of that in its largest; whole heads have up to 0.58
 _AT_EDGE = 15.0  # pixels of the brain at the edge of a slice
 _THINNEST = 1.6  # mm between slices
@@ -53,7 +53,7 @@ class ImageMeasures(NamedTuple):
         fluid: fraction of the brain that is dark.
         around: fraction of what lies 4 to 28 pixels from the brain that has signal.
         noise: standard deviation of the noise (Immerkaer, Computer Vision and Image Understanding 1996).
-        air: mean brightness of the air.
+        jump: pixels by which the middle of the brain lies off the line between those of the slices before and after.
         top: area of the brain in its highest slice, as a fraction of its largest area.
         at_edge: pixels of the brain at the edge of the picture, in a slice.
         length: pixels from the front to the back of the brain.
@@ -64,7 +64,7 @@ class ImageMeasures(NamedTuple):
     fluid: float
     around: float
     noise: float
-    air: float
+    jump: float
     top: float
     at_edge: float
     length: float
@@ -109,7 +109,7 @@ def image_measures(volume: np.ndarray, brain: np.ndarray) -> ImageMeasures | Non
         fluid=float((slices[core] < _TISSUE[0]).mean()) if core.any() else np.nan,
         around=_mean(slices[(outside > 4) & (outside <= 28)] > _SIGNAL),
         noise=_noise(slices, core),
-        air=_mean(slices[outside > 45]),
+        jump=_jump(brain[..., large[0] : large[-1] + 1]),
         top=float(areas[numbers[-1]] / areas.max()),
         at_edge=_at_edge(inside),
         length=float(max(np.ptp(np.flatnonzero(one.any(1))) + 1 for one in inside)),
@@ -146,6 +146,16 @@ def _cortex(slices: np.ndarray, brain: np.ndarray, core: np.ndarray) -> float:
 def _noise(slices: np.ndarray, core: np.ndarray) -> float:
     found = np.concatenate([ndimage.convolve(one, _LAPLACIAN)[at] for one, at in zip(slices, core)])
     return float(np.median(np.abs(found)) / _MAD_OF_NORMAL / 6) if found.size >= _FEWEST else np.nan
+
+
+def _jump(brain: np.ndarray) -> float:
+    """Median distance of the brain's middle in a slice from the mean of those in the slices before and after."""
+    areas = brain.sum((0, 1))
+    if len(areas) < 5 or not areas.all():
+        return np.nan
+    middles = [np.tensordot(np.arange(n), brain.sum(1 - axis), 1) / areas for axis, n in enumerate(brain.shape[:2])]
+    between = [(middle[:-2] + middle[2:]) / 2 for middle in middles]
+    return float(np.median(np.hypot(*(middle[1:-1] - mean for middle, mean in zip(middles, between)))))
 
 
 def _at_edge(brain: np.ndarray) -> float:
@@ -196,11 +206,11 @@ def image_flags(found: ImageMeasures | None, spacing: Spacing) -> Iterator[tuple
     if cut or (found is not None and found.at_edge > _AT_EDGE):
         where = "in its highest slice" if cut else "at the edge of its slices"
         yield "head_cut", f"the brain is cut off {where}, so tumour may be missing. Give the whole volume."
-    if found is not None and (found.noise > _NOISE or found.air > _GHOSTS):
+    if found is not None and (found.noise > _NOISE or found.jump > _JUMP):
         what = (
             f"its noise is {100 * found.noise:.0f} % of the brain's brightness"
             if found.noise > _NOISE
-            else "there is signal in the air around the head, as when a patient moves"
+            else f"the head jumps by {found.jump:.1f} pixels from slice to slice, as when a patient moves"
         )
         yield "noisy_or_moved", f"{what}, more than in the training images. Check the mask in every slice."
     yield from _resampled(found, plane)
