@@ -266,9 +266,10 @@ class CaseWriter:
         """
         result = Result(item)
         source = case or self._source(result)
-        if error := self._refused(result.flags(source)):
+        flags = result.flags(source)
+        if error := self._refused(flags):
             raise ValueError(error)
-        result.about, result.settings = self._about(source, result.flags(source)), self.settings
+        result.about, result.settings = self._about(source, flags), self.settings
         return result
 
     def write_result(self, result: Result) -> None:

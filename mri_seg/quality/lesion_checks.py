@@ -149,9 +149,8 @@ class LesionChecksd(MapTransform):
         """Check each mask; it stays as it is."""
         d = dict(data)
         for key in self.key_iterator(d):
-            mask, meta = d[key], d[key].meta
+            mask = d[key]
             text = d[self.image].meta.get("head_frame", "") if self.image in d else ""
-            meta["head_frame"] = text
             found = lesion_measures(
                 mask.cpu().numpy()[0] > 0,
                 d[self.probability].cpu().numpy()[0],
@@ -159,8 +158,9 @@ class LesionChecksd(MapTransform):
                 HeadFrame.from_text(text),
                 voxel=_voxel_volume(mask),
             )
+            mask.meta["head_frame"] = text  # now, since cpu() replaces the metadata
             for name, message in lesion_flags(found):
-                add_flag(meta, name, message)
+                add_flag(mask.meta, name, message)
         return d
 
 
