@@ -97,9 +97,7 @@ class Result:
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
         frame = HeadFrame.from_text(getattr(self.item["pred"], "meta", {}).get("head_frame"))
         midline = None if frame is None else frame.midline
-        found = measure(
-            self.mask, self.affine, case=self.case, probability=self.probability, midline=midline, **known
-        )
+        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, midline=midline, **known)
         return {"case": found["case"], **self.about, **found}
 
     @cached_property

@@ -17,7 +17,16 @@ from mri_seg.quality.image_checks import IMAGE_FLAGS
 from mri_seg.quality.place import PlaceMap, shipped_place_map
 from mri_seg.utils.case_flags import add_flag
 
-__all__ = ["CHECKS", "LesionChecksd", "LesionMeasures", "lesion_flags", "lesion_measures"]
+__all__ = [
+    "CHECKS",
+    "LESION_FLAGS",
+    "RARE",
+    "LesionChecksd",
+    "LesionMeasures",
+    "is_doubtful",
+    "lesion_flags",
+    "lesion_measures",
+]
 
 LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "nothing_found")
 """Names of the flags of :py:class:`LesionChecksd`."""
@@ -25,8 +34,10 @@ LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful",
 CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
 """Names of the flags of all checks of the image and the lesions."""
 
+RARE = 0.02
+"""Fraction of the training patients with tumour about a place below which the place counts as one without."""
+
 # Thresholds; benchmarks/checks.py measures how often each flag is raised rightly and wrongly.
-_RARE = 0.02  # fraction of the training patients with tumour about a place
 _SMALL = 5000.0  # mm3
 _UNSURE = 0.85  # mean probability of a small lesion
 _BESIDE = 0.1  # of the volume of the largest lesion
@@ -77,7 +88,7 @@ def lesion_measures(
         rare = np.nan
         if frame is not None:
             frequency = (places or shipped_place_map()).frequency(frame.coordinates(voxels, affine))
-            rare = float((frequency < _RARE).mean())
+            rare = float((frequency < RARE).mean())
         ends = ((voxels == 0) | (voxels == np.array(mask.shape) - 1)) & (np.array(mask.shape) > 1)
         mean = float(probability[box][inside].mean())
         found.append(LesionMeasures(len(voxels) * voxel, mean, rare, int(ends.any(1).sum())))
@@ -108,7 +119,7 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
             f"{rare} where almost no training patient has tumour, such as the cerebellum or the brain stem. Check "
             "whether it is a tumour.",
         )
-    if doubtful := _numbers(_is_doubtful(lesion, lesions[0]) for lesion in lesions):
+    if doubtful := _numbers(is_doubtful(lesion, lesions[0]) for lesion in lesions):
         yield (
             "lesion_doubtful",
             f"{doubtful} in doubt: small beside the largest lesion, or small and of a low probability. Check whether "
@@ -116,7 +127,8 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _is_doubtful(lesion: LesionMeasures, largest: LesionMeasures) -> bool:
+def is_doubtful(lesion: LesionMeasures, largest: LesionMeasures) -> bool:
+    """Whether a lesion is small beside the largest of its case, or small and of a low probability."""
     beside = lesion.volume < _BESIDE * largest.volume
     return beside or (lesion.volume < _SMALL and lesion.probability < _UNSURE)
 

@@ -193,7 +193,8 @@ class TestContent:
 
 class TestSide:
     @pytest.mark.parametrize(
-        ("offset", "side", "code"), [(-50.0, "left", "7771000"), (50.0, "right", "24028007"), (-4.0, "both", "51440002")]
+        ("offset", "side", "code"),
+        [(-50.0, "left", "7771000"), (50.0, "right", "24028007"), (-4.0, "both", "51440002")],
     )
     def test_site_of_a_lesion_has_the_code_of_its_side(
         self, tmp_path: Path, files: list[Path], offset: float, side: str, code: str
