@@ -245,6 +245,7 @@ class Judged:
         self.dice: list[float] = []
 
     def add(self, mask: Volume, probability: Volume, label: Volume, frame: HeadFrame | None, places: PlaceMap) -> None:
+        """Count the lesions of a mask, and the flags of its case."""
         found = lesion_measures(mask, probability, np.eye(4), frame, places=places)
         names = {name for name, _ in lesion_flags(found)}
         labels, count = label_lesions(mask)

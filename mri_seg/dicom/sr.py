@@ -18,7 +18,6 @@ from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_
 from mri_seg.utils.files import atomic_write
 
 if TYPE_CHECKING:
-    from pydicom.sr.coding import Code
     from highdicom.sr import (
         AlgorithmIdentification,
         Measurement,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         ReferencedSegment,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
+    from pydicom.sr.coding import Code
 
 __all__ = ["write_report"]
 

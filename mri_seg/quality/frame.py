@@ -36,7 +36,7 @@ class HeadFrame(NamedTuple):
 
     @property
     def midline(self) -> np.ndarray:
-        """The plane between the hemispheres ``(4,)``: its product with a RAS point and 1 is the distance to the left."""
+        """The plane between the hemispheres ``(4,)``: its product with a RAS point and 1 is a distance to the left."""
         return self.matrix[0] * self.half_width
 
     def to_text(self) -> str:
