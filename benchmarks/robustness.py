@@ -107,6 +107,7 @@ class Model:
         batch = case_batch(item)
         pred = self.inferer(batch["image"], self.network)
         done = self.postprocessing({"image": item["image"], "pred": MetaTensor(pred[0])})
+        self.probability = np.asarray(done["probability"])[0]  # of this volume
         return np.asarray(done["pred"])[0] > 0
 
 

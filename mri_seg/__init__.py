@@ -80,6 +80,8 @@ _PUBLIC = {
         "AttentionGate",
         "AttentionUNet",
     ),
+    "mri_seg.quality.image_checks": ("ImageChecksd",),
+    "mri_seg.quality.lesion_checks": ("LesionChecksd",),
     "mri_seg.report": ("ReportWriter",),
     "mri_seg.report.archive": ("CaseArchive",),
     "mri_seg.training.ddp": (

@@ -335,6 +335,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "spacing": Option("spacing of TIFF, PNG and JPEG slices, whose files carry none", _SPACING, "mm"),
     "allow_non_axial": Option("segment thick sagittal and coronal slices too", _SWITCH),
+    "strict": Option(
+        "let a case fail, and write no results of it, if a check of its image or its lesions raises a flag, such as "
+        "`not_flair` or `lesion_doubtful`; if `false`, flags are warnings",
+        _SWITCH,
+    ),
     "tracking_uri": Option("where MLflow keeps runs"),
     "experiment_name": Option("name of the MLflow experiment"),
     "save_execute_config": Option("MONAI's own copy of the config, in place of the run's `config.json`"),

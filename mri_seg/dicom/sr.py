@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ReferencedSegment,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
+    from pydicom.sr.coding import Code
 
 __all__ = ["write_report"]
 
@@ -269,10 +270,16 @@ def _whole(
         ],
     )
     for remark in remarks:
-        group[0].ContentSequence.append(
-            sr.TextContentItem(codes.DCM.Comment, remark, relationship_type=sr.RelationshipTypeValues.CONTAINS)
-        )
+        _comment(group, remark)
     return group
+
+
+def _comment(group: VolumetricROIMeasurementsAndQualitativeEvaluations, text: str) -> None:
+    """Add a comment to a measurement group."""
+    sr = import_highdicom().sr
+    group[0].ContentSequence.append(
+        sr.TextContentItem(codes.DCM.Comment, text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    )
 
 
 def _lesion(
@@ -281,12 +288,12 @@ def _lesion(
     sr = import_highdicom().sr
     mm, mm2 = codes.cid7460.Millimeter, codes.cid7461.SquareMillimeter
     area = sr.Measurement(codes.cid7471.Area, lesion["largest_axial_area_mm2"], mm2, derivation=codes.cid7464.Maximum)
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(identifier=f"Lesion {number}"),
         referenced_segment=segment.slices(lesion["first_slice"], lesion["last_slice"]),
         finding_type=codes.cid7159.Neoplasm,
         algorithm_id=algorithm.identification(),
-        finding_sites=[sr.FindingSite(codes.SCT.Brain)],
+        finding_sites=[sr.FindingSite(codes.SCT.Brain, laterality=_laterality(lesion.get("side")))],
         measurements=[
             _volume(lesion["volume_ml"]),
             area,
@@ -294,6 +301,15 @@ def _lesion(
             sr.Measurement(codes.cid7470.ShortAxis, lesion["perpendicular_diameter_mm"], mm),
         ],
     )
+    if "midline_distance_mm" in lesion:
+        _comment(group, f"Distance from the midline: {lesion['midline_distance_mm']:.1f} mm")
+    return group
+
+
+def _laterality(side: str | None) -> Code | None:
+    """The code of a side of the patient (PS3.16, CID 244); None if it is not known."""
+    sides = codes.cid244
+    return {"left": sides.Left, "right": sides.Right, "both": sides.Bilateral}.get(side or "")
 
 
 def _volume(milliliters: float, **modifiers: Any) -> Measurement:

@@ -20,6 +20,7 @@ from mri_seg.inference.bids import bids_files, write_bids
 from mri_seg.inference.case_quality import CaseQuality
 from mri_seg.inference.provenance import result_settings
 from mri_seg.measurements.lesions import measure
+from mri_seg.quality.frame import HeadFrame
 from mri_seg.utils.case_flags import add_flag, case_flags
 from mri_seg.utils.files import atomic_write, write_json
 from mri_seg.utils.meta_tensors import as_meta_tensor
@@ -75,7 +76,8 @@ class Result:
         meta = self.item["flair"].meta
         if _codes(meta) == (0, 0):
             add_flag(meta, "orientation_unknown", _NO_ORIENTATION)
-        volumes = [self.item[key].meta for key in ("flair", "image") if isinstance(self.item.get(key), MetaTensor)]
+        keys = ("flair", "image", "pred")
+        volumes = [self.item[key].meta for key in keys if isinstance(self.item.get(key), MetaTensor)]
         return _merged(case_flags(case), *map(case_flags, volumes))
 
     @cached_property
@@ -108,7 +110,9 @@ class Result:
         With them is what :py:meth:`mri_seg.inference.case_quality.CaseQuality.of_case` estimates.
         """
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
-        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, **known)
+        frame = HeadFrame.from_text(getattr(self.item["pred"], "meta", {}).get("head_frame"))
+        midline = None if frame is None else frame.midline
+        found = measure(self.mask, self.affine, case=self.case, probability=self.probability, midline=midline, **known)
         return {"case": found["case"], **self.about, **found, **self.quality.of_case(found, self.probability)}
 
     @cached_property

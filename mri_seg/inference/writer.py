@@ -43,6 +43,7 @@ from mri_seg.inference.provenance import (
 from mri_seg.inference.single_file import check_single, named_file, single_outputs, write_single
 from mri_seg.inference.summary import write_summary
 from mri_seg.measurements.lesions import summary_row
+from mri_seg.quality.lesion_checks import CHECKS
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.compat import state_of
 from mri_seg.utils.distributed import all_gather_object, broadcast_object, is_main_process
@@ -82,6 +83,9 @@ _SUMMARY += (*_REMARKS, "error", *_MADE_OF)
 _NO_RECORD = "they have no provenance record, like results of earlier versions"
 
 
+_STRICT = "With --strict true, such a case gets no results."
+
+
 _ADVICE = "Use --overwrite true to overwrite them, or give another --output_dir."
 
 
@@ -109,6 +113,8 @@ class CaseWriter:
         overwrite: whether to overwrite existing outputs; if they come from other weights, options or input, all of them
             are removed first.
         fail_fast: whether to stop at the first case that fails.
+        strict: whether a case fails, and gets no results, if it has a flag of
+            :py:data:`mri_seg.quality.lesion_checks.CHECKS`.
         checkpoint: the weights in use.
         ensemble: further weights in use.
         options: the options on which results depend, from
@@ -132,6 +138,7 @@ class CaseWriter:
         outputs: str | Sequence[str] = "auto",
         overwrite: bool | str = False,
         fail_fast: bool | str = False,
+        strict: bool | str = False,
         checkpoint: PathLike | str | None = None,
         ensemble: Sequence[PathLike | str] | PathLike | str = (),
         options: Mapping[str, Any] | None = None,
@@ -144,6 +151,7 @@ class CaseWriter:
         self.outputs, self.if_possible = _parse_outputs(outputs if self.file is None else single_outputs(outputs))
         self.overwrite = flag(overwrite, "overwrite")
         self.fail_fast = flag(fail_fast, "fail_fast")
+        self.strict = flag(strict, "strict")
         self.stopped = False  # by a failed case, if fail_fast is true
         self.checkpoint = checkpoint
         self.ensemble = ensemble
@@ -209,6 +217,8 @@ class CaseWriter:
                 self.failed(case["case"], error)
             elif self.missing(case):
                 remaining.append(case)
+            elif error := self._refused((self._recorded(case["case"]) or {}).get("flags", [])):
+                self.failed(case["case"], error)
             else:
                 self._add_row(case["case"], "kept", self._read_measurements(case["case"]))
         return [] if self.stopped else remaining
@@ -241,7 +251,13 @@ class CaseWriter:
             batch: the case as it was read, from a decollated batch.
             output: output of the evaluator for the case, with ``pred`` and ``probability``.
         """
-        self.write_result(self.result({**batch, **output}))
+        item = {**batch, **output}
+        try:
+            result = self.result(item)
+        except ValueError as error:  # of a check
+            self.failed(str(item["flair"].meta["case"]), error)
+        else:
+            self.write_result(result)
 
     def result(self, item: Mapping[str, Any], case: Mapping[str, Any] | None = None) -> Result:
         """Make the result of a case, with its input, flags, weights, version and options.
@@ -249,10 +265,16 @@ class CaseWriter:
         Args:
             item: see :py:class:`mri_seg.inference.outputs.Result`.
             case: the case, unless it is one of ``sources``.
+
+        Raises:
+            ValueError: when ``strict`` is true and a check has raised a flag.
         """
         result = Result(item)
         source = case or self._source(result)
-        result.about, result.settings = self._about(source, result.flags(source)), self.settings
+        flags = result.flags(source)
+        if error := self._refused(flags):
+            raise ValueError(error)
+        result.about, result.settings = self._about(source, flags), self.settings
         result.quality = self.quality
         return result
 
@@ -333,6 +355,11 @@ class CaseWriter:
 
     def _complete(self, engine: Engine) -> None:
         engine.state.epoch_length = None  # the next run may have another number of cases
+
+    def _refused(self, flags: Iterable[Mapping[str, str]]) -> str:
+        """Why a case with these flags gets no results; empty if it gets them."""
+        raised = [flag["message"] for flag in flags if self.strict and flag["name"] in CHECKS]
+        return " ".join([*raised, _STRICT]) if raised else ""
 
     def _wanted(self, case: Mapping[str, Any]) -> list[str]:
         return [name for name in self.outputs if name not in _FITTING or _FITTING[name](case)]

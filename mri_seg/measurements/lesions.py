@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ def measure(
     *,
     case: str = "",
     probability: np.ndarray | None = None,
+    midline: Sequence[float] | np.ndarray | None = None,
     spacing_known: bool = True,
     slice_spacing_known: bool = True,
 ) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def measure(
         affine: matrix ``(4, 4)`` from voxels to RAS coordinates in mm.
         case: name of the case.
         probability: probability of lesion, with the shape of the mask.
+        midline: the plane between the hemispheres ``(4,)``: its product with a RAS point in mm and 1 is the distance
+            from the plane to the patient's left.
         spacing_known: whether the pixel size of the affine is real.
         slice_spacing_known: whether the distance between slices of the affine is real.
 
@@ -61,7 +64,10 @@ def measure(
         ``longest_diameter_mm``, ``perpendicular_diameter_mm``, ``bidimensional_product_mm2``, ``measured_slice`` (the
         slice with these diameters), ``longest_diameter_ends`` and ``perpendicular_diameter_ends`` (the two ends, each
         row and column in pixels of the axial slice, where (0, 0) is the center of its first pixel), ``first_slice``,
-        ``last_slice`` and ``slices`` (their number), and with a probability ``mean_probability`` in the lesion.
+        ``last_slice`` and ``slices`` (their number), and with a probability ``mean_probability`` in the lesion. If
+        ``midline`` is given, also ``side`` (``left`` or ``right`` of the patient; ``both`` if a tenth of its voxels or
+        more lies on either side) and ``midline_distance_mm`` or ``midline_distance_pixels``, that of its nearest voxel,
+        0 for both sides.
 
     Raises:
         ValueError: when mask, affine or probability does not have such a shape, or the affine cannot be inverted.
@@ -97,6 +103,8 @@ def measure(
             row["centroid_voxels"] = apply_affine(to_input, centroid).tolist()
         row |= _in_plane(lesion, plane, units, (int(origin[0]), int(origin[1])))
         row["measured_slice"] += int(origin[2])
+        if midline is not None:
+            row |= _side(apply_affine(to_ras, np.argwhere(lesion) + origin), np.asarray(midline, dtype=float), units[0])
         first, last = box[2].start + 1, box[2].stop
         row |= {"first_slice": first, "last_slice": last, "slices": last - first + 1}
         if certainty is not None:
@@ -142,6 +150,19 @@ def slice_axis(affine: np.ndarray) -> int:
     return int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0])
 
 
+def _side(points: np.ndarray, midline: np.ndarray, unit: str) -> dict[str, Any]:
+    """Side of a lesion, and its distance from the plane between the hemispheres."""
+    to_left = points @ midline[:3] + midline[3]
+    left = float((to_left > 0).mean())
+    both = _BOTH_SIDES <= left <= 1 - _BOTH_SIDES
+    side = "both" if both else "left" if left > 0.5 else "right"
+    own = to_left[to_left > 0] if side == "left" else -to_left[to_left <= 0]
+    return {"side": side, f"midline_distance_{unit}": 0.0 if both else float(own.min())}
+
+
+_BOTH_SIDES = 0.1
+"""Fraction of a lesion's voxels on the smaller side from which it lies on both."""
+
 _LESION_COLUMNS = (
     "volume_ml",
     "volume_voxels",
@@ -157,6 +178,9 @@ _LESION_COLUMNS = (
     "first_slice",
     "last_slice",
     "slices",
+    "side",
+    "midline_distance_mm",
+    "midline_distance_pixels",
 )
 
 

@@ -1,11 +1,13 @@
-"""Mirror volumes about the plane between the hemispheres."""
+"""Find the plane between the hemispheres, and mirror volumes about it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["mirrored"]
+__all__ = ["midline", "mirrored"]
 
 # Side of the blocks of pixels compared, and rotations in degrees that are tried around the best so far.
 _SEARCH = ((4, np.arange(-24.0, 25.0, 3.0)), (2, np.arange(-2.0, 2.5, 1.0)), (1, np.array([-0.5, 0.0, 0.5])))
@@ -30,10 +32,29 @@ def mirrored(volume: np.ndarray) -> np.ndarray:
     return flipped.copy()
 
 
-def _alignment(fixed: np.ndarray, moving: np.ndarray) -> tuple[float, float, float]:
+def midline(volume: np.ndarray) -> tuple[np.ndarray, float]:
+    """The plane between the hemispheres, found as :py:func:`mirrored` finds it but to two pixels.
+
+    Args:
+        volume: intensities or a mask ``(H, W, D)``, columns from one side of the head to the other.
+
+    Returns:
+        its normal ``(rows, columns)``, of length 1 and towards higher columns, and an offset: a pixel has the signed
+        distance ``normal @ (row, column) + offset`` from the plane, in pixels.
+    """
+    angle, rows, columns = _alignment(volume.mean(-1), volume[:, ::-1].mean(-1), _SEARCH[:2])
+    half = np.deg2rad(angle) / 2
+    normal = np.array([np.sin(half), np.cos(half)])
+    middle = (np.array(volume.shape[:2]) - 1) / 2
+    return normal, float(-normal @ (middle + np.array([rows, columns]) / 2))
+
+
+def _alignment(
+    fixed: np.ndarray, moving: np.ndarray, search: Sequence[tuple[int, np.ndarray]] = _SEARCH
+) -> tuple[float, float, float]:
     """Rotation in degrees and shift in pixels by which two pictures agree best, from coarse to fine."""
     angle, rows, columns = 0.0, 0.0, 0.0
-    for step, angles in _SEARCH:
+    for step, angles in search:
         if min(fixed.shape) < 4 * step:
             continue
         pair = _blocks(fixed, step), _blocks(moving, step)

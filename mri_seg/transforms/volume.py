@@ -120,14 +120,18 @@ class NormalizeForeground(Transform):
         self.percentiles = percentiles
         self.limits = limits
 
-    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+    def __call__(self, img: NdarrayOrTensor, brain: NdarrayOrTensor | None = None) -> torch.Tensor:
         """Normalize the volume ``(1, H, W, D)``; a constant volume becomes all 0, with a warning.
 
         NaN, which marks the outside of a skull-stripped brain, becomes the lowest value.
+
+        Args:
+            img: the volume.
+            brain: mask ``(1, H, W, D)`` of its brain; found if it is needed and not given.
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
-        median, spread = self._median_and_spread(values)
+        median, spread = self._median_and_spread(values, None if brain is None else convert_to_numpy(brain)[0] > 0)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
             logger.warning("%s: the intensities of the foreground do not vary, so they are not scaled.", name)
@@ -136,9 +140,10 @@ class NormalizeForeground(Transform):
         normalized = (volume - median) / spread
         return normalized.nan_to_num(nan=lowest, posinf=highest, neginf=lowest).clip(lowest, highest)
 
-    def _median_and_spread(self, values: np.ndarray) -> tuple[float, float]:
+    def _median_and_spread(self, values: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
         if self.region == "brain" and values.ndim == 4:
-            brain = values[0][brain_mask(values[0]) & np.isfinite(values[0])]
+            mask = brain_mask(values[0]) if mask is None else mask
+            brain = values[0][mask & np.isfinite(values[0])]
             mode, air = _mode(brain), np.nanpercentile(values, self.percentiles[0])
             if brain.size >= _SMALLEST_BRAIN and mode > air:
                 return mode, _BRAIN_SPREAD * float(mode - air)
@@ -159,19 +164,23 @@ class NormalizeForegroundd(MapTransform):
 
     Args:
         keys: keys of the volumes.
+        brain: key of a mask of the brain; if there is none, it is found where it is needed.
         allow_missing_keys: whether to skip missing keys.
         kwargs: arguments of :py:class:`NormalizeForeground`.
     """
 
-    def __init__(self, keys: KeysCollection, *, allow_missing_keys: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, keys: KeysCollection, *, brain: str = "brain", allow_missing_keys: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.brain = brain
         self.normalize = NormalizeForeground(**kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalize each volume ``(1, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.normalize(d[key])
+            d[key] = self.normalize(d[key], d.get(self.brain))
         return d
 
 

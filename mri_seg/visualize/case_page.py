@@ -124,6 +124,7 @@ def case_page(
         calibrated="expected_dice" in measurements,
         header=[f"{name} ({unit})" for name, _, unit in quantities],
         rows=[[_text(lesion, key) for _, key, _ in quantities] for lesion in lesions],
+        sides=_sides_unit(lesions),
         slices=len(areas),
         left_out=len(areas) - len(numbers),
         key_slice=key,
@@ -218,6 +219,12 @@ def _notes(measurements: Mapping[str, Any], areas: Sequence[tuple[int, int]], *,
         sides = (lesion[f"{name}_diameter_{length}"] for name in ("longest", "perpendicular"))
         notes[lesion["measured_slice"] - 1] += f"; lesion {number}: {' × '.join(f'{s:,.1f}' for s in sides)} {length}"
     return notes
+
+
+def _sides_unit(lesions: Sequence[Mapping[str, Any]]) -> str:
+    """Unit of the lesions' distances from the midline; empty if they are not known."""
+    known = [unit for unit in ("mm", "pixels") if lesions and f"midline_distance_{unit}" in lesions[0]]
+    return known[0] if known else ""
 
 
 def _longest(lesions: Sequence[Mapping[str, Any]]) -> str:

@@ -191,6 +191,34 @@ class TestContent:
         assert report.SeriesInstanceUID != segmentation.SeriesInstanceUID
 
 
+class TestSide:
+    @pytest.mark.parametrize(
+        ("offset", "side", "code"),
+        [(-50.0, "left", "7771000"), (50.0, "right", "24028007"), (-4.0, "both", "51440002")],
+    )
+    def test_site_of_a_lesion_has_the_code_of_its_side(
+        self, tmp_path: Path, files: list[Path], offset: float, side: str, code: str
+    ) -> None:
+        mask = lesions()
+        mask[9:11] = False
+        write_segmentation(tmp_path / "seg.dcm", mask, files, algorithm_version="1.2.3")
+        grid = order_frames(files)
+        middle = grid.affine @ [*np.argwhere(mask).mean(0), 1]
+        plane = (-1.0, 0.0, 0.0, float(middle[0]) - (0 if side == "both" else offset))
+        found = measure(mask, grid.affine, midline=plane)
+        assert found["lesions"][0]["side"] == side
+        write_report(tmp_path / "sr.dcm", found, tmp_path / "seg.dcm", files, algorithm_version="1.2.3")
+        _, lesion = groups_of(highdicom.sr.srread(tmp_path / "sr.dcm"))
+        assert lesion.finding_sites[0].laterality.value == code
+        (comment,) = contents_of(lesion, codes.DCM.Comment)
+        assert "from the midline" in comment.value
+
+    def test_site_has_no_side_if_the_midline_is_not_known(self, tmp_path: Path, files: list[Path]) -> None:
+        lesion = groups_of(report_of(tmp_path, lesions(), files))[1]
+        assert lesion.finding_sites[0].laterality is None
+        assert contents_of(lesion, codes.DCM.Comment) == []
+
+
 class TestReferences:
     def test_all_groups_refer_to_the_segment(self, tmp_path: Path, files: list[Path]) -> None:
         groups = groups_of(report_of(tmp_path, lesions(), files))

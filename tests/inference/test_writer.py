@@ -473,3 +473,37 @@ class TestFailures:
         write(writer, NIFTI)
         writer.finish()
         assert "Cases segmented: 1, kept as they were: 0, failed: 0." in capsys.readouterr().out
+
+
+class TestStrict:
+    """A case with a flag of a check fails if the checks are strict."""
+
+    def flagged(self, name: str) -> dict:
+        found = item(NIFTI["image"])
+        add_flag(found["pred"].meta, name, "something was seen. Look at it.")
+        return found
+
+    def test_flag_of_a_check_is_a_warning_by_default(self, tmp_path: Path) -> None:
+        write(CaseWriter(tmp_path), NIFTI, self.flagged("lesion_doubtful"))
+        row = table(tmp_path / "summary.csv")["a"]
+        assert (row["status"], row["flags"]) == ("done", "lesion_doubtful")
+        assert "Something was seen" in (tmp_path / "a" / "a.html").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("strict", [True, "true"])
+    def test_flag_of_a_check_makes_the_case_fail_without_results(self, tmp_path: Path, strict: bool | str) -> None:
+        write(CaseWriter(tmp_path, strict=strict), NIFTI, self.flagged("not_flair"))
+        row = table(tmp_path / "summary.csv")["a"]
+        assert row["status"] == "failed"
+        assert "Something was seen" in row["error"]
+        assert "--strict" in row["error"]
+        assert [name for name in names(tmp_path) if name.startswith("a/")] == []
+
+    def test_other_flags_stay_warnings(self, tmp_path: Path) -> None:
+        write(CaseWriter(tmp_path, strict=True), NIFTI, self.flagged("few_values"))
+        assert table(tmp_path / "summary.csv")["a"]["status"] == "done"
+
+    def test_results_that_are_there_fail_as_well(self, tmp_path: Path) -> None:
+        write(CaseWriter(tmp_path), NIFTI, self.flagged("head_cut"))
+        again = CaseWriter(tmp_path, strict=True)
+        assert again.remaining([NIFTI]) == []
+        assert again.rows["a"]["status"] == "failed"

@@ -314,3 +314,36 @@ class TestSummaryRow:
     def test_summary_row_holds_one_value_a_column(self) -> None:
         row = summary_row(measure(ragged(2), AXIAL))
         assert all(value is None or isinstance(value, str | int | float) for value in row.values())
+
+
+class TestSide:
+    """The plane between the hemispheres lies at column 10 of this volume, whose columns run to the patient's left."""
+
+    AFFINE = np.array([[0, -2.0, 0, 20], [-2.0, 0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
+    MIDLINE = (-1.0, 0.0, 0.0, 0.0)
+
+    @pytest.mark.parametrize(
+        ("columns", "side", "distance"),
+        [((12, 15), "left", 4.0), ((2, 9), "right", 4.0), ((8, 13), "both", 0.0), ((2, 11), "right", 0.0)],
+    )
+    def test_side_and_distance_follow_the_voxels(self, columns: tuple[int, int], side: str, distance: float) -> None:
+        mask = np.zeros((20, 21, 5), dtype=bool)
+        mask[5:10, slice(*columns), 2] = True
+        (lesion,) = measure(mask, self.AFFINE, midline=self.MIDLINE)["lesions"]
+        assert lesion["side"] == side
+        assert lesion["midline_distance_mm"] == pytest.approx(distance)
+
+    def test_distance_is_in_pixels_if_the_spacing_is_not_known(self) -> None:
+        mask = np.zeros((20, 21, 5), dtype=bool)
+        mask[5:10, 12:15, 2] = True
+        affine = np.array([[0, -1.0, 0, 10], [-1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])
+        found = measure(mask, affine, midline=self.MIDLINE, spacing_known=False, slice_spacing_known=False)
+        assert found["lesions"][0]["midline_distance_pixels"] == pytest.approx(2)
+        assert summary_row(found)["largest_lesion_side"] == "left"
+
+    def test_lesion_has_no_side_without_a_midline(self) -> None:
+        mask = np.zeros((20, 21, 5), dtype=bool)
+        mask[5:10, 12:15, 2] = True
+        found = measure(mask, self.AFFINE)
+        assert "side" not in found["lesions"][0]
+        assert summary_row(found)["largest_lesion_side"] is None

@@ -1,0 +1,181 @@
+"""Check the lesions of a mask: whether they are cut off, lie where training has none, or are doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+from mri_seg.measurements.lesions import label_lesions
+from mri_seg.quality.frame import HeadFrame
+from mri_seg.quality.image_checks import IMAGE_FLAGS
+from mri_seg.quality.place import PlaceMap, shipped_place_map
+from mri_seg.utils.case_flags import add_flag
+
+__all__ = [
+    "CHECKS",
+    "LESION_FLAGS",
+    "RARE",
+    "LesionChecksd",
+    "LesionMeasures",
+    "is_doubtful",
+    "lesion_flags",
+    "lesion_measures",
+]
+
+LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "nothing_found")
+"""Names of the flags of :py:class:`LesionChecksd`."""
+
+CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
+"""Names of the flags of all checks of the image and the lesions."""
+
+RARE = 0.02
+"""Fraction of the training patients with tumour about a place below which the place counts as one without."""
+
+# Thresholds; benchmarks/checks.py measures how often each flag is raised rightly and wrongly.
+_SMALL = 5000.0  # mm3
+_UNSURE = 0.85  # mean probability of a small lesion
+_BESIDE = 0.1  # of the volume of the largest lesion
+_EDGE = 10  # voxels of a lesion at an end of the volume
+_PLAIN_VOXEL = 0.94 * 0.94 * 5  # mm3, if the size is not known, as for min_lesion_volume
+
+
+class LesionMeasures(NamedTuple):
+    """What the checks know of a lesion.
+
+    Attributes:
+        volume: in mm3; voxels of unknown size count as 0.94 x 0.94 x 5 mm.
+        probability: mean probability of its voxels.
+        rare: fraction of its voxels that lie where few training patients have tumour; NaN without a head-aligned frame.
+        at_edge: voxels at an end or side of the volume.
+    """
+
+    volume: float
+    probability: float
+    rare: float
+    at_edge: int
+
+
+def lesion_measures(
+    mask: np.ndarray,
+    probability: np.ndarray,
+    affine: np.ndarray,
+    frame: HeadFrame | None,
+    *,
+    voxel: float = _PLAIN_VOXEL,
+    places: PlaceMap | None = None,
+) -> list[LesionMeasures]:
+    """Measure the lesions of a mask, the largest first.
+
+    Args:
+        mask: binary mask ``(H, W, D)``.
+        probability: probability of tumour of the same shape.
+        affine: matrix ``(4, 4)`` from voxels to RAS coordinates.
+        frame: frame of the head, in the same space.
+        voxel: volume of a voxel in mm3.
+        places: where tumours of training patients lie; by default the shipped map.
+    """
+    labels, _ = label_lesions(mask)
+    found = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[box] == number
+        voxels = np.argwhere(inside) + [side.start for side in box]
+        rare = np.nan
+        if frame is not None:
+            frequency = (places or shipped_place_map()).frequency(frame.coordinates(voxels, affine))
+            rare = float((frequency < RARE).mean())
+        ends = ((voxels == 0) | (voxels == np.array(mask.shape) - 1)) & (np.array(mask.shape) > 1)
+        mean = float(probability[box][inside].mean())
+        found.append(LesionMeasures(len(voxels) * voxel, mean, rare, int(ends.any(1).sum())))
+    return sorted(found, key=lambda lesion: -lesion.volume)
+
+
+def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
+    """Names and messages of the flags that the lesions of a case deserve; the largest lesion is lesion 1.
+
+    Args:
+        lesions: measures of all lesions, the largest first.
+    """
+    if not lesions:
+        yield (
+            "nothing_found",
+            "no tumour was found. One patient in forty whose tumour is known gets this; look at the image.",
+        )
+        return
+    if cut := _numbers(lesion.at_edge >= _EDGE for lesion in lesions):
+        yield (
+            "head_cut",
+            f"{cut} at the end of the volume, so a part of it may be missing. Give the whole volume, or take its "
+            "measurements as lower limits.",
+        )
+    if rare := _numbers(lesion.rare > 0.5 for lesion in lesions):
+        yield (
+            "lesion_where_training_has_none",
+            f"{rare} where almost no training patient has tumour, such as the cerebellum or the brain stem. Check "
+            "whether it is a tumour.",
+        )
+    if doubtful := _numbers(is_doubtful(lesion, lesions[0]) for lesion in lesions):
+        yield (
+            "lesion_doubtful",
+            f"{doubtful} in doubt: small beside the largest lesion, or small and of a low probability. Check whether "
+            "it is a tumour.",
+        )
+
+
+def is_doubtful(lesion: LesionMeasures, largest: LesionMeasures) -> bool:
+    """Whether a lesion is small beside the largest of its case, or small and of a low probability."""
+    beside = lesion.volume < _BESIDE * largest.volume
+    return beside or (lesion.volume < _SMALL and lesion.probability < _UNSURE)
+
+
+def _numbers(chosen: Any) -> str:
+    """Subject and verb of a sentence on the chosen lesions, such as "lesion 2 is"; empty if there is none."""
+    numbers = [str(number) for number, one in enumerate(chosen, start=1) if one]
+    if len(numbers) < 2:
+        return f"lesion {numbers[0]} is" if numbers else ""
+    return f"lesions {', '.join(numbers[:-1])} and {numbers[-1]} are"
+
+
+class LesionChecksd(MapTransform):
+    """Raise a flag for each check that the lesions of a mask fail.
+
+    The flags are kept in the metadata of the mask, and so is the frame of the head, under ``head_frame``.
+
+    Args:
+        keys: keys of the binary masks ``(1, H, W, D)``, in the grid of the input.
+        probability: key of the probability.
+        image: key of the volume that :py:class:`mri_seg.quality.image_checks.ImageChecksd` has checked.
+    """
+
+    def __init__(self, keys: KeysCollection, *, probability: str = "probability", image: str = "image") -> None:
+        super().__init__(keys)
+        self.probability = probability
+        self.image = image
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each mask; it stays as it is."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            mask = d[key]
+            text = d[self.image].meta.get("head_frame", "") if self.image in d else ""
+            found = lesion_measures(
+                mask.cpu().numpy()[0] > 0,
+                d[self.probability].cpu().numpy()[0],
+                np.asarray(mask.affine, dtype=float),
+                HeadFrame.from_text(text),
+                voxel=_voxel_volume(mask),
+            )
+            mask.meta["head_frame"] = text  # now, since cpu() replaces the metadata
+            for name, message in lesion_flags(found):
+                add_flag(mask.meta, name, message)
+        return d
+
+
+def _voxel_volume(mask: MetaTensor) -> float:
+    known = mask.meta.get("spacing_known", True) and mask.meta.get("slice_spacing_known", True)
+    return abs(float(np.linalg.det(np.asarray(mask.affine)[:3, :3]))) if known else _PLAIN_VOXEL

@@ -1,0 +1,86 @@
+"""Which flags the lesions of a mask get."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from mri_seg.quality.frame import HeadFrame
+from mri_seg.quality.lesion_checks import LesionChecksd
+from mri_seg.utils.case_flags import case_flags
+
+SHAPE = (100, 80, 20)
+
+# A box whose first axis is the columns about 39.5, whose second the rows and whose third the slices.
+FRAME = HeadFrame(np.array([[0, 1 / 40, 0, -39.5 / 40], [1 / 100, 0, 0, 0], [0, 0, 1 / 20, 0], [0, 0, 0, 1.0]]), 40.0)
+
+
+def flags(*lesions: tuple[slice, slice, slice], probability: float = 0.95, frame: str = "", **meta: object) -> dict:
+    """Messages of the flags of a mask with these lesions, by name."""
+    mask = torch.zeros(1, *SHAPE)
+    for lesion in lesions:
+        mask[(0, *lesion)] = 1
+    meta = {"spacing_known": False, **meta}
+    item = {
+        "pred": MetaTensor(mask, affine=torch.eye(4), meta=dict(meta)),
+        "probability": MetaTensor(mask * probability, affine=torch.eye(4), meta=dict(meta)),
+        "image": MetaTensor(torch.zeros(1, 4, 4, 4), meta={"head_frame": "" if frame == "none" else FRAME.to_text()}),
+    }
+    done = LesionChecksd("pred")(item)["pred"]
+    return {flag["name"]: flag["message"] for flag in case_flags(done.meta)}
+
+
+def box(row: int, column: int, number: int, *, side: int = 16, slices: int = 8) -> tuple[slice, slice, slice]:
+    return slice(row, row + side), slice(column, column + side), slice(number, number + slices)
+
+
+FRONTAL = box(20, 50, 10)
+
+
+class TestLesions:
+    def test_large_lesion_in_a_usual_place_gets_no_flag(self) -> None:
+        assert flags(FRONTAL) == {}
+
+    def test_mask_without_a_lesion_is_flagged(self) -> None:
+        assert list(flags()) == ["nothing_found"]
+
+    def test_lesion_in_the_highest_slice_is_cut(self) -> None:
+        assert "lesion 1 is at the end" in flags(box(20, 50, 12))["head_cut"]
+
+    def test_lesion_at_the_edge_of_the_slices_is_cut(self) -> None:
+        assert "head_cut" in flags(box(30, 64, 10))
+
+    def test_lesion_in_the_cerebellum_is_where_training_has_none(self) -> None:
+        found = flags(FRONTAL, box(75, 45, 1, slices=4))
+        assert "lesion 2 is where" in found["lesion_where_training_has_none"]
+
+    def test_place_is_not_judged_without_a_frame(self) -> None:
+        assert flags(box(70, 45, 2), frame="none") == {}
+
+    def test_small_lesion_beside_a_large_one_is_in_doubt(self) -> None:
+        found = flags(FRONTAL, box(50, 10, 12, side=5, slices=3), box(60, 60, 12, side=5, slices=3))
+        assert "lesions 2 and 3 are in doubt" in found["lesion_doubtful"]
+
+    def test_small_lesion_of_low_probability_is_in_doubt(self) -> None:
+        small = box(20, 50, 10, side=10, slices=5)
+        assert "lesion_doubtful" in flags(small, probability=0.7)
+        assert flags(small, probability=0.95) == {}
+
+    def test_volume_is_in_mm3_if_the_spacing_is_known(self) -> None:
+        assert "lesion_doubtful" in flags(FRONTAL, probability=0.7, spacing_known=True)  # 2,048 voxels of 1 mm3
+        assert flags(FRONTAL, probability=0.7) == {}
+
+
+class TestMask:
+    def test_mask_is_left_as_it_is_and_gets_the_frame(self) -> None:
+        mask = MetaTensor(torch.zeros(1, *SHAPE), affine=torch.eye(4))
+        image = MetaTensor(torch.zeros(1, 4, 4, 4), meta={"head_frame": FRAME.to_text()})
+        done = LesionChecksd("pred")({"pred": mask.clone(), "probability": mask, "image": image})["pred"]
+        assert torch.equal(done.as_tensor(), mask.as_tensor())
+        assert HeadFrame.from_text(done.meta["head_frame"]) is not None
+
+    def test_mask_without_the_image_of_the_check_is_judged_too(self) -> None:
+        mask = MetaTensor(torch.zeros(1, *SHAPE), affine=torch.eye(4))
+        done = LesionChecksd("pred")({"pred": mask, "probability": mask.clone()})["pred"]
+        assert [flag["name"] for flag in case_flags(done.meta)] == ["nothing_found"]
