@@ -39,6 +39,7 @@ STAGES = [
     "evaluation",
     "report",
     "export",
+    "follow_up",
     "cli",
 ]
 

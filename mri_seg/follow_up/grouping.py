@@ -22,7 +22,7 @@ from mri_seg.utils.files import safe_name
 __all__ = ["DatedCase", "Patient", "group_cases", "read_timeline"]
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
-_VISIT = re.compile(r"(?i)(?<![a-z])(?:visit|scan|time|timepoint|tp|session|ses|followup|fu|exam|study)[-_ ]?(\d+)$|^(\d+)$")
+_VISIT = re.compile(r"(?:visit|scan|time|timepoint|tp|session|ses|followup|fu|exam|study)\d+")
 _BIDS = re.compile(r"(?P<subject>sub-[A-Za-z0-9+]+)(?:_(?P<session>ses-[A-Za-z0-9+]+))?_")
 _HEADER = ["PatientID", "PatientSex", "PatientBirthDate", "StudyDate", "AcquisitionDate", "SeriesDate"]
 _COLUMNS = ("patient", "date", "file", "event")
@@ -79,8 +79,8 @@ def group_cases(
     - With ``timeline``, a CSV file says patient, date and event of each file; cases that it does not name are left out.
     - DICOM: PatientID; the date of acquisition, or else of the study.
     - BIDS: subject and session; dates from ``acq_time`` of ``sessions.tsv`` or ``scans.tsv``.
-    - Other files: the date in the name of the file, or of the folder next above it that has one. The patient is what is
-      left of the name, or else the folder.
+    - Other files: the date in the names of the file and of its folders. The patient is what is left of these names
+      without words for contrasts and visits (``scan2``).
 
     Without dates, cases are in the order of their names. Dates that were all shifted by the same days, as
     de-identification does, change nothing: only differences count.
@@ -194,25 +194,12 @@ def _iso_date(text: str) -> datetime.date | None:
 def _of_name(case: dict[str, Any], roots: Sequence[Path]) -> tuple[str, DatedCase]:
     """The patient and the date that the names of a file and its folders say."""
     parts = _name_parts(case, roots)
-    dates = {place: _date_in(part) for place, part in enumerate(parts)}
-    places = [place for place, date in dates.items() if date is not None]
-    different = sorted({date for date in dates.values() if date is not None})
+    different = sorted({date for date in map(_date_in, parts) if date is not None})
     if len(different) > 1:
         said = " and ".join(map(str, different[:2]))
         raise ValueError(f"{case['image'][0]}: its name has two dates, {said}, expected one. {_FORM}")
     order = tuple(_natural(part) for part in parts)
-    if not places:
-        words = _without_visit(patient_of(parts[-1]))
-        folder = parts[-2] if len(parts) > 1 else ""
-        name = "_".join(words) or _words_of_folders(parts[:-1]) or case["case"]
-        if folder and not _names_a_patient(words):
-            name = _words_of_folders(parts[:-1]) or name
-        return name, DatedCase(case, order=order)
-    at = places[-1]
-    left = _DATE.sub("", parts[at])
-    words = patient_of(left) if at == len(parts) - 1 else tuple(word for word in re.split(r"[\W_]+", left) if word)
-    name = "_".join(words) or _words_of_folders(parts[:at]) or case["case"]
-    return name, DatedCase(case, different[0], order=order)
+    return _patient_in(parts) or case["case"], DatedCase(case, next(iter(different), None), order=order)
 
 
 def _name_parts(case: Mapping[str, Any], roots: Sequence[Path]) -> list[str]:
@@ -241,28 +228,35 @@ def _as_date(match: re.Match[str]) -> datetime.date | None:
         return None
 
 
-def _without_visit(words: Sequence[str]) -> tuple[str, ...]:
-    """Words of a name without those that number a visit: ``P1_scan2`` gives ``P1``."""
-    words = tuple(words)
-    if len(words) > 1 and re.fullmatch(r"\d+", words[-1]) and _VISIT.search("_".join(words[-2:])):
-        return words[:-2] if not words[-2].isdigit() and _VISIT.match("_".join(words[-2:])) else words[:-1]
-    if words and _VISIT.match(words[-1]):
-        return words[:-1]
+def _patient_in(parts: Sequence[str]) -> str:
+    """What is left of the names of folders and file without dates, contrasts and visits; a part that repeats is left out.
+
+    All parts count, since two people under one name would be worse than one person under two.
+    """
+    names: list[str] = []
+    for part in parts:
+        left = _DATE.sub("_", part)
+        words = [_as_written(word, left) for word in _without_visit(patient_of(left))]
+        name = "_".join(words)
+        if name and not any(name.lower() in other.lower() for other in names):
+            names = [other for other in names if other.lower() not in name.lower()] + [name]
+    return "_".join(names)
+
+
+def _as_written(word: str, text: str) -> str:
+    """A word in lower case as a text has it."""
+    found = re.search(re.escape(word), text, re.IGNORECASE)
+    return found[0] if found else word
+
+
+def _without_visit(words: Sequence[str]) -> Sequence[str]:
+    """Words of a name without those that number a visit: ``P1_scan2`` gives ``P1``; a lone number is a visit too."""
+    if len(words) == 1 and words[0].isdigit():
+        return ()
+    for count in (2, 1):
+        if len(words) >= count and _VISIT.fullmatch("".join(words[-count:])):
+            return words[:-count]
     return words
-
-
-def _names_a_patient(words: Sequence[str]) -> bool:
-    """Whether words hold a number, as names of patients do, or several letters of which a number is part."""
-    return any(any(letter.isdigit() for letter in word) for word in words)
-
-
-def _words_of_folders(folders: Sequence[str]) -> str:
-    """The name of a patient from folders: the last that is neither a date nor a visit nor a contrast."""
-    for folder in reversed(folders):
-        words = _without_visit(patient_of(_DATE.sub("", folder)))
-        if words:
-            return "_".join(words)
-    return ""
 
 
 def _natural(text: str) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ MIN_OVERLAP = 0.6
 """Least share of the head that both scans must show."""
 MIN_SIMILARITY = 0.25
 """Least correlation ratio inside the head: below it, the scans do not show the same head in the same place."""
-DOUBTFUL_SIMILARITY = 0.4
+DOUBTFUL_SIMILARITY = 0.5
 """Correlation ratio below which a registration is flagged."""
 
 

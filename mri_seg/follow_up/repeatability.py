@@ -78,7 +78,7 @@ def critical_difference(earlier: int) -> float:
     Example::
 
         >>> round(critical_difference(1), 2), round(critical_difference(4), 2)
-        (2.77, 3.38)
+        (2.77, 3.45)
     """
 
     if earlier == 1:
