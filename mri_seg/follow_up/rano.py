@@ -55,7 +55,7 @@ def response_of(
         return Response("not evaluable", "no T2/FLAIR lesion in the baseline to compare with")
     if smallest > 0:
         rise = 100 * (now / smallest - 1)
-        typical = sum(earlier) / len(earlier)
+        typical = sum(products) / len(products)  # of all scans: the smallest alone would make the error too small
         needed = critical_difference(len(earlier)) * standard_deviation(repeatability, "product", typical)
         if rise > PROGRESSION and now - smallest > needed:
             return Response("progressive disease", f"product {rise:+.0f} % against the smallest so far")
