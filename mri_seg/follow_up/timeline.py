@@ -21,22 +21,12 @@ __all__ = [
     "TimePoint",
     "Timeline",
     "Velocity",
-    "mean_diameter",
 ]
 
 DAYS_PER_YEAR = 365.25
 
 QUANTITIES = {"volume": "mL", "mean_diameter": "mm", "product": "mm2"}
 """What is followed, with its unit: the volume, the mean tumour diameter, and the sum of bidimensional products."""
-
-
-def mean_diameter(volume: float) -> float:
-    """Mean tumour diameter in mm of a volume in mL: the cube root of twice the volume.
-
-    Source: Mandonnet et al., Annals of Neurology 53 (2003), who took it from three diameters; Pallud et al., Annals of
-    Neurology 60 (2006).
-    """
-    return float(np.cbrt(2000 * volume))
 
 
 @dataclass

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 from mri_seg.follow_up.registration import resample
 from mri_seg.follow_up.repeatability import interval
-from mri_seg.follow_up.timeline import Estimate, Lesion, TimePoint, mean_diameter
-from mri_seg.measurements.lesions import bounding_box, label_lesions, measure
+from mri_seg.follow_up.timeline import Estimate, Lesion, TimePoint
+from mri_seg.measurements.lesions import bounding_box, label_lesions, mean_diameter, measure
 
 __all__ = ["track_lesions", "values_of"]
 

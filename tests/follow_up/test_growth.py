@@ -12,7 +12,8 @@ import pytest
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.repeatability import critical_difference, interval, load_repeatability, standard_deviation
-from mri_seg.follow_up.timeline import QUANTITIES, mean_diameter
+from mri_seg.follow_up.timeline import QUANTITIES
+from mri_seg.measurements.lesions import mean_diameter
 
 EXACT = {name: {"absolute_sd": 0.0, "relative_sd": 1e-6} for name in QUANTITIES}
 ROUGH = {name: {"absolute_sd": 1.0, "relative_sd": 0.1} for name in QUANTITIES}
