@@ -103,9 +103,7 @@ def with_masks(
     masks: Sequence[np.ndarray], scans: Sequence[PhantomScan], days: Sequence[int], repeatability: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Velocity and categories of given masks, without registration, so without new lesions."""
-    measured = [
-        values_of(measure(mask, scan.affine), repeatability) for mask, scan in zip(masks, scans, strict=True)
-    ]
+    measured = [values_of(measure(mask, scan.affine), repeatability) for mask, scan in zip(masks, scans, strict=True)]
     years = [day / DAYS_PER_YEAR for day in days]
     found = velocity_of(years, [values["mean_diameter"].value for values in measured], "mean_diameter", repeatability)
     products = [values["product"].value for values in measured]
@@ -143,7 +141,9 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
                 if low <= row["days"][-1] / DAYS_PER_YEAR < high + 0.01 and row.get(kind, {}).get("velocity")
             ]
             errors = [row[kind]["velocity"]["value"] - row["true_velocity"] for row in own]
-            holds = [row[kind]["velocity"]["low"] <= row["true_velocity"] <= row[kind]["velocity"]["high"] for row in own]
+            holds = [
+                row[kind]["velocity"]["low"] <= row["true_velocity"] <= row[kind]["velocity"]["high"] for row in own
+            ]
             median = f"{np.median(np.abs(errors)):.2f} mm a year" if errors else "-"
             lines.append(
                 f"| {low:g} to {high:g} years | {kind} | {median} | {rate(abs(e) <= 1 for e in errors)} | {rate(holds)} |"

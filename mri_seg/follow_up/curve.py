@@ -66,7 +66,9 @@ def growth_curve(timeline: Timeline, quantity: str, title: str) -> str:
         at = x(time)
         if point.scan.event and n:
             parts.append(f'<line class="event" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{y(0):.1f}"/>')
-        parts.append(f'<line class="bar" x1="{at:.1f}" x2="{at:.1f}" y1="{y(value.low):.1f}" y2="{y(value.high):.1f}"/>')
+        parts.append(
+            f'<line class="bar" x1="{at:.1f}" x2="{at:.1f}" y1="{y(value.low):.1f}" y2="{y(value.high):.1f}"/>'
+        )
         parts.append(f'<circle cx="{at:.1f}" cy="{y(value.value):.1f}" r="4"><title>{escape(said)}</title></circle>')
     label = escape(f"{title} over time. {'; '.join(spoken)}.", quote=True)
     box = f"0 0 {_WIDTH} {_HEIGHT}"

@@ -23,9 +23,7 @@ FALL = -50.0
 _SURGERY = ("surg", "resect", "biops", "craniotom", "operat", "debulk")
 
 
-def make_timeline(
-    patient: str, scans: Sequence[Scan], *, repeatability: Mapping[str, Any] | None = None
-) -> Timeline:
+def make_timeline(patient: str, scans: Sequence[Scan], *, repeatability: Mapping[str, Any] | None = None) -> Timeline:
     """Compare the scans of a patient.
 
     Every later scan is registered to the first; masks are compared in the grid of the first and measured in their own.
@@ -163,7 +161,10 @@ def _compare(timeline: Timeline, epoch: int) -> None:
         new = [
             f"lesion {lesion.number}, {lesion.values[n]['volume'].value:.1f} mL"  # type: ignore[index]
             for lesion in timeline.lesions
-            if lesion.new_at is not None and lesion.new_at <= n and lesion.measurable and lesion.values[n]
+            if lesion.new_at is not None
+            and lesion.new_at <= n
+            and lesion.measurable
+            and lesion.values[n]
             and timeline.points[lesion.new_at].epoch == epoch
         ]
         visible = bool(timeline.points[n].scan.mask.any())

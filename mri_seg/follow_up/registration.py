@@ -292,8 +292,10 @@ def resample(
         np.asarray(volume, dtype=np.float32), to_voxel[:3, :3], to_voxel[:3, 3], tuple(shape), order=order
     )
     inside = np.ones(shape, dtype=bool)
-    axes = [np.arange(size, dtype=np.float32).reshape([-1 if a == n else 1 for a in range(3)])
-            for n, size in enumerate(shape)]
+    axes = [
+        np.arange(size, dtype=np.float32).reshape([-1 if a == n else 1 for a in range(3)])
+        for n, size in enumerate(shape)
+    ]
     for row, size in zip(to_voxel[:3], volume.shape):
         place = sum(weight * axis for weight, axis in zip(row, axes)) + row[3]
         inside &= (place >= -0.5) & (place <= size - 0.5)

@@ -24,7 +24,14 @@ CASE_ENDINGS = (
 
 # With their first characters.
 _TIMELINE = "_timeline.json"  # ends the name of the file that makes a folder that of a patient who is followed
-_TIMELINE_ENDINGS = (_TIMELINE, "_timeline.csv", "_timeline.html", "_change.nii.gz", "_change_seg.dcm", "_change_sr.dcm")
+_TIMELINE_ENDINGS = (
+    _TIMELINE,
+    "_timeline.csv",
+    "_timeline.html",
+    "_change.nii.gz",
+    "_change_seg.dcm",
+    "_change_sr.dcm",
+)
 _OF_LATER_SCANS = ("_to_first.tfm", "_overlay.png")
 
 _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,", "summary.json": '{\n    "cases": ['}

@@ -167,7 +167,8 @@ class TestDICOM:
         assert "mm/a" in str(report)
 
     @pytest.mark.skipif(
-        subprocess.run(["which", "dciodvfy"], capture_output=True).returncode != 0, reason="needs dciodvfy (dicom3tools)"
+        subprocess.run(["which", "dciodvfy"], capture_output=True).returncode != 0,
+        reason="needs dciodvfy (dicom3tools)",
     )
     @pytest.mark.parametrize("name", ["P001_change_seg.dcm", "P001_change_sr.dcm"])
     def test_dciodvfy_finds_no_error(self, dicom: tuple[Path, Path], name: str) -> None:
