@@ -4,11 +4,11 @@
     python benchmarks/follow_up.py --series 20                      # a trial
 
 Each series is a synthetic patient whose tumour's mean diameter grows evenly, by 0 to 15 mm a year (a third of them do
-not grow), with 2 to 6 scans over 0.5 to 6 years. Each scan has another pose, offset of its slices, contrast, shading and
-noise. Every scan is segmented as the command does, the scans are registered, and velocity, interval and category are
-those of ``mri-seg follow``; the same with the true masks, without registration. A series is a line of the results, which
-is written when it is done: the program can be stopped, and the same command resumes it. ``--only_table`` prints the
-tables of what is there.
+not grow), with 2 to 6 scans over 0.5 to 6 years. Each scan has another pose, offset of its slices, contrast, shading
+and noise. Every scan is segmented as the command does, the scans are registered, and velocity, interval and category
+are those of ``mri-seg follow``; the same with the true masks, without registration. A series is a line of the results,
+which is written when it is done: the program can be stopped, and the same command resumes it. ``--only_table`` prints
+the tables of what is there.
 """
 
 from __future__ import annotations
@@ -145,9 +145,8 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
                 row[kind]["velocity"]["low"] <= row["true_velocity"] <= row[kind]["velocity"]["high"] for row in own
             ]
             median = f"{np.median(np.abs(errors)):.2f} mm a year" if errors else "-"
-            lines.append(
-                f"| {low:g} to {high:g} years | {kind} | {median} | {rate(abs(e) <= 1 for e in errors)} | {rate(holds)} |"
-            )
+            near = rate(abs(error) <= 1 for error in errors)
+            lines.append(f"| {low:g} to {high:g} years | {kind} | {median} | {near} | {rate(holds)} |")
     lines += ["", "False progressions of stable series, by number of scans since the baseline:", ""]
     lines += ["| scan | network | masks |", "| --- | --- | --- |"]
     false: dict[tuple[int, str], list[bool]] = defaultdict(list)
@@ -157,7 +156,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
                 for n, category in enumerate(row.get(kind, {}).get("responses", []), start=2):
                     false[n, kind].append(category == PROGRESSION)
                     false[0, kind].append(category == PROGRESSION)
-    for n in sorted({n for n, _ in false} - {0}) + [0]:
+    for n in [*sorted({n for n, _ in false} - {0}), 0]:
         name = "all comparisons" if n == 0 else f"{n}"
         lines.append(f"| {name} | {rate(false[n, 'network'])} | {rate(false[n, 'masks'])} |")
     seconds = [sum(row["seconds"].values()) / row["scans"] for row in rows]

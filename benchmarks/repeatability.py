@@ -6,18 +6,18 @@
 
 Every head of TCGA-LGG is segmented by weights that have not seen its institution: by default those in
 ``benchmarks/left_out``, else ``--runs DU=WEIGHTS ...`` with the overrides of their config beside them. Each is imaged
-again by simulation: shifted, rotated up to 15 degrees in plane and 5 degrees out of it, with other pixels, slices that are
-thicker and shifted by up to half of their distance, other noise, bias field, contrast and scalp. The reference mask goes
-through the same transforms, so that the error of the simulation itself is known. Training of the weights used shifts,
-rotations, other pixels, noise, bias, contrast and scalp of single slices too; rotation out of the plane, thicker slices
-and their shift are new to them.
+again by simulation: shifted, rotated up to 15 degrees in plane and 5 degrees out of it, with other pixels, slices that
+are thicker and shifted by up to half of their distance, other noise, bias field, contrast and scalp. The reference mask
+goes through the same transforms, so that the error of the simulation itself is known. Training of the weights used
+shifts, rotations, other pixels, noise, bias, contrast and scalp of single slices too; rotation out of the plane, thicker
+slices and their shift are new to them.
 
 Slices of TCGA-LGG do not say their distance. It is estimated for each volume from the upper part of the head, where its
-breadth falls from 90 to 50 % of the largest: this height is a fixed share of the breadth, which phantoms of known distance
-give. Pixels count as 0.94 mm (``benchmarks/pixel_size.py``). All figures in mm and mL rest on these two.
+breadth falls from 90 to 50 % of the largest: this height is a fixed share of the breadth, which phantoms of known
+distance give. Pixels count as 0.94 mm (``benchmarks/pixel_size.py``). All figures in mm and mL rest on these two.
 
-``--write`` writes ``mri_seg/follow_up/repeatability.json``. A head is a line of the results, which is written when it is
-done: the program can be stopped, and the same command resumes it.
+``--write`` writes ``mri_seg/follow_up/repeatability.json``. A head is a line of the results, which is written when it
+is done: the program can be stopped, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -64,9 +64,8 @@ def height_share(volume: np.ndarray) -> tuple[float, float] | None:
         None if the breadth does not fall so far.
     """
     head = head_mask(volume.astype(np.float32))
-    breadths = np.array(
-        [np.ptp(np.flatnonzero(one.any(axis=0))) + 1.0 if one.any() else 0.0 for one in head.T.swapaxes(1, 2)]
-    )
+    columns = [np.flatnonzero(head[..., n].any(axis=0)) for n in range(head.shape[-1])]
+    breadths = np.array([np.ptp(one) + 1.0 if one.size else 0.0 for one in columns])
     widest = len(breadths) // 3 + int(breadths[len(breadths) // 3 :].argmax())
     largest = breadths[widest]
     places = []
@@ -197,9 +196,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     distances = [row["distance"] for row in rows]
     found: dict[str, Any] = {
         "provisional": False,
-        "source": f"Measured by benchmarks/repeatability.py: {heads} heads of TCGA-LGG, each by weights that left its "
-        f"institution out, each imaged {images} times by simulation. Pixels count as {PIXEL} mm; the distance of slices "
-        f"is estimated for each head (median {np.median(distances):.1f} mm). No repeated real scans were at hand.",
+        "source": f"Measured by benchmarks/repeatability.py: {heads} heads of TCGA-LGG, each by weights that left "
+        f"its institution out, each imaged {images} times by simulation. Pixels count as {PIXEL} mm; the distance "
+        f"of slices is estimated for each head (median {np.median(distances):.1f} mm). No repeated real scans were at hand.",
     }
     for name, unit in QUANTITIES.items():
         absolute, relative = fitted(*within(rows, "network", name))
@@ -209,9 +208,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Standard deviation, repeatability coefficient and bias in Markdown."""
-    lines = [
-        "| quantity | of | SD within a head | relative (median) | repeatability coefficient | bias against the mask |"
-    ]
+    lines = ["| quantity | of | SD within a head | relative (median) | repeatability coefficient | bias |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for name, unit in QUANTITIES.items():
         for kind in ("network", "mask"):
@@ -221,14 +218,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             pairs = [(image["network"][name], image["mask"][name]) for row in rows for image in row["images"]]
             bias = float(np.mean([one - other for one, other in pairs])) if kind == "network" else 0.0
             said = f"{bias:+.2f} {unit}" if kind == "network" else ""
-            lines.append(
-                f"| {name} | {kind} | {sd:.2f} {unit} | {100 * relative:.1f} % | {Z * 2**0.5 * sd:.2f} {unit} | {said} |"
-            )
+            coefficient = f"{Z * 2**0.5 * sd:.2f} {unit}"
+            lines.append(f"| {name} | {kind} | {sd:.2f} {unit} | {100 * relative:.1f} % | {coefficient} | {said} |")
+    low, middle, high = np.percentile([row["distance"] for row in rows], (5, 50, 95))
     lines += [
         "",
-        f"{len(rows)} heads. Slices: {np.percentile([row['distance'] for row in rows], (5, 50, 95)).round(1)} mm",
+        f"{len(rows)} heads. Slices are {middle:.1f} mm apart ({low:.1f} to {high:.1f} in 90 %), by estimate.",
     ]
-    lines[-1] += " apart (5, 50 and 95 %), estimated."
     return "\n".join(lines)
 
 

@@ -152,8 +152,8 @@ _COMMANDS: list[click.Command] = [
         dry_run=True,
         short_help="Follow patients over time: how fast does a tumour grow?",
         help="Segment the scans in files and folders, group them by patient, order them by time, and measure the "
-        "change.\n\nOUTPUT is a folder. Its folder follow_up gets, for each patient, a table, a page, the voxels gained "
-        "and lost, and the transforms that bring the scans to one place.",
+        "change.\n\nOUTPUT is a folder. Its folder follow_up gets, for each patient, a table, a page, the voxels "
+        "gained and lost, and the transforms that bring the scans to one place.",
         epilog=_STATUS,
     ),
     ConfigCommand(

@@ -1,4 +1,4 @@
-"""Write the change of a patient's tumour as a DICOM segmentation, and the measurements of all scans as a DICOM report."""
+"""Write the change of a tumour as a DICOM segmentation, and the measurements of all scans as a DICOM report."""
 
 from __future__ import annotations
 

@@ -163,9 +163,9 @@ def _bids_date(root: Path, file: Path, subject: str, session: str | None) -> dat
     own = [folder / f"{subject}_sessions.tsv", root / "sessions.tsv"]
     for table in own:
         for row in _rows(table):
-            if session and row.get("session_id") == session and row.get("participant_id", subject) == subject:
-                if (date := _iso_date(row.get("acq_time", ""))) is not None:
-                    return date
+            own_row = session and row.get("session_id") == session and row.get("participant_id", subject) == subject
+            if own_row and (date := _iso_date(row.get("acq_time", ""))) is not None:
+                return date
     prefix = f"{subject}_{session}" if session else subject
     for table in ((folder / session if session else folder) / f"{prefix}_scans.tsv", folder / f"{subject}_scans.tsv"):
         for row in _rows(table):
@@ -229,7 +229,7 @@ def _as_date(match: re.Match[str]) -> datetime.date | None:
 
 
 def _patient_in(parts: Sequence[str]) -> str:
-    """What is left of the names of folders and file without dates, contrasts and visits; a part that repeats is left out.
+    """What is left of the names of folders and file without dates, contrasts and visits; parts that repeat count once.
 
     All parts count, since two people under one name would be worse than one person under two.
     """

@@ -1,7 +1,7 @@
 """Categories of the T2/FLAIR part of RANO-LGG.
 
-Source: van den Bent et al., Response assessment in neuro-oncology (a report of the RANO group): assessment of outcome in
-trials of diffuse low-grade gliomas, Lancet Oncology 12 (2011). Its T2/FLAIR criteria by the product of perpendicular
+Source: van den Bent et al., Response assessment in neuro-oncology (a report of the RANO group): assessment of outcome
+in trials of diffuse low-grade gliomas, Lancet Oncology 12 (2011). Its T2/FLAIR criteria by the product of perpendicular
 diameters: disappearance, -50 % and -25 % against the baseline, +25 % against the smallest so far, new lesions.
 """
 
@@ -18,8 +18,8 @@ __all__ = ["LIMITS", "VERSION", "response_of"]
 VERSION = "RANO-LGG 2011 (van den Bent et al., Lancet Oncology 12), T2/FLAIR part"
 
 LIMITS = (
-    "The category is that of the T2/FLAIR images alone. RANO-LGG also asks for contrast-enhanced T1, the clinical state "
-    "and the dose of corticosteroids, and confirms a response by a second scan: none of these is known here."
+    "The category is that of the T2/FLAIR images alone. RANO-LGG also asks for contrast-enhanced T1, the clinical "
+    "state and the dose of corticosteroids, and confirms a response by a second scan: none of these is known here."
 )
 
 PARTIAL, MINOR, PROGRESSION = -50.0, -25.0, 25.0

@@ -80,7 +80,6 @@ def critical_difference(earlier: int) -> float:
         >>> round(critical_difference(1), 2), round(critical_difference(4), 2)
         (2.77, 3.45)
     """
-
     if earlier == 1:
         return Z * math.sqrt(2)
 

@@ -22,7 +22,6 @@ CASE_ENDINGS = (
 )
 """Endings of the files of a case; their names begin with the name of the case, which is also that of their folder."""
 
-# With their first characters.
 _TIMELINE = "_timeline.json"  # ends the name of the file that makes a folder that of a patient who is followed
 _TIMELINE_ENDINGS = (
     _TIMELINE,
@@ -34,6 +33,7 @@ _TIMELINE_ENDINGS = (
 )
 _OF_LATER_SCANS = ("_to_first.tfm", "_overlay.png")
 
+# With their first characters.
 _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,", "summary.json": '{\n    "cases": ['}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ class TestNIfTI:
     def test_table_has_a_row_for_each_scan(self, written: Path) -> None:
         with (written / "P1_timeline.csv").open() as stream:
             rows = list(csv.DictReader(stream))
-        assert [(row["date"], row["rano_lgg_t2_flair"]) for row in rows][0] == ("2020-01-01", "baseline")
+        assert (rows[0]["date"], rows[0]["rano_lgg_t2_flair"]) == ("2020-01-01", "baseline")
         assert float(rows[1]["volume_ml"]) > float(rows[0]["volume_ml"])
         assert rows[1]["date"] == "2022-01-01"
 
@@ -166,10 +167,7 @@ class TestDICOM:
         assert studies == {pydicom.dcmread(next((folder / y).iterdir())).StudyInstanceUID for y in ("2020", "2022")}
         assert "mm/a" in str(report)
 
-    @pytest.mark.skipif(
-        subprocess.run(["which", "dciodvfy"], capture_output=True).returncode != 0,
-        reason="needs dciodvfy (dicom3tools)",
-    )
+    @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
     @pytest.mark.parametrize("name", ["P001_change_seg.dcm", "P001_change_sr.dcm"])
     def test_dciodvfy_finds_no_error(self, dicom: tuple[Path, Path], name: str) -> None:
         checked = subprocess.run(["dciodvfy", str(dicom[1] / name)], capture_output=True, text=True)
