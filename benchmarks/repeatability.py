@@ -9,8 +9,8 @@ Every head of TCGA-LGG is segmented by weights that have not seen its institutio
 again by simulation: shifted, rotated up to 15 degrees in plane and 5 degrees out of it, with other pixels, slices that
 are thicker and shifted by up to half of their distance, other noise, bias field, contrast and scalp. The reference mask
 goes through the same transforms, so that the error of the simulation itself is known. Training of the weights used
-shifts, rotations, other pixels, noise, bias, contrast and scalp of single slices too; rotation out of the plane, thicker
-slices and their shift are new to them.
+shifts, rotations, other pixels, noise, bias, contrast and scalp of single slices too; rotation out of the plane,
+thicker slices and their shift are new to them.
 
 Slices of TCGA-LGG do not say their distance. It is estimated for each volume from the upper part of the head, where its
 breadth falls from 90 to 50 % of the largest: this height is a fixed share of the breadth, which phantoms of known
@@ -198,7 +198,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "provisional": False,
         "source": f"Measured by benchmarks/repeatability.py: {heads} heads of TCGA-LGG, each by weights that left "
         f"its institution out, each imaged {images} times by simulation. Pixels count as {PIXEL} mm; the distance "
-        f"of slices is estimated for each head (median {np.median(distances):.1f} mm). No repeated real scans were at hand.",
+        f"of slices is estimated for each head (median {np.median(distances):.1f} mm). "
+        "No repeated real scans were at hand.",
     }
     for name, unit in QUANTITIES.items():
         absolute, relative = fitted(*within(rows, "network", name))

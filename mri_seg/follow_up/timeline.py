@@ -207,7 +207,7 @@ class Timeline:
     @property
     def flags(self) -> list[dict[str, str]]:
         """Flags of the patient, then those of the scans with their names."""
-        found = case_flags(self.about)
+        found = [{**flag, "message": _sentence(flag["message"])} for flag in case_flags(self.about)]
         for point in self.points:
             found += [{**flag, "message": f"{point.case}: {flag['message']}"} for flag in point.scan.flags]
         return found
@@ -225,6 +225,11 @@ class Timeline:
     def epoch(self, number: int) -> Sequence[int]:
         """Indices of the time points of an epoch."""
         return [n for n, point in enumerate(self.points) if point.epoch == number]
+
+
+def _sentence(message: str) -> str:
+    """A message with a capital letter; logs show it after a name. Paths stay as they are."""
+    return message if message.startswith(("/", ".")) else message[:1].upper() + message[1:]
 
 
 class Response(NamedTuple):
