@@ -70,6 +70,14 @@ def nifti(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Path, 
 
 
 @pytest.fixture(scope="module")
+def written(nifti: Callable[[], tuple[Path, Segmented]]) -> Path:
+    """What was written for the patient of NIfTI files."""
+    following, folder = follow(*nifti())
+    assert (following.followed, following.failed) == (["P1"], {})
+    return folder / "P1"
+
+
+@pytest.fixture(scope="module")
 def dicom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder of DICOM studies, and what was written for their patient."""
     folder, masks = tmp_path_factory.mktemp("dicom"), {}
@@ -84,13 +92,6 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class TestNIfTI:
-    @pytest.fixture(scope="class")
-    def written(self, nifti: Callable[[], tuple[Path, Segmented]]) -> Path:
-        folder, writer = nifti()
-        following, written = follow(folder, writer)
-        assert (following.followed, following.failed) == (["P1"], {})
-        return written / "P1"
-
     def test_table_has_a_row_for_each_scan(self, written: Path) -> None:
         with (written / "P1_timeline.csv").open() as stream:
             rows = list(csv.DictReader(stream))
