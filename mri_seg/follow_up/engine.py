@@ -202,7 +202,11 @@ def _flag(timeline: Timeline) -> None:
     _flag_days(timeline)
     for lesion in timeline.lesions:
         if lesion.new_at is not None:
-            size = "" if lesion.measurable else ", below 10 x 10 mm, which does not count as progression"
+            size = (
+                ""
+                if lesion.measurable
+                else ", below 10 x 10 mm or within measurement error, which does not count as progression"
+            )
             point = timeline.points[lesion.new_at]
             _add(point.scan, "new_lesion", f"lesion {lesion.number} is new{size}. Compare with the earlier scans.")
     surgery = False

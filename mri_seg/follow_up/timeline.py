@@ -114,7 +114,8 @@ class Lesion:
             95 % interval; None where the lesion is not found.
         parts: number of separate parts at each time point.
         new_at: index of the time point at which it appears, if that is not the first of its epoch; else None.
-        measurable: whether, at that time point, both its diameters are at least 10 mm.
+        measurable: whether, at that time point, both its diameters are at least 10 mm and its volume is beyond
+            measurement error.
         velocity: velocity of its mean diameter in the last epoch.
     """
 

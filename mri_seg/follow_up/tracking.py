@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mri_seg.follow_up.registration import resample
-from mri_seg.follow_up.repeatability import interval
+from mri_seg.follow_up.repeatability import critical_difference, interval, standard_deviation
 from mri_seg.follow_up.timeline import Estimate, Lesion, TimePoint
 from mri_seg.measurements.lesions import bounding_box, label_lesions, mean_diameter, measure
 
@@ -80,15 +80,22 @@ def track_lesions(points: Sequence[TimePoint], repeatability: Mapping[str, Any])
             lesion.values.append(None if measured is None else values_of(measured, repeatability))
             if measured is not None and lesion.new_at is None and _is_new(lesion, points, n):
                 lesion.new_at = n
-                lesion.measurable = any(
-                    min(part["longest_diameter_mm"], part["perpendicular_diameter_mm"]) >= MEASURABLE
-                    for part in measured["lesions"]
-                )
+                lesion.measurable = _is_measurable(measured, repeatability)
         lesions.append(lesion)
     lesions.sort(key=lambda lesion: -max(value["volume"].value for value in lesion.values if value))
     for number, lesion in enumerate(lesions, start=1):
         lesion.number = number
     return lesions
+
+
+def _is_measurable(measured: Mapping[str, Any], repeatability: Mapping[str, Any]) -> bool:
+    """Whether a lesion is large enough to count as new: by its diameters, and beyond the error of no volume at all."""
+    volume = float(measured["volume_ml"])
+    wide = any(
+        min(part["longest_diameter_mm"], part["perpendicular_diameter_mm"]) >= MEASURABLE
+        for part in measured["lesions"]
+    )
+    return wide and volume > critical_difference(1) * standard_deviation(repeatability, "volume", volume)
 
 
 def _is_new(lesion: Lesion, points: Sequence[TimePoint], n: int) -> bool:
