@@ -75,12 +75,12 @@ def growth_curve(timeline: Timeline, quantity: str, title: str) -> str:
     return f'<svg class="curve" viewBox="{box}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _ceiling(highest: float) -> tuple[float, float]:
+def _ceiling(largest: float) -> tuple[float, float]:
     """A round number above the highest value, and a round step that divides it into 3 to 6 parts."""
-    rough = max(highest, 1e-3) / 4
+    rough = max(largest, 1e-3) / 4
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough)
-    return step * math.ceil(max(highest, 1e-3) / step), step
+    return step * math.ceil(max(largest, 1e-3) / step), step
 
 
 def _marks(times: list[float], *, dated: bool) -> list[tuple[float, str]]:

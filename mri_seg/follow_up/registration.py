@@ -192,7 +192,7 @@ def _itk_image(volume: np.ndarray, affine: np.ndarray) -> Any:
     return image
 
 
-def _refined(start: Any, one: _Head, other: _Head, level: int) -> Any:
+def _refined(transform: Any, one: _Head, other: _Head, level: int) -> Any:
     """Optimize a transform at one resolution."""
     pixel = _PIXEL[level]
     (fixed, fixed_mask), (moving, _) = one.shrunk(pixel), other.shrunk(pixel)
@@ -216,7 +216,7 @@ def _refined(start: Any, one: _Head, other: _Head, level: int) -> Any:
         scales.SetElement(n, scale)
     optimizer.SetScales(scales)
     method = itk.ImageRegistrationMethodv4[kind, kind].New(
-        FixedImage=fixed, MovingImage=moving, Metric=metric, Optimizer=optimizer, InitialTransform=start
+        FixedImage=fixed, MovingImage=moving, Metric=metric, Optimizer=optimizer, InitialTransform=transform
     )
     method.SetMetricSamplingStrategy(itk.ImageRegistrationMethodv4Enums.MetricSamplingStrategy_RANDOM)
     method.SetMetricSamplingPercentage(_SAMPLED[level])
@@ -226,7 +226,7 @@ def _refined(start: Any, one: _Head, other: _Head, level: int) -> Any:
     method.SetSmoothingSigmasPerLevel([0])
     method.SetInPlace(True)
     method.Update()
-    return start
+    return transform
 
 
 def _matrix(transform: Any) -> np.ndarray:
