@@ -15,7 +15,7 @@ from mri_seg.follow_up.change_mask import change_map, write_change_map
 from mri_seg.follow_up.engine import make_timeline
 from mri_seg.follow_up.grouping import DatedCase, Patient, group_cases
 from mri_seg.follow_up.overlay import write_overlay
-from mri_seg.follow_up.page import timeline_page
+from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.follow_up.registration import write_transform
 from mri_seg.follow_up.repeatability import load_repeatability
 from mri_seg.follow_up.tables import write_csv, write_timeline_json

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mri_seg.inference.outputs import Result
 from mri_seg.inference.writer import CaseWriter, _describe
-from mri_seg.visualize.html import png_uri
+from mri_seg.visualize.html import picture_uri
 from mri_seg.visualize.overlays import contact_sheet
 
 __all__ = ["Segmentation"]
@@ -134,7 +134,7 @@ class Segmentation:
         return (
             f"<p><b>{name}</b>: {found}</p>"
             + (f"<ul>{warnings}</ul>" if warnings else "")
-            + f'<img src="{png_uri(self._sheet())}" alt="Slices of {name} with the outline of the prediction">'
+            + f'<img src="{picture_uri(self._sheet())}" alt="Slices of {name} with the outline of the prediction">'
         )
 
     def _sheet(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from heads_over_time import head_scan
 from selenium.webdriver import ActionChains, Keys
 
 from mri_seg.follow_up.engine import make_timeline
-from mri_seg.follow_up.page import timeline_page
+from mri_seg.follow_up.timeline_page import timeline_page
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
