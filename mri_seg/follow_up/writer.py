@@ -15,11 +15,11 @@ from mri_seg.follow_up.change_mask import change_map, write_change_map
 from mri_seg.follow_up.engine import make_timeline
 from mri_seg.follow_up.grouping import DatedCase, Patient, group_cases
 from mri_seg.follow_up.overlay import write_overlay
-from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.follow_up.registration import write_transform
 from mri_seg.follow_up.repeatability import load_repeatability
 from mri_seg.follow_up.tables import write_csv, write_timeline_json
 from mri_seg.follow_up.timeline import Scan, Timeline
+from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.inference.provenance import provenance_file
 from mri_seg.inference.writer import CaseWriter
 from mri_seg.utils.files import atomic_write, read_json
