@@ -44,6 +44,9 @@ _PUBLIC = {
         "RemainingSampler",
     ),
     "mri_seg.evaluation.writer": ("EvaluationWriter",),
+    "mri_seg.follow_up.engine": ("make_timeline",),
+    "mri_seg.follow_up.timeline": ("Scan",),
+    "mri_seg.follow_up.writer": ("FollowUp",),
     "mri_seg.inference.case_dataset": ("CaseDataset",),
     "mri_seg.inference.case_quality": (
         "CaseQuality",

@@ -40,6 +40,7 @@ STAGES = [
     "evaluation",
     "report",
     "export",
+    "follow_up",
     "cli",
 ]
 

@@ -100,19 +100,25 @@ def _run(given: Given) -> int:
     return run_workflow(given)
 
 
-def _place_segment(paths: list[str], given: dict[str, Any]) -> dict[str, Any]:
-    paths = list(paths)
-    if "output_dir" not in given:
-        if len(paths) < 1 or (len(paths) < 2 and "dataset_dir" not in given):
-            raise click.UsageError("Give one or more inputs and the output: mri-seg segment INPUT... OUTPUT")
-        given = {**given, "output_dir": paths.pop()}
-    if "dataset_dir" not in given:
-        if not paths:
-            raise click.UsageError("Give one or more inputs: mri-seg segment INPUT... OUTPUT")
-        return {**given, "dataset_dir": paths[0] if len(paths) == 1 else paths}
-    if paths:
-        raise click.UsageError(f"--dataset_dir is given, and {paths[0]} too: give the inputs once.")
-    return given
+def _place_inputs(command: str) -> Callable[[list[str], dict[str, Any]], dict[str, Any]]:
+    """A function that puts the inputs and the output of a command into the keys that the user gave."""
+    usage = f"mri-seg {command} INPUT... OUTPUT"
+
+    def place(paths: list[str], given: dict[str, Any]) -> dict[str, Any]:
+        paths = list(paths)
+        if "output_dir" not in given:
+            if len(paths) < 1 or (len(paths) < 2 and "dataset_dir" not in given):
+                raise click.UsageError(f"Give one or more inputs and the output: {usage}")
+            given = {**given, "output_dir": paths.pop()}
+        if "dataset_dir" not in given:
+            if not paths:
+                raise click.UsageError(f"Give one or more inputs: {usage}")
+            return {**given, "dataset_dir": paths[0] if len(paths) == 1 else paths}
+        if paths:
+            raise click.UsageError(f"--dataset_dir is given, and {paths[0]} too: give the inputs once.")
+        return given
+
+    return place
 
 
 def _place_dataset(paths: list[str], given: dict[str, Any]) -> dict[str, Any]:
@@ -127,13 +133,27 @@ _COMMANDS: list[click.Command] = [
         configs=["inference.json"],
         run=_run,
         positional="INPUT... OUTPUT",
-        place=_place_segment,
+        place=_place_inputs("segment"),
         placed=("dataset_dir", "output_dir"),
         dry_run=True,
         short_help="Segment tumours in files and folders.",
         help="Segment tumours in files and folders: DICOM, NIfTI, NRRD, MHA, MGZ, or slices as TIFF, PNG or JPEG.\n\n"
         "Each INPUT is a file or a folder, nested to any depth. OUTPUT is a folder, which gets a folder for each case, "
         "summary.csv and summary.json; or, for one case, a file such as mask.nii.gz, which gets the mask alone.",
+        epilog=_STATUS,
+    ),
+    ConfigCommand(
+        "follow",
+        configs=["inference.json", "follow_up.json"],
+        run=_run,
+        positional="INPUT... OUTPUT",
+        place=_place_inputs("follow"),
+        placed=("dataset_dir", "output_dir"),
+        dry_run=True,
+        short_help="Follow patients over time: how fast does a tumour grow?",
+        help="Segment the scans in files and folders, group them by patient, order them by time, and measure the "
+        "change.\n\nOUTPUT is a folder. Its folder follow_up gets, for each patient, a table, a page, the voxels "
+        "gained and lost, and the transforms that bring the scans to one place.",
         epilog=_STATUS,
     ),
     ConfigCommand(

@@ -152,7 +152,10 @@ OPTIONS: dict[str, Option] = {
     "output_dir": Option(
         "folder of the run",
         PATH,
-        elsewhere={"inference.json": "folder of the results; or a file `.nii.gz` for the mask of a single case"},
+        elsewhere={
+            "inference.json": "folder of the results; or a file `.nii.gz` for the mask of a single case",
+            "follow_up.json": "folder of the results; the timelines are in its folder `follow_up`",
+        },
     ),
     "resume": Option(
         "resume the run in `output_dir` from its last checkpoint; the weights come out bit-identical if PyTorch has as "
@@ -340,6 +343,12 @@ OPTIONS: dict[str, Option] = {
         "`not_flair` or `lesion_doubtful`; if `false`, flags are warnings",
         _SWITCH,
     ),
+    "timeline": Option(
+        "a CSV file with the columns `patient`, `date` (`YYYY-MM-DD`), `file` and, if need be, `event` (such as "
+        "`surgery`), if files and their headers do not say whose scan it is and of when; a row without a file is an "
+        "event at its date",
+        _or_none(PATH),
+    ),
     "tracking_uri": Option("where MLflow keeps runs"),
     "experiment_name": Option("name of the MLflow experiment"),
     "save_execute_config": Option("MONAI's own copy of the config, in place of the run's `config.json`"),
@@ -381,6 +390,8 @@ _CONFIGS = {
     "evaluate.json": "Over `train.json`: evaluates weights. All options of inference and post-processing of "
     "`train.json` apply, with these\ndefaults.",
     "inference.json": "Segments cases.",
+    "follow_up.json": "Over `inference.json`: segments cases and follows patients over time. All options of "
+    "`inference.json` apply.",
     "quantize.json": "Over `train.json`: makes 8-bit weights (`model.int8.xml` and `.bin`) for `runtime` "
     "`openvino-int8`.\nThey fit only the weights they were made of, so `output_dir` gets a copy of those too, unless "
     "it is their folder.",

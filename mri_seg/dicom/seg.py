@@ -14,13 +14,13 @@ from pydicom.sr.codedict import codes
 from mri_seg.dicom.geometry import Frame, order_frames
 from mri_seg.dicom.headers import number_of
 from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
-from mri_seg.utils.colors import PREDICTION
+from mri_seg.utils.colors import PREDICTION, Color
 from mri_seg.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
 
-__all__ = ["read_segmentation", "write_segmentation"]
+__all__ = ["read_segmentation", "write_label_map", "write_segmentation"]
 
 _LONGEST_SHORT_TEXT = 1024  # characters of VR ST
 _SERIES_AFTER_SOURCE = 1000  # added to the series number of the source
@@ -67,30 +67,104 @@ def write_segmentation(
         >>> (read_segmentation("seg.dcm", files) == mask).all()  # doctest: +SKIP
         True
     """
-    highdicom = import_highdicom()
     frames = order_frames(files).frames
     sources = source_images(frames)
     mask = _checked(mask, frames, sources)
-    tumor = _tumor_segment(algorithm_version, algorithm_parameters or {}, remarks)
+    tumor = _segment(1, "Tumour", PREDICTION, algorithm_version, algorithm_parameters or {}, remarks)
+    _save(
+        path,
+        mask,
+        frames,
+        sources,
+        [tumor],
+        version=algorithm_version,
+        content=("TUMOUR", "Brain tumour on FLAIR, found by mri_seg"),
+        series_description=series_description,
+        empty_frames=empty_frames,
+    )
+
+
+def write_label_map(
+    path: PathLike | str,
+    labels: np.ndarray,
+    segments: Mapping[int, tuple[str, Color]],
+    files: Sequence[PathLike | str],
+    *,
+    content: tuple[str, str],
+    algorithm_version: str,
+    algorithm_parameters: Mapping[str, Any] | None = None,
+    remarks: Sequence[str] = (),
+    series_description: str,
+) -> None:
+    """Write a label map as a DICOM Segmentation of its source series, with a segment for each label.
+
+    Args:
+        path: the file to write.
+        labels: ``(H, W, D)``, rows x columns x slices in the grid of ``order_frames(files)``; 0 is no segment.
+        segments: name and color of each label, which are 1, 2, ...
+        files: files of the series in any order.
+        content: label (at most 16 characters, upper case) and description of the content.
+        algorithm_version: version of the program, at most 64 characters.
+        algorithm_parameters: weights and options of the program, by name.
+        remarks: notes on the result.
+        series_description: description of the new series, at most 64 characters.
+
+    Raises:
+        ModuleNotFoundError: when highdicom is not installed.
+        ValueError: as :py:func:`write_segmentation`.
+    """
+    frames = order_frames(files).frames
+    sources = source_images(frames)
+    _checked(labels > 0, frames, sources)
+    described = [
+        _segment(number, name, color, algorithm_version, algorithm_parameters or {}, remarks)
+        for number, (name, color) in sorted(segments.items())
+    ]
+    _save(
+        path,
+        labels.astype(np.uint8),
+        frames,
+        sources,
+        described,
+        version=algorithm_version,
+        content=content,
+        series_description=series_description,
+    )
+
+
+def _save(
+    path: PathLike | str,
+    pixels: np.ndarray,
+    frames: Sequence[Frame],
+    sources: Sequence[Dataset],
+    segments: Sequence[SegmentDescription],
+    *,
+    version: str,
+    content: tuple[str, str],
+    series_description: str,
+    empty_frames: bool = False,
+) -> None:
+    """Write a mask or label map ``(H, W, D)``; a partly written file is never left."""
+    highdicom = import_highdicom()
     with reraise_with_path(frames[0].path, "DICOM segmentation"):
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
-            pixel_array=mask[..., _stored_order(frames, sources)].transpose(2, 0, 1),
+            pixel_array=pixels[..., _stored_order(frames, sources)].transpose(2, 0, 1),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[tumor],
+            segment_descriptions=segments,
             series_instance_uid=highdicom.UID(),
             series_number=max(int(number_of(sources[0], "SeriesNumber") or 0), 0) + _SERIES_AFTER_SOURCE,
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="mri_seg",
             manufacturer_model_name="mri_seg",
-            software_versions=algorithm_version,
-            device_serial_number=algorithm_version,
-            content_label="TUMOUR",
-            content_description="Brain tumour on FLAIR, found by mri_seg",
+            software_versions=version,
+            device_serial_number=version,
+            content_label=content[0],
+            content_description=content[1],
             content_creator_name="mri_seg^",  # a family name, in the form of person names
             series_description=series_description,
-            omit_empty_frames=bool(mask.any()) and not empty_frames,
+            omit_empty_frames=bool(pixels.any()) and not empty_frames,
         )
     with atomic_write(path) as unfinished:
         segmentation.save_as(unfinished, enforce_file_format=True)
@@ -153,11 +227,13 @@ def _stored_order(frames: Sequence[Frame], sources: Sequence[Dataset]) -> np.nda
     return np.arange(len(frames))
 
 
-def _tumor_segment(version: str, parameters: Mapping[str, Any], remarks: Sequence[str]) -> SegmentDescription:
+def _segment(
+    number: int, name: str, color: Color, version: str, parameters: Mapping[str, Any], remarks: Sequence[str]
+) -> SegmentDescription:
     highdicom = import_highdicom()
     segment = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="Tumour",
+        segment_number=number,
+        segment_label=name,
         segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.cid7159.Neoplasm,
         anatomic_regions=[codes.SCT.Brain],
@@ -168,9 +244,9 @@ def _tumor_segment(version: str, parameters: Mapping[str, Any], remarks: Sequenc
             family=codes.cid7162.ArtificialIntelligence,
             parameters=parameter_texts(parameters) or None,
         ),
-        tracking_id="Tumour",
+        tracking_id=name,
         tracking_uid=highdicom.UID(),
-        display_color=highdicom.color.CIELabColor.from_rgb(*PREDICTION),
+        display_color=highdicom.color.CIELabColor.from_rgb(*color),
     )
     if remarks:
         segment.SegmentDescription = " ".join(remarks)[:_LONGEST_SHORT_TEXT]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from pydicom.sr.coding import Code
 
-__all__ = ["write_report"]
+__all__ = ["observer", "write_report"]
 
 _SERIES_AFTER_SEGMENTATION = 1000  # added to the series number of the segmentation
 
@@ -229,14 +229,15 @@ def _content(
         _lesion(number, lesion, segment, algorithm) for number, lesion in enumerate(measurements["lesions"], start=1)
     ]
     return sr.MeasurementReport(
-        observation_context=_observer(algorithm.version),
+        observation_context=observer(algorithm.version),
         procedure_reported=codes.LN.BrainMRI,
         title=codes.cid7021.ImagingMeasurementReport,
         imaging_measurements=[_whole(measurements, segment, algorithm, remarks), *lesions],
     )
 
 
-def _observer(version: str) -> ObservationContext:
+def observer(version: str) -> ObservationContext:
+    """The program as the observer of a report (TID 1004)."""
     sr = import_highdicom().sr
     from pydicom.sr.codedict import codes
 

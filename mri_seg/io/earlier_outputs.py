@@ -22,6 +22,17 @@ CASE_ENDINGS = (
 )
 """Endings of the files of a case; their names begin with the name of the case, which is also that of their folder."""
 
+_TIMELINE = "_timeline.json"  # ends the name of the file that makes a folder that of a patient who is followed
+_TIMELINE_ENDINGS = (
+    _TIMELINE,
+    "_timeline.csv",
+    "_timeline.html",
+    "_change.nii.gz",
+    "_change_seg.dcm",
+    "_change_sr.dcm",
+)
+_OF_LATER_SCANS = ("_to_first.tfm", "_overlay.png")
+
 # With their first characters.
 _TABLES = {"summary.csv": "case,status,", "measurements.csv": "case,", "summary.json": '{\n    "cases": ['}
 
@@ -41,7 +52,17 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
         those names that belong to results.
     """
     names = set(names)
-    return _of_a_case(folder, names) | own_derivatives(folder, names)
+    return _of_a_case(folder, names) | _of_a_patient(folder, names) | own_derivatives(folder, names)
+
+
+def _of_a_patient(folder: Path, names: set[str]) -> set[str]:
+    """Files of a patient who is followed, if the folder is that of one."""
+    patient = folder.resolve().name
+    if f"{patient}{_TIMELINE}" not in names:
+        return set()
+    return {f"{patient}{ending}" for ending in _TIMELINE_ENDINGS} & names | {
+        name for name in names if name.endswith(_OF_LATER_SCANS)
+    }
 
 
 def _of_a_case(folder: Path, names: set[str]) -> set[str]:

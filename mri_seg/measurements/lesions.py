@@ -13,7 +13,7 @@ from scipy import ndimage
 from mri_seg.measurements.diameters import _in_plane
 from mri_seg.utils.orientation import AXIAL
 
-__all__ = ["bounding_box", "label_lesions", "measure", "slice_axis", "summary_row"]
+__all__ = ["bounding_box", "label_lesions", "mean_diameter", "measure", "slice_axis", "summary_row"]
 
 
 UNCERTAIN = (0.3, 0.7)
@@ -139,6 +139,18 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     box = bounding_box(mask)
     count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim), output=labels[box])
     return labels, int(count)
+
+
+def mean_diameter(volume: float) -> float:
+    """Mean tumour diameter in mm of a volume in mL: the cube root of twice the volume.
+
+    Source: Pallud et al., Prognostic value of initial magnetic resonance imaging growth rates for World Health
+    Organization grade II gliomas, Annals of Neurology 60 (2006).
+
+    Args:
+        volume: volume in mL.
+    """
+    return float(np.cbrt(2000 * volume))
 
 
 def slice_axis(affine: np.ndarray) -> int:

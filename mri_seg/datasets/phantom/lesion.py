@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from mri_seg.datasets.phantom.anatomy import Head
 from mri_seg.datasets.phantom.fields import SmoothField
+from mri_seg.measurements.lesions import mean_diameter
 
 __all__ = ["Patch", "Spots", "Tumor", "draw_position", "mean_diameter", "volume_of_diameter"]
 
@@ -25,11 +26,6 @@ _NEIGHBORS = [(a, b, c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0,
 def volume_of_diameter(diameter: float) -> float:
     """Volume in mL whose mean tumour diameter, the cube root of twice the volume, is ``diameter`` mm."""
     return diameter**3 / 2000
-
-
-def mean_diameter(volume: float) -> float:
-    """Mean tumour diameter in mm of a volume in mL: the cube root of twice the volume."""
-    return float(np.cbrt(2000 * volume))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,250 @@
+"""Make the timeline of a patient from scans with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mri_seg.follow_up.growth import change_between, velocity_of
+from mri_seg.follow_up.rano import response_of
+from mri_seg.follow_up.registration import MIN_OVERLAP, MIN_SIMILARITY, Registration, register, resample
+from mri_seg.follow_up.repeatability import load_repeatability
+from mri_seg.follow_up.timeline import DAYS_PER_YEAR, Change, Lesion, Response, Scan, Timeline, TimePoint, Velocity
+from mri_seg.follow_up.tracking import track_lesions, values_of
+from mri_seg.measurements.lesions import measure
+
+__all__ = ["make_timeline"]
+
+FALL = -50.0
+"""Change of the volume in percent from one scan to the next beyond which something must have happened."""
+
+_SURGERY = ("surg", "resect", "biops", "craniotom", "operat", "debulk")
+
+
+def make_timeline(patient: str, scans: Sequence[Scan], *, repeatability: Mapping[str, Any] | None = None) -> Timeline:
+    """Compare the scans of a patient.
+
+    Every later scan is registered to the first; masks are compared in the grid of the first and measured in their own.
+
+    Args:
+        patient: name of the patient.
+        scans: the scans, from the earliest to the latest.
+        repeatability: the measurement error, by default that of
+            :py:func:`~mri_seg.follow_up.repeatability.load_repeatability`.
+
+    Returns:
+        the timeline, with flags.
+
+    Raises:
+        ValueError: when there is no scan, the dates fall, or a scan cannot be brought to the first, so that it is
+            perhaps not the same person.
+    """
+    if not scans:
+        raise ValueError(f"{patient}: has no scan, expected one at least.")
+    repeatability = load_repeatability() if repeatability is None else repeatability
+    dated = all(scan.date is not None for scan in scans)
+    timeline = Timeline(patient, [], repeatability=repeatability)
+    epoch = 0
+    for number, scan in enumerate(scans):
+        epoch += bool(number and scan.event)
+        years = _years(scans, number) if dated else None
+        timeline.points.append(_point(scans[0], scan, years, epoch, repeatability))
+    timeline.lesions = track_lesions(timeline.points, repeatability)
+    for number in range(epoch + 1):
+        timeline.velocities.append(_velocities(timeline, number))
+        _compare(timeline, number)
+    for lesion in timeline.lesions:
+        lesion.velocity = _velocity_of_lesion(timeline, lesion)
+    _flag(timeline)
+    return timeline
+
+
+def _years(scans: Sequence[Scan], number: int) -> float:
+    """Years from the first scan to another."""
+    days = [scan.date.toordinal() for scan in (scans[0], *scans[max(number - 1, 0) : number + 1]) if scan.date]
+    if days[-1] < days[-2]:
+        raise ValueError(
+            f"{scans[number].case}: its date {scans[number].date} is before that of {scans[number - 1].case}, "
+            f"{scans[number - 1].date}. Give the scans in order."
+        )
+    return (days[-1] - days[0]) / DAYS_PER_YEAR
+
+
+def _point(first: Scan, scan: Scan, years: float | None, epoch: int, repeatability: Mapping[str, Any]) -> TimePoint:
+    """A scan in the grid of the first."""
+    mask = np.asarray(scan.mask) > 0
+    measurements = measure(mask, scan.affine, case=scan.case)
+    values = values_of(measurements, repeatability)
+    if scan is first:
+        image, inside = np.asarray(scan.image, dtype=np.float32), np.ones(mask.shape, dtype=bool)
+        return TimePoint(scan, years, epoch, values, measurements, np.eye(4), {}, image, mask, inside)
+    found = register(
+        first.image, first.affine, scan.image, scan.affine, fixed_lesion=first.mask, moving_lesion=scan.mask
+    )
+    if found.quality.failed:
+        raise ValueError(_failure(first, scan, found))
+    grid = (scan.affine, found.matrix, first.mask.shape, first.affine)
+    image, inside = resample(scan.image, *grid)
+    moved = resample(mask.astype(np.float32), *grid)[0] >= 0.5
+    quality = found.quality._asdict()
+    if found.quality.doubtful:
+        _add(
+            scan,
+            "registration_doubtful",
+            f"it fits the first scan, {first.case}, only loosely (similarity {found.quality.similarity:.2f}). Look at "
+            "the overlay before you use gained and lost voxels.",
+        )
+    return TimePoint(scan, years, epoch, values, measurements, found.matrix, quality, image, moved, inside)
+
+
+def _failure(first: Scan, scan: Scan, found: Registration) -> str:
+    quality = found.quality
+    return (
+        f"{_name(scan)}: cannot be brought to the place of {_name(first)}: {quality.overlap:.0%} of the head overlap "
+        f"(expected {MIN_OVERLAP:.0%} or more), with similarity {quality.similarity:.2f} (expected {MIN_SIMILARITY} or "
+        "more). Check that both are of the same person and show most of the head; leave a scan out with --timeline."
+    )
+
+
+def _name(scan: Scan) -> str:
+    return f"{scan.files[0]} ({scan.case})" if scan.files else scan.case
+
+
+def _add(scan: Scan, name: str, message: str) -> None:
+    flag = {"name": name, "message": message}
+    if flag not in scan.flags:
+        scan.flags.append(flag)
+
+
+def _velocities(timeline: Timeline, epoch: int) -> dict[str, Velocity]:
+    if not timeline.has_dates:
+        return {}
+    points = [timeline.points[n] for n in timeline.epoch(epoch)]
+    found = {}
+    for name in ("mean_diameter", "volume"):
+        velocity = velocity_of(
+            [point.years or 0.0 for point in points],
+            [point.values[name].value for point in points],
+            name,
+            timeline.repeatability,
+        )
+        if velocity is not None:
+            found[name] = velocity
+    return found
+
+
+def _velocity_of_lesion(timeline: Timeline, lesion: Lesion) -> Velocity | None:
+    """Velocity of a lesion's mean diameter in the last epoch, over the scans in which it is found."""
+    last = timeline.points[-1].epoch
+    found = [
+        (timeline.points[n].years, value["mean_diameter"].value)
+        for n in timeline.epoch(last)
+        if (value := lesion.values[n]) is not None
+    ]
+    if not timeline.has_dates or not found:
+        return None
+    years, values = zip(*found, strict=True)
+    return velocity_of([year or 0.0 for year in years], values, "mean_diameter", timeline.repeatability)
+
+
+def _compare(timeline: Timeline, epoch: int) -> None:
+    """Add the changes and categories of the scans of an epoch."""
+    numbers = timeline.epoch(epoch)
+    products = [timeline.points[n].values["product"].value for n in numbers]
+    timeline.responses.append(None)
+    for place, n in enumerate(numbers[1:], start=1):
+        smallest = numbers[min(range(place), key=lambda m: products[m])]
+        for against, other in (("baseline", numbers[0]), ("previous", numbers[place - 1]), ("smallest", smallest)):
+            timeline.changes.append(_change(timeline, other, n, against))
+        new = [
+            f"lesion {lesion.number}, {lesion.values[n]['volume'].value:.1f} mL"  # type: ignore[index]
+            for lesion in timeline.lesions
+            if lesion.new_at is not None
+            and lesion.new_at <= n
+            and lesion.measurable
+            and lesion.values[n]
+            and timeline.points[lesion.new_at].epoch == epoch
+        ]
+        visible = bool(timeline.points[n].scan.mask.any())
+        timeline.responses.append(_response(products[: place + 1], new, timeline, visible=visible))
+
+
+def _response(products: list[float], new: list[str], timeline: Timeline, *, visible: bool) -> Response:
+    return response_of(products, new, timeline.repeatability, visible=visible)
+
+
+def _change(timeline: Timeline, first: int, last: int, against: str) -> Change:
+    one, other = timeline.points[first], timeline.points[last]
+    seen = one.inside & other.inside
+    voxel_ml = abs(float(np.linalg.det(timeline.points[0].scan.affine[:3, :3]))) / 1000
+    masks = (one.mask & seen, other.mask & seen)
+    return change_between(first, last, against, one.values, other.values, masks, voxel_ml, timeline.repeatability)
+
+
+def _flag(timeline: Timeline) -> None:
+    """Raise the flags of a timeline."""
+    if len(timeline.points) == 1:
+        timeline.flag("single_scan", f"only one scan, {timeline.points[0].case}: nothing to compare it with.")
+    elif not timeline.has_dates:
+        timeline.flag(
+            "no_dates",
+            "not all scans have dates: they are compared in the order of their names, and no rates are given. Give "
+            "dates with --timeline.",
+        )
+    if timeline.repeatability.get("provisional"):
+        timeline.flag(
+            "provisional_error",
+            "the measurement error behind the intervals is provisional: of the size that the literature gives, not "
+            "measured with this network.",
+        )
+    _flag_days(timeline)
+    for lesion in timeline.lesions:
+        if lesion.new_at is not None:
+            size = (
+                ""
+                if lesion.measurable
+                else ", below 10 x 10 mm or within measurement error, which does not count as progression"
+            )
+            point = timeline.points[lesion.new_at]
+            _add(point.scan, "new_lesion", f"lesion {lesion.number} is new{size}. Compare with the earlier scans.")
+    surgery = False
+    for number, point in enumerate(timeline.points):
+        surgery |= any(word in point.scan.event.lower() for word in _SURGERY)
+        if surgery:
+            _add(
+                point.scan,
+                "after_surgery",
+                "it is after surgery. The network has seen no scan after surgery in training: check the mask.",
+            )
+        if point.scan.event and number:
+            _add(point.scan, "new_baseline", f"it is a new baseline, after: {point.scan.event}.")
+    for change in timeline.changes:
+        fall = change.percent.get("volume")
+        if change.against == "previous" and fall is not None and fall.value < FALL:
+            _add(
+                timeline.points[change.last].scan,
+                "large_fall",
+                f"the volume fell by {-fall.value:.0f} % since {timeline.points[change.first].case}, and no event is "
+                "given. If the patient was treated, say so with --timeline.",
+            )
+    for point in timeline.points[1:]:
+        cut = int((timeline.points[0].mask & ~point.inside).sum())
+        if cut:
+            share = cut / int(timeline.points[0].mask.sum())
+            _add(
+                point.scan,
+                "tumour_outside",
+                f"{share:.0%} of the first scan's tumour lies outside its field of view. Its volume may be too small.",
+            )
+
+
+def _flag_days(timeline: Timeline) -> None:
+    for one, other in zip(timeline.points, timeline.points[1:]):
+        if one.date is not None and one.date == other.date:
+            _add(
+                other.scan,
+                "same_day",
+                f"it has the same date as {one.case}, {one.date}. Check whether one of them is a repetition.",
+            )

@@ -1,0 +1,188 @@
+"""Follow the patients of an inference, and write their timelines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from mri_seg.follow_up.change_mask import change_map, write_change_map
+from mri_seg.follow_up.engine import make_timeline
+from mri_seg.follow_up.grouping import DatedCase, Patient, group_cases
+from mri_seg.follow_up.overlay import write_overlay
+from mri_seg.follow_up.registration import write_transform
+from mri_seg.follow_up.repeatability import load_repeatability
+from mri_seg.follow_up.tables import write_csv, write_timeline_json
+from mri_seg.follow_up.timeline import Scan, Timeline
+from mri_seg.follow_up.timeline_page import timeline_page
+from mri_seg.inference.provenance import provenance_file
+from mri_seg.inference.writer import CaseWriter
+from mri_seg.utils.files import atomic_write, read_json
+from mri_seg.utils.messages import reason
+
+__all__ = ["FOLDER", "FollowUp"]
+
+FOLDER = "follow_up"
+"""Folder of the patients within that of the results."""
+
+logger = logging.getLogger(__name__)
+
+
+class FollowUp:
+    """Follows the patients whose scans an inference has segmented.
+
+    It reads the masks that the inference wrote, so that scans that were segmented before are not segmented again. Each
+    patient gets a folder in ``output_dir/follow_up`` with ``<patient>_timeline.csv``, ``.json`` and ``.html``,
+    ``<patient>_change.nii.gz`` and, for DICOM input, ``<patient>_change_seg.dcm`` and ``<patient>_change_sr.dcm``; and
+    for each later scan, ``<case>_to_first.tfm`` and ``<case>_overlay.png``. They are written anew in every run.
+
+    Args:
+        writer: the writer of the inference, which must write masks.
+        dataset_dir: the folder that was searched, or several; names of folders in it may name patients.
+        reader: reads the FLAIR volume of a case, as :py:class:`mri_seg.io.load.LoadVolumed`.
+        timeline: a CSV file with ``patient``, ``date``, ``file`` and ``event``; None if the files say it.
+        repeatability: a file with the measurement error; by default the one that comes with the package.
+
+    Raises:
+        ValueError: when the inference writes no masks, or into a single file.
+    """
+
+    def __init__(
+        self,
+        writer: CaseWriter,
+        dataset_dir: PathLike | str | Sequence[PathLike | str],
+        *,
+        reader: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        timeline: PathLike | str | None = None,
+        repeatability: PathLike | str | None = None,
+    ) -> None:
+        if writer.file is not None:
+            raise ValueError(f"output_dir: {writer.file} is a file, expected a folder for the patients.")
+        if "mask" not in writer.outputs:
+            raise ValueError(f"outputs: is {', '.join(writer.outputs)}, expected mask among them: it is followed.")
+        self.writer = writer
+        self.roots = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
+        self.reader = reader
+        self.timeline = timeline
+        self.repeatability = load_repeatability(repeatability)
+        self.followed: list[str] = []
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Follow all patients; one that cannot be followed does not keep the others from it."""
+        self.followed, self.failed = [], {}
+        for patient in group_cases(self.writer.sources.values(), self.roots, timeline=self.timeline):
+            try:
+                if patient.error:
+                    raise ValueError(patient.error)
+                self._write(self.follow(patient))
+                self.followed.append(patient.name)
+            except (OSError, ValueError, RuntimeError) as error:
+                self.failed[patient.name] = reason(error)
+                logger.error("%s failed: %s", patient.name, reason(error))
+
+    def follow(self, patient: Patient) -> Timeline:
+        """Make the timeline of a patient from the masks that were written.
+
+        Raises:
+            ValueError: when no scan was segmented, or they cannot be compared.
+        """
+        missing = [one for one in patient.cases if self._status(one) not in ("done", "kept")]
+        usable = [one for one in patient.cases if one not in missing]
+        if not usable:
+            raise ValueError(f"{patient.cases[0].file}: none of the patient's scans was segmented; see summary.csv.")
+        events = _events(patient.cases, missing)
+        scans = [self._scan(one, event) for one, event in zip(usable, events)]
+        timeline = make_timeline(patient.name, scans, repeatability=self.repeatability)
+        for one in missing:
+            timeline.flag("scan_missing", f"{one.file}: could not be segmented and is left out; see summary.csv.")
+        return timeline
+
+    def finish(self) -> None:
+        """Print the numbers of patients, then those of the cases.
+
+        Raises:
+            SystemExit: with status 1 if a patient or a case failed.
+        """
+        folder = self.writer.output_dir / FOLDER
+        print(f"Patients followed: {len(self.followed)}, failed: {len(self.failed)}. Timelines are in {folder}")
+        self.writer.finish()
+        if self.failed:
+            raise SystemExit(1)
+
+    def _status(self, one: DatedCase) -> str:
+        return str(self.writer.rows.get(one.case["case"], {}).get("status", ""))
+
+    def _scan(self, one: DatedCase, event: str) -> Scan:
+        """Read a scan and its mask."""
+        case = one.case
+        name = case["case"]
+        volume = self.reader({key: case[key] for key in ("case", "image", "volume") if key in case})["image"]
+        unknown = [key for key in ("spacing_known", "slice_spacing_known") if not volume.meta.get(key, True)]
+        if unknown:
+            what = "pixels" if "spacing_known" in unknown else "slices"
+            raise ValueError(
+                f"{one.file}: does not say the distance of its {what}, without which there is no growth in mm. Give "
+                "--spacing."
+            )
+        folder = self.writer.output_dir / name
+        mask = np.asarray(nibabel.load(folder / f"{name}_mask.nii.gz").dataobj) > 0
+        recorded = read_json(provenance_file(folder, name))
+        return Scan(
+            case=name,
+            image=volume.numpy()[0],
+            mask=mask,
+            affine=np.asarray(volume.affine, dtype=float),
+            date=one.date,
+            event=event,
+            files=[str(file) for file in case["image"]],
+            source=str(case.get("source", "volume")),
+            flags=list(recorded.get("flags", [])),
+        )
+
+    def _write(self, timeline: Timeline) -> None:
+        folder = self.writer.output_dir / FOLDER / timeline.patient
+        name = timeline.patient
+        for point in timeline.points[1:]:
+            write_transform(folder / f"{point.case}_to_first.tfm", point.from_first)
+            write_overlay(folder / f"{point.case}_overlay.png", timeline, point)
+        latest = timeline.points[-1].scan
+        if len(timeline.points) > 1:
+            labels = change_map(timeline)
+            write_change_map(folder / f"{name}_change.nii.gz", labels, latest.affine)
+            if latest.source == "dicom":
+                self._write_dicom(folder, timeline, labels)
+        write_csv(folder / f"{name}_timeline.csv", timeline)
+        with atomic_write(folder / f"{name}_timeline.html") as unfinished:
+            unfinished.write_text(timeline_page(timeline), encoding="utf-8")
+        write_timeline_json(folder / f"{name}_timeline.json", timeline)
+
+    def _write_dicom(self, folder: Path, timeline: Timeline, labels: np.ndarray) -> None:
+        """Write the change as DICOM; a source that cannot be referenced gets a flag, and the other outputs."""
+        from mri_seg.follow_up.dicom_outputs import write_change_report, write_change_segmentation
+
+        settings = self.writer.settings
+        segmentation = folder / f"{timeline.patient}_change_seg.dcm"
+        try:
+            write_change_segmentation(segmentation, labels, timeline, settings)
+            write_change_report(folder / f"{timeline.patient}_change_sr.dcm", segmentation, timeline, settings)
+        except (ImportError, ValueError) as error:
+            timeline.flag("no_dicom_change", f"the change could not be written as DICOM: {reason(error)}")
+
+
+def _events(cases: Sequence[DatedCase], missing: Sequence[DatedCase]) -> list[str]:
+    """Events of the cases that are not missing; those of a missing case go to the next one."""
+    events, waiting = [], ""
+    for one in cases:
+        event = "; ".join(filter(None, [waiting, one.event]))
+        if one in missing:
+            waiting = event
+        else:
+            events.append(event)
+            waiting = ""
+    return events

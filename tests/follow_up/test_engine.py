@@ -1,0 +1,162 @@
+"""Scans of an invented head: the same place, lesions over time, events and flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import itk
+import numpy as np
+import pytest
+from heads_over_time import head_scan, pose
+from nibabel.affines import apply_affine
+
+from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE, change_map
+from mri_seg.follow_up.engine import make_timeline
+from mri_seg.follow_up.registration import register, write_transform
+from mri_seg.follow_up.timeline import Timeline
+
+TILTED = pose((4, -3, 8), (5, -6, 7))
+CORNERS = np.array([[x, y, z] for x in (-50, 50) for y in (-60, 60) for z in (-40, 40)])
+
+
+def flags_of(timeline: Timeline) -> set[str]:
+    return {flag["name"] for flag in timeline.flags}
+
+
+@pytest.fixture(scope="module")
+def grown() -> Timeline:
+    """A tumour that grows from 15 to 18 mm radius in two years; the second scan is tilted and has another contrast."""
+    first = head_scan("first", day="2020-01-01")
+    second = head_scan("second", [((20, 10, 5), 18.0)], to_scanner=TILTED, day="2022-01-01", contrast=0.7)
+    return make_timeline("P1", [first, second])
+
+
+class TestRegistration:
+    def test_tilted_scan_is_brought_to_the_first(self, grown: Timeline) -> None:
+        off = apply_affine(grown.points[1].from_first, CORNERS) - apply_affine(TILTED, CORNERS)
+        assert np.linalg.norm(off, axis=1).max() < 1.5
+
+    def test_another_person_is_an_error_that_names_both_scans(self) -> None:
+        with pytest.raises(ValueError, match=r"theirs: cannot be brought to the place of mine"):
+            make_timeline("P1", [head_scan("mine"), head_scan("theirs", person=1)])
+
+    def test_transform_file_maps_points_as_itk_does(self, tmp_path: Path) -> None:
+        write_transform(tmp_path / "a.tfm", TILTED)
+        (transform,) = itk.transformread(str(tmp_path / "a.tfm"))
+        point = [10.0, -20.0, 30.0]  # LPS
+        expected = apply_affine(TILTED, np.multiply(point, (-1, -1, 1))) * (-1, -1, 1)
+        assert list(transform.TransformPoint(point)) == pytest.approx(expected.tolist(), abs=1e-4)
+
+    def test_same_scans_give_the_same_transform(self) -> None:
+        one, other = head_scan(), head_scan(to_scanner=pose((0, 0, 5)))
+        found = [register(one.image, one.affine, other.image, other.affine).matrix for _ in range(2)]
+        np.testing.assert_allclose(*found, atol=1e-3)
+
+
+class TestTimeline:
+    def test_velocity_is_that_of_the_mean_diameter(self, grown: Timeline) -> None:
+        assert grown.velocity is not None
+        diameters = [point.values["mean_diameter"].value for point in grown.points]
+        assert grown.velocity.estimate.value == pytest.approx((diameters[1] - diameters[0]) / 2.0, rel=0.01)
+        assert grown.velocity.years == pytest.approx(2.0, abs=0.01)
+
+    def test_gained_voxels_are_the_growth(self, grown: Timeline) -> None:
+        (change,) = [change for change in grown.changes if change.against == "baseline"]
+        growth = change.difference["volume"].value
+        assert change.voxels_ml["gained"] - change.voxels_ml["lost"] == pytest.approx(growth, rel=0.15)
+        assert change.voxels_ml["lost"] < 0.1 * change.voxels_ml["stable"]
+
+    def test_change_map_keeps_the_latest_mask(self, grown: Timeline) -> None:
+        labels = change_map(grown)
+        assert (np.isin(labels, (STABLE, GAINED)) == grown.points[-1].scan.mask).all()
+        assert (labels == GAINED).sum() > 3 * (labels == LOST).sum()
+
+    def test_dates_shifted_alike_change_nothing(self, grown: Timeline) -> None:
+        first = head_scan("first", day="2000-01-01")
+        second = head_scan("second", [((20, 10, 5), 18.0)], to_scanner=TILTED, day="2002-01-01", contrast=0.7)
+        shifted = make_timeline("P1", [first, second])
+        assert shifted.velocity is not None
+        assert grown.velocity is not None
+        assert tuple(shifted.velocity.estimate) == pytest.approx(tuple(grown.velocity.estimate))
+
+    def test_scans_without_dates_have_no_rates(self) -> None:
+        timeline = make_timeline("P1", [head_scan("a"), head_scan("b")])
+        assert timeline.velocity is None
+        assert timeline.points[1].years is None
+        assert "no_dates" in flags_of(timeline)
+        assert timeline.changes[0].within_error["volume"]
+
+    def test_single_scan_is_flagged(self) -> None:
+        timeline = make_timeline("P1", [head_scan(day="2020-01-01")])
+        assert "single_scan" in flags_of(timeline)
+        assert (timeline.velocity, timeline.changes) == (None, [])
+
+    def test_two_scans_of_one_day_are_flagged(self) -> None:
+        timeline = make_timeline("P1", [head_scan("a", day="2020-01-01"), head_scan("b", day="2020-01-01")])
+        assert "same_day" in flags_of(timeline)
+        assert timeline.velocity is None
+
+    def test_falling_dates_are_an_error(self) -> None:
+        with pytest.raises(ValueError, match="b: its date 2019-01-01 is before that of a"):
+            make_timeline("P1", [head_scan("a", day="2020-01-01"), head_scan("b", day="2019-01-01")])
+
+    def test_scans_without_any_tumour_are_followed(self) -> None:
+        timeline = make_timeline("P1", [head_scan("a", [], day="2020-01-01"), head_scan("b", [], day="2021-01-01")])
+        assert timeline.lesions == []
+        assert timeline.responses[1] is not None
+        assert timeline.responses[1].category == "stable disease"
+
+
+class TestEvents:
+    def test_event_starts_a_new_baseline(self) -> None:
+        small = [((20, 10, 5), 10.0)]
+        timeline = make_timeline(
+            "P1",
+            [
+                head_scan("a", day="2018-01-01"),
+                head_scan("b", day="2019-01-01"),
+                head_scan("c", small, day="2020-01-01", event="Surgery"),
+                head_scan("d", small, day="2021-01-01"),
+            ],
+        )
+        assert [point.epoch for point in timeline.points] == [0, 0, 1, 1]
+        assert [response is None for response in timeline.responses] == [True, False, True, False]
+        assert timeline.velocity is not None
+        assert timeline.velocity.estimate.value == pytest.approx(0.0, abs=0.1)
+        assert "large_fall" not in flags_of(timeline)
+        after = [point.case for point in timeline.points if "after_surgery" in {f["name"] for f in point.scan.flags}]
+        assert after == ["c", "d"]
+
+    def test_large_fall_without_event_is_flagged(self) -> None:
+        scans = [head_scan("a", day="2020-01-01"), head_scan("b", [((20, 10, 5), 9.0)], day="2021-01-01")]
+        assert "large_fall" in flags_of(make_timeline("P1", scans))
+
+
+class TestLesions:
+    LEFT, RIGHT = ((30, 10, 5), 12.0), ((-30, 10, 5), 12.0)
+
+    def test_lesions_are_matched_over_time(self) -> None:
+        scans = [head_scan("a", [self.LEFT, self.RIGHT]), head_scan("b", [self.RIGHT, self.LEFT], to_scanner=TILTED)]
+        timeline = make_timeline("P1", scans)
+        assert [lesion.parts for lesion in timeline.lesions] == [[1, 1], [1, 1]]
+        assert all(lesion.new_at is None for lesion in timeline.lesions)
+
+    def test_new_lesion_is_progression(self) -> None:
+        timeline = make_timeline("P1", [head_scan("a", [self.LEFT]), head_scan("b", [self.LEFT, self.RIGHT])])
+        new = [lesion for lesion in timeline.lesions if lesion.new_at is not None]
+        assert [(lesion.new_at, lesion.values[0]) for lesion in new] == [(1, None)]
+        assert timeline.responses[1] is not None
+        assert timeline.responses[1].category == "progressive disease"
+        assert "new_lesion" in flags_of(timeline)
+
+    def test_new_lesion_below_10_mm_is_flagged_but_no_progression(self) -> None:
+        small = ((-30, 10, 5), 4.0)
+        timeline = make_timeline("P1", [head_scan("a", [self.LEFT]), head_scan("b", [self.LEFT, small])])
+        assert timeline.responses[1] is not None
+        assert timeline.responses[1].category == "stable disease"
+        assert "new_lesion" in flags_of(timeline)
+
+    def test_lesion_that_splits_is_followed_as_one(self) -> None:
+        whole, parts = [((20, 0, 5), 22.0)], [((20, 14, 5), 8.0), ((20, -14, 5), 8.0)]
+        timeline = make_timeline("P1", [head_scan("a", whole), head_scan("b", parts)])
+        assert [lesion.parts for lesion in timeline.lesions] == [[1, 2]]

@@ -1,0 +1,173 @@
+"""Cases are grouped by patient and ordered by time, whatever says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import write_series
+
+from mri_seg.follow_up.grouping import Patient, group_cases
+from mri_seg.io.cases import find_cases
+from mri_seg.utils.case_flags import case_flags
+
+
+def cases_of(folder: Path, *names: str) -> list[dict[str, Any]]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return [{"case": f"case{n}", "image": [str(folder / name)], "source": "volume"} for n, name in enumerate(names)]
+
+
+def grouped(folder: Path, *names: str, **options: Any) -> list[Patient]:
+    return group_cases(cases_of(folder, *names), [folder], **options)
+
+
+def files_of(patient: Patient) -> list[str]:
+    return [Path(case.file).name for case in patient.cases]
+
+
+def days_of(patient: Patient) -> list[str]:
+    return [str(case.date) for case in patient.cases]
+
+
+def csv_of(folder: Path, text: str) -> Path:
+    file = folder / "times.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("P1_20210301_FLAIR.nii.gz", "P1_2019-02-01_FLAIR.nii.gz"),
+            ("P1/2021-03-01/flair.nii.gz", "P1/2019-02-01/flair.nii.gz"),
+            ("P1/P1_2021_03_01.nii.gz", "P1/P1_2019_02_01.nii.gz"),
+        ],
+    )
+    def test_dates_in_names_order_the_scans_of_a_patient(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        (patient,) = grouped(tmp_path, *names)
+        assert patient.name == "P1"
+        assert days_of(patient) == ["2019-02-01", "2021-03-01"]
+
+    def test_patients_are_kept_apart(self, tmp_path: Path) -> None:
+        names = ("2020-01-01/A7.nii.gz", "2020-01-01/B7.nii.gz", "2021-01-01/A7.nii.gz", "2021-01-01/B7.nii.gz")
+        assert [(p.name, days_of(p)) for p in grouped(tmp_path, *names)] == [
+            ("A7", ["2020-01-01", "2021-01-01"]),
+            ("B7", ["2020-01-01", "2021-01-01"]),
+        ]
+
+    def test_same_file_names_in_folders_of_patients_are_different_people(self, tmp_path: Path) -> None:
+        found = grouped(tmp_path, "anna/scan1.nii.gz", "anna/scan2.nii.gz", "bert/scan1.nii.gz", "bert/scan2.nii.gz")
+        assert [(p.name, files_of(p)) for p in found] == [
+            ("anna", ["scan1.nii.gz", "scan2.nii.gz"]),
+            ("bert", ["scan1.nii.gz", "scan2.nii.gz"]),
+        ]
+
+    def test_numbers_of_patients_are_no_visits(self, tmp_path: Path) -> None:
+        assert [p.name for p in grouped(tmp_path, "patient_1.nii.gz", "patient_2.nii.gz")] == ["patient_1", "patient_2"]
+
+    def test_visits_without_dates_are_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P1_scan10.nii.gz", "P1_scan9.nii.gz")
+        assert files_of(patient) == ["P1_scan9.nii.gz", "P1_scan10.nii.gz"]
+        assert days_of(patient) == ["None", "None"]
+
+    def test_impossible_date_is_part_of_the_name(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P20210231.nii.gz")
+        assert days_of(patient) == ["None"]
+
+    def test_two_dates_in_a_name_are_an_error_of_that_case(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "2020-01-01/P1_2021-01-01.nii.gz")
+        assert "has two dates" in patient.cases[0].case["error"]
+
+    def test_scan_without_date_beside_dated_ones_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P1_2020-01-01.nii.gz", "P1.nii.gz")
+        assert "P1.nii.gz: has no date" in patient.error
+
+
+class TestBIDS:
+    NAMES = ("sub-1/ses-b/anat/sub-1_ses-b_FLAIR.nii.gz", "sub-1/ses-a/anat/sub-1_ses-a_FLAIR.nii.gz")
+
+    def test_sessions_table_has_the_dates(self, tmp_path: Path) -> None:
+        cases = cases_of(tmp_path, *self.NAMES)
+        table = "session_id\tacq_time\nses-a\t2021-05-01T10:00:00\nses-b\t2020-05-01\n"
+        (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text(table)
+        (patient,) = group_cases(cases, [tmp_path])
+        assert patient.name == "sub-1"
+        assert days_of(patient) == ["2020-05-01", "2021-05-01"]
+        assert files_of(patient)[0] == "sub-1_ses-b_FLAIR.nii.gz"
+
+    def test_sessions_without_dates_are_in_the_order_of_their_labels(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, *self.NAMES)
+        assert files_of(patient) == ["sub-1_ses-a_FLAIR.nii.gz", "sub-1_ses-b_FLAIR.nii.gz"]
+
+
+class TestDICOM:
+    VOLUME = np.ones((8, 6, 3), dtype=np.uint16)
+
+    def group(self, folder: Path, **header: Any) -> list[Patient]:
+        for name, day in (("b", "20210101"), ("a", "20190101")):
+            own = {key: value[name] if isinstance(value, dict) else value for key, value in header.items()}
+            own = {"StudyDate": day, "AcquisitionDate": None, "SeriesDate": None, **own}
+            write_series(folder / name, self.VOLUME, **own)
+        return group_cases(find_cases(folder), [folder])
+
+    def test_patient_id_and_study_date_group_and_order(self, tmp_path: Path) -> None:
+        (patient,) = self.group(tmp_path)
+        assert (patient.name, patient.error) == ("P001", "")
+        assert days_of(patient) == ["2019-01-01", "2021-01-01"]
+
+    @pytest.mark.parametrize(
+        ("keyword", "values", "said"),
+        [
+            ("PatientSex", {"a": "M", "b": "F"}, "sex"),
+            ("PatientBirthDate", {"a": "19600101", "b": "19700101"}, "birth date"),
+        ],
+    )
+    def test_one_patient_id_of_two_people_is_an_error(
+        self, tmp_path: Path, keyword: str, values: dict, said: str
+    ) -> None:
+        (patient,) = self.group(tmp_path, **{keyword: values})
+        assert f"another {said}" in patient.error
+        assert str(tmp_path / "a") in patient.error
+        assert str(tmp_path / "b") in patient.error
+
+    def test_dates_that_contradict_are_flagged(self, tmp_path: Path) -> None:
+        (patient,) = self.group(tmp_path, AcquisitionDate="20150101")
+        assert days_of(patient) == ["2019-01-01", "2021-01-01"]
+        assert [flag["name"] for case in patient.cases for flag in case_flags(case.case)] == ["dates_contradict"] * 2
+
+
+class TestTimelineFile:
+    def test_file_says_patient_date_and_event(self, tmp_path: Path) -> None:
+        text = "patient,date,file,event\nX,2021-01-01,b.nii.gz,\nX,2020-01-01,a.nii.gz,\nX,2020-06-01,,surgery\n"
+        (patient,) = grouped(tmp_path, "a.nii.gz", "b.nii.gz", timeline=csv_of(tmp_path, text))
+        assert (patient.name, files_of(patient)) == ("X", ["a.nii.gz", "b.nii.gz"])
+        assert [case.event for case in patient.cases] == ["", "surgery"]
+
+    def test_cases_that_are_not_named_are_left_out(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "a.nii.gz", "b.nii.gz", timeline=csv_of(tmp_path, "patient,file\nX,a.nii.gz\n"))
+        assert files_of(patient) == ["a.nii.gz"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("name,file\nX,a.nii.gz\n", "has no column patient; it has name, file"),
+            ("patient,file,date\nX,a.nii.gz,1.2.2020\n", "line 2: 1.2.2020 is no date"),
+            ("patient,file\nX,c.nii.gz\n", "line 2: c.nii.gz is no case"),
+            ("patient,file\nX,a.nii.gz\nY,a.nii.gz\n", "line 3: a.nii.gz is named in line 2 too"),
+            ("patient,file\n,a.nii.gz\n", "line 2: has no patient"),
+            ("patient,file,date,event\nX,,,surgery\n", "line 2: has no file, so it needs a date"),
+            ("patient,file,date,event\nX,a.nii.gz,2020-01-01,\nX,,2021-01-01,surgery\n", "is after all its scans"),
+        ],
+    )
+    def test_wrong_file_is_an_error_that_names_the_line(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            grouped(tmp_path, "a.nii.gz", timeline=csv_of(tmp_path, text))
+
+    def test_missing_file_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+            grouped(tmp_path, "a.nii.gz", timeline=tmp_path / "none.csv")
