@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from monai.data import MetaTensor
@@ -22,6 +22,7 @@ from mri_seg.io.load import LoadVolumed
 from mri_seg.transforms.labels import BinaryLabeld, LabelToImageGridd
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.messages import reason
+from mri_seg.utils.meta_tensors import as_meta_tensor
 
 __all__ = ["CaseReport", "CheckReport", "check"]
 
@@ -170,12 +171,12 @@ class _Examination:
         self._orient = Orientation(axcodes="PLS", labels=None)
 
     def __call__(self, case: dict[str, Any]) -> _Examined:
-        file = Path(case["image"][0])
+        file, item = Path(case["image"][0]), cast("dict[Hashable, Any]", dict(case))
         defects = [Defect(file, case["error"].removeprefix(f"{file}: "))] if "error" in case else []
         about = {"group": case["patient"], "institution": case.get("institution") or ""}
         empty = CaseReport(case["case"], None, None, None, None, None, **about)
         try:
-            image = self._orient(self._load_image(case)["image"])
+            image = as_meta_tensor(self._orient(self._load_image(item)["image"]))
         except Exception as error:  # damaged files raise errors of many kinds
             return _Examined(empty, defects or [_defect(file, error)], "")
         digest = hashlib.sha256(image.numpy().astype(np.float32).tobytes() + str(image.shape).encode()).hexdigest()
@@ -184,7 +185,7 @@ class _Examination:
         if "label" in case and not defects:
             label_file = Path(case["label"][0])
             try:
-                fitted = self._fit(self._load(case))
+                fitted = self._fit(self._load(item))
                 values = tuple(value for value in fitted["label"].unique().tolist() if value)
                 tumor = self._orient(self._binary(fitted)["label"])
                 tumor_slices = int((tumor[0] > 0).any(dim=0).any(dim=0).sum())

@@ -266,8 +266,8 @@ def class_dice(pred: torch.Tensor, label: torch.Tensor, classes: LabelClasses) -
     found = {}
     for name, values in zip(classes.names, classes.members):
         members = torch.tensor(values, device=pred.device)
-        masks = (torch.isin(volume.long(), members)[None, None] for volume in (pred, label))
-        found[_class_column(name)] = float(compute_dice(*masks, ignore_empty=False))
+        one, other = (torch.isin(volume.long(), members)[None, None] for volume in (pred, label))
+        found[_class_column(name)] = float(compute_dice(one, other, ignore_empty=False))
     return found
 
 

@@ -101,8 +101,8 @@ def group_cases(
     folders = [Path(root).resolve() for root in roots]
     groups: dict[str, list[DatedCase]] = defaultdict(list)
     if timeline is not None:
-        for name, case in read_timeline(timeline, found, folders):
-            groups[name].append(case)
+        for name, dated in read_timeline(timeline, found, folders):
+            groups[name].append(dated)
     else:
         for case in found:
             name, dated = _identified(case, folders)
@@ -136,11 +136,13 @@ def _of_dicom(case: dict[str, Any]) -> tuple[str, DatedCase]:
             f"{case['image'][0]}: its dates contradict each other ({said}). StudyDate is used if there is one; give "
             "the right date with --timeline.",
         )
-        date = known.get("StudyDate", next(iter(known.values())))
+        chosen: datetime.date | None = known.get("StudyDate", next(iter(known.values())))
     else:
-        date = next(iter(known.values()), None)
+        chosen = next(iter(known.values()), None)
     person = {name: text[name] for name in ("PatientSex", "PatientBirthDate") if text.get(name)}
-    return text.get("PatientID") or case["case"], DatedCase(case, date, person=person, order=(_natural(case["case"]),))
+    return text.get("PatientID") or case["case"], DatedCase(
+        case, chosen, person=person, order=(_natural(case["case"]),)
+    )
 
 
 def _dicom_date(text: str) -> datetime.date | None:

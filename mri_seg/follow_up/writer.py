@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from mri_seg.follow_up.change_mask import change_map, write_change_map
@@ -22,6 +21,7 @@ from mri_seg.follow_up.timeline import Scan, Timeline
 from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.inference.provenance import provenance_file
 from mri_seg.inference.writer import CaseWriter
+from mri_seg.io.nibabel_files import load_image
 from mri_seg.utils.files import atomic_write, read_json
 from mri_seg.utils.messages import reason
 
@@ -131,7 +131,7 @@ class FollowUp:
                 "--spacing."
             )
         folder = self.writer.output_dir / name
-        mask = np.asarray(nibabel.load(folder / f"{name}_mask.nii.gz").dataobj) > 0
+        mask = np.asarray(load_image(folder / f"{name}_mask.nii.gz").dataobj) > 0
         recorded = read_json(provenance_file(folder, name))
         return Scan(
             case=name,

@@ -150,7 +150,7 @@ class SliceCache:
         try:
             with atomic_write(file) as unfinished, unfinished.open("wb") as stream:
                 for tensor in ordered.values():
-                    stream.write(memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B"))
+                    stream.write(tensor.contiguous().view(torch.uint8).numpy().tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
             description = {"case": str(case.get("case", "")), "image": str(ensure_tuple(case["image"])[0])}
@@ -278,7 +278,7 @@ def cache_cases(
 
     def write(n: int) -> tuple[int, CachedCase]:
         case = data[n]
-        return n, cache.write(case, apply_transform(prepare, dict(case)))
+        return n, cache.write(case, _applied(prepare, case))
 
     with ThreadPoolExecutor(max(1, num_workers or 1)) as pool:
         # Only descriptions come back: no thread holds more than the case that it prepares.
@@ -317,12 +317,18 @@ def tumor_slices(label: torch.Tensor) -> torch.Tensor:
     return (label > 0).flatten(1).any(dim=1)
 
 
+def _applied(transform: Callable, case: Mapping[str, Any]) -> dict[str, Any]:
+    """A case preprocessed by a transform that gives one dictionary."""
+    done: Any = apply_transform(transform, dict(case))
+    return dict(done)
+
+
 def _validation_cases(data: Sequence[Mapping[str, Any]], transform: Callable) -> int:
     available = available_memory()
     if available is None:
         return sys.maxsize
     case = max(data, key=_size_of)
-    each = max(1, _bytes_in(apply_transform(transform, dict(case)).values()))
+    each = max(1, _bytes_in(_applied(transform, case).values()))
     fitting = int(_VALIDATION_FRACTION * available / _place_on_machine()[1] / each)
     if fitting < len(data):
         logger.info(
@@ -342,7 +348,7 @@ def _choice(cache: str, data: Sequence[Mapping[str, Any]], prepare: Callable, de
         free = torch.cuda.mem_get_info(device)[0]
         available = free if available is None else min(available, free)
     case = max(data, key=_size_of)
-    each = _bytes_in(apply_transform(prepare, dict(case)).values())
+    each = _bytes_in(_applied(prepare, case).values())
     sizes = sum(map(_size_of, data))
     estimated = int(each * (sizes / _size_of(case) if sizes else len(data)))
     if cache == "disk":

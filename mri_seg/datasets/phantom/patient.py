@@ -117,7 +117,7 @@ class PhantomPatient:
         rng = np.random.default_rng([seed, index, _TUMOR])
         drawn = draw_position(rng, self._atlas)
         usual = float(np.clip(rng.lognormal(np.log(40), 0.55), 10, 120))
-        place = drawn if position is None else position
+        place = [float(x) for x in (drawn if position is None else position)]
         self.tumor = Tumor(rng, self._atlas, place, expansion=self._expansion(place))
         given = _one_size(volume, diameter)
         # A drawn size gives way to the place; a size that was asked for does not.
