@@ -136,13 +136,11 @@ def _of_dicom(case: dict[str, Any]) -> tuple[str, DatedCase]:
             f"{case['image'][0]}: its dates contradict each other ({said}). StudyDate is used if there is one; give "
             "the right date with --timeline.",
         )
-        chosen: datetime.date | None = known.get("StudyDate", next(iter(known.values())))
+        day: datetime.date | None = known.get("StudyDate", next(iter(known.values())))
     else:
-        chosen = next(iter(known.values()), None)
+        day = next(iter(known.values()), None)
     person = {name: text[name] for name in ("PatientSex", "PatientBirthDate") if text.get(name)}
-    return text.get("PatientID") or case["case"], DatedCase(
-        case, chosen, person=person, order=(_natural(case["case"]),)
-    )
+    return text.get("PatientID") or case["case"], DatedCase(case, day, person=person, order=(_natural(case["case"]),))
 
 
 def _dicom_date(text: str) -> datetime.date | None:

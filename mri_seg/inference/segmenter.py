@@ -119,6 +119,9 @@ class Segmenter:
             self._collate = parser.get_parsed_content("dataloader#collate_fn")
             self._spacing = parser.get_parsed_content("spacing")
             self._search = {key: parser.get_parsed_content(key) for key in ("series_uid", "series_description")}
+            for value in parser["writer"].values():  # made first, or arguments would be descriptions of components
+                if isinstance(value, str) and value.startswith("@"):
+                    parser.get_parsed_content(value[1:])
             self._writing = parser.get_parsed_content("writer", instantiate=False).resolve_args()
             handlers = parser.get_parsed_content("handlers")
             loaders = [handler for handler in handlers if isinstance(handler, monai.handlers.CheckpointLoader)]

@@ -14,6 +14,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 # Top-level keys that both configs have and in which they differ, with the reason.
 OWN = {
     "dataset_dir": "inference takes cases of any kind",
+    "case_quality": "each names the parts of its own config",
     "output_dir": "a run has a folder named by its start",
     "imports": "a run is named by the time",
     "initialize": "inference has no seed",
@@ -114,6 +115,7 @@ class TestTraining:
         commands = {"initialize", "evaluation", "finalize"}
         predicted = {"prediction_preprocessing", "validate#evaluator#iteration_update"}
         predicted |= {"validate#evaluator#postprocessing"}  # which masks that are evaluated do not need
+        predicted |= {"case_quality"}
         resumed = {"progress", "validate#dataloader#sampler"}
         parts = {key for key, value in own.items() if "#" in key or isinstance(value, (dict, list))}
         assert parts == {"validate#dataset", "validate#handlers", "float_weights", *commands, *predicted, *resumed}

@@ -24,7 +24,7 @@ def options_of(**overrides: object) -> dict:
 
 class TestOptions:
     NEUTRAL = {  # noqa: RUF012
-        *("bundle_root", "dataset_dir", "output_dir", "outputs", "overwrite", "fail_fast", "debug", "device"),
+        *("bundle_root", "dataset_dir", "output_dir", "outputs", "overwrite", "fail_fast", "strict", "debug", "device"),
         *("checkpoint", "ensemble", "float_weights", "quality"),  # by their content
         *("series_uid", "series_description"),  # they choose an input, which counts by its content
         *("slices_per_batch", "max_voxels", "allow_non_axial"),

@@ -135,7 +135,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parser["network_def"]["channels"] = [4, 8]
     network = parser.get_parsed_content("network_def").eval()
     with torch.no_grad():
-        network.head.bias -= network(torch.randn(4, 3, 64, 64)).median()
+        network.head.bias -= network(torch.randn(4, 4, 64, 64)).median()
     path = tmp_path_factory.mktemp("models") / "model.pt"
     torch.save(network.state_dict(), path)
     return path

@@ -15,7 +15,7 @@ class TestPlaceMap:
         places = PlaceMap.of([FRONTAL] * 8)
         assert places.frequency(FRONTAL)[0] > 10 * places.frequency(CEREBELLUM)[0]
 
-    def test_either_side_counts_as_the_same(self) -> None:
+    def test_lesions_of_either_side_count_as_the_same(self) -> None:
         places = PlaceMap.of([FRONTAL] * 8)
         assert places.frequency(FRONTAL * (-1, 1, 1))[0] == places.frequency(FRONTAL)[0]
 
