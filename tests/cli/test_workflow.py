@@ -69,7 +69,7 @@ class TestSegment:
         assert not (here / "mask.nii.gz").exists()
 
     def test_stderr_holds_flags_of_the_case_alone_and_stdout_has_no_banner(self, here: Path, weights: Path) -> None:
-        ended = segment(weights, "one", "out")
+        ended = segment(weights, "one", "out", "--quality", "false")
         assert all(line.startswith("warning: flair: ") for line in ended.stderr.splitlines())
         assert [line.split(":")[0] for line in ended.stdout.splitlines()] == [
             "one",
