@@ -104,7 +104,7 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
     if not lesions:
         yield (
             "nothing_found",
-            "no tumour was found. One patient in forty whose tumour is known gets this; look at the image.",
+            "no tumour was found. The model also finds nothing in some patients with a tumour, so look at the image.",
         )
         return
     if cut := _numbers(lesion.at_edge >= _EDGE for lesion in lesions):
