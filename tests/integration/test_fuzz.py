@@ -38,6 +38,7 @@ quick = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [MINUTES * 60 or 8])
 def test_damaged_files(tmp_path: Path, seconds: float) -> None:
     command = [sys.executable, ROOT / "tests" / "fuzzing.py", tmp_path / "files", str(seconds), SEED]
