@@ -136,6 +136,7 @@ class TestKilled:
         assert torch.equal(Run(tmp_path / "run").go().weights(), unstopped.weights())
 
 
+@pytest.mark.slow
 class TestToldToStop:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("iteration", [7, 10])
