@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from pydicom.sr.coding import Code
 
-__all__ = ["observer", "write_report"]
+__all__ = ["make_report", "observer", "write_report"]
 
 _SERIES_AFTER_SEGMENTATION = 1000  # added to the series number of the segmentation
 
@@ -77,7 +77,7 @@ def write_report(
         >>> write_segmentation("seg.dcm", mask, files, algorithm_version="0.1.0")  # doctest: +SKIP
         >>> write_report("sr.dcm", measurements, "seg.dcm", files, algorithm_version="0.1.0")  # doctest: +SKIP
     """
-    highdicom = import_highdicom()
+    import_highdicom()  # or an error that names the extra, before anything is read
     _require_spacing(measurements, files)
     grid = order_frames(files)
     sources = source_images(grid.frames)
@@ -85,24 +85,41 @@ def write_report(
     algorithm = _Algorithm(algorithm_version, parameter_texts(algorithm_parameters or {}))
     content = _content(measurements, segment, algorithm, remarks)
     with reraise_with_path(segmentation, "DICOM report"):
-        report = highdicom.sr.Comprehensive3DSR(
-            evidence=[segment.dataset, *sources],
-            content=content[0],
-            series_instance_uid=highdicom.UID(),
-            series_number=int(segment.dataset.SeriesNumber) + _SERIES_AFTER_SEGMENTATION,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer="mri_seg",
-            manufacturer_model_name="mri_seg",
-            software_versions=algorithm_version,
-            device_serial_number=algorithm_version,
-            series_description=series_description,
-            is_complete=True,
-            is_final=False,
-            is_verified=False,
-        )
+        report = make_report(segment.dataset, sources, content, algorithm_version, series_description)
     with atomic_write(path) as unfinished:
         report.save_as(unfinished, enforce_file_format=True)
+
+
+def make_report(segment: Dataset, sources: Sequence[Dataset], content: Any, version: str, description: str) -> Any:
+    """Make a DICOM report of a segmentation.
+
+    Args:
+        segment: the SEG, in whose study the report lies.
+        sources: the images that the report refers to.
+        content: the measurement report (TID 1500).
+        version: version of the program.
+        description: description of the new series.
+
+    Returns:
+        the ``Comprehensive3DSR`` of highdicom.
+    """
+    highdicom = import_highdicom()
+    return highdicom.sr.Comprehensive3DSR(
+        evidence=[segment, *sources],
+        content=content[0],
+        series_instance_uid=highdicom.UID(),
+        series_number=int(segment.SeriesNumber) + _SERIES_AFTER_SEGMENTATION,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="mri_seg",
+        manufacturer_model_name="mri_seg",
+        software_versions=version,
+        device_serial_number=version,
+        series_description=description,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+    )
 
 
 class _Segment:

@@ -16,7 +16,7 @@ from mri_seg.dicom.geometry import order_frames
 from mri_seg.dicom.headers import read_header
 from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_texts, reraise_with_path, source_images
 from mri_seg.dicom.seg import write_label_map
-from mri_seg.dicom.sr import observer
+from mri_seg.dicom.sr import make_report, observer
 from mri_seg.follow_up.change_mask import GAINED, LABELS, LOST, STABLE
 from mri_seg.follow_up.rano import VERSION
 from mri_seg.follow_up.tables import NO_PAIRS
@@ -27,7 +27,6 @@ from mri_seg.utils.files import atomic_write
 __all__ = ["write_change_report", "write_change_segmentation"]
 
 _COLORS: dict[int, Color] = {STABLE: PREDICTION, GAINED: (213, 94, 0), LOST: REFERENCE}
-_SERIES_AFTER_SEGMENTATION = 1000
 _SCHEME = "99MRISEG"  # of codes that the standard does not have
 _PER_YEAR = Code("mm/a", "UCUM", "millimeter per year")
 _VELOCITY = Code("VDE", _SCHEME, "Velocity of diametric expansion")
@@ -100,22 +99,8 @@ def write_change_report(
         imaging_measurements=groups,
     )
     with reraise_with_path(segmentation, "DICOM report"):
-        report = highdicom.sr.Comprehensive3DSR(
-            evidence=[segment, *images[-1], *(image for earlier in images[:-1] for image in earlier)],
-            content=content[0],
-            series_instance_uid=highdicom.UID(),
-            series_number=int(segment.SeriesNumber) + _SERIES_AFTER_SEGMENTATION,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer="mri_seg",
-            manufacturer_model_name="mri_seg",
-            software_versions=version,
-            device_serial_number=version,
-            series_description="Tumour over time (mri_seg)",
-            is_complete=True,
-            is_final=False,
-            is_verified=False,
-        )
+        sources = [*images[-1], *(image for earlier in images[:-1] for image in earlier)]
+        report = make_report(segment, sources, content, version, "Tumour over time (mri_seg)")
     with atomic_write(path) as unfinished:
         report.save_as(unfinished, enforce_file_format=True)
 

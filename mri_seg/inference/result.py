@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from mri_seg.inference.outputs import Result
-from mri_seg.inference.writer import CaseWriter, _describe
+from mri_seg.inference.writer import CaseWriter, describe_measurements
 from mri_seg.visualize.html import picture_uri
 from mri_seg.visualize.overlays import contact_sheet
 
@@ -124,7 +124,7 @@ class Segmentation:
         shape = " x ".join(map(str, self._result.mask.shape))
         count = len(self.flags)
         warnings = f", {count} warning{'s' * (count > 1)}" if count else ""
-        return f"Segmentation({self.case!r}: {_describe(self.measurements)}, {shape} voxels{warnings})"
+        return f"Segmentation({self.case!r}: {describe_measurements(self.measurements)}, {shape} voxels{warnings})"
 
     def _repr_png_(self) -> bytes:
         """The sheet of all slices, for notebooks."""
@@ -135,7 +135,7 @@ class Segmentation:
     def _repr_html_(self) -> str:
         """The sheet of all slices below the volume and the warnings, for notebooks."""
         warnings = "".join(f"<li>{html.escape(flag['message'])}</li>" for flag in self.flags)
-        name, found = html.escape(self.case), html.escape(_describe(self.measurements))
+        name, found = html.escape(self.case), html.escape(describe_measurements(self.measurements))
         return (
             f"<p><b>{name}</b>: {found}</p>"
             + (f"<ul>{warnings}</ul>" if warnings else "")

@@ -52,7 +52,7 @@ from mri_seg.utils.flags import flag
 from mri_seg.utils.messages import reason
 from mri_seg.visualize.index_page import INDEX_NAME, write_index
 
-__all__ = ["CaseWriter"]
+__all__ = ["CaseWriter", "describe_measurements"]
 
 logger = logging.getLogger(__name__)
 
@@ -499,7 +499,7 @@ class CaseWriter:
             quality = {key: measurements.get(key) for key in QUALITY_KEYS}
             row["measurements"] = {"case": figures.pop("case"), **columns, **figures, **quality}
         if not failed:
-            logger.info("%s: %s%s", case, status, f", {_describe(measurements)}" if measurements else "")
+            logger.info("%s: %s%s", case, status, f", {describe_measurements(measurements)}" if measurements else "")
         with self._lock:
             self.rows[case] = row
             self.counts[status] += 1
@@ -566,7 +566,8 @@ def _columns(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: columns[name] for name in (*_IDENTITY, *_REMARKS, *_MADE_OF)}
 
 
-def _describe(measurements: Mapping[str, Any]) -> str:
+def describe_measurements(measurements: Mapping[str, Any]) -> str:
+    """Describe what was measured in a few words, such as ``12.3 mL in 2 lesions``."""
     count = measurements["lesion_count"]
     if not count:
         return "no tumour found"

@@ -20,7 +20,7 @@ from mri_seg.io.patients import choose_images, named_image
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import safe_name
 
-__all__ = ["CaseFinder", "find_cases", "make_names_unique", "search_cases"]
+__all__ = ["CaseFinder", "cases_of_dicom", "find_cases", "make_names_unique", "search_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def search_cases(
         cases, own = _cases_of_named(named, files, passed_over), _dicom_of(files, passed_over)
         empty += sorted(set(files.others) - set(own))
         found, dicom = found + cases, dicom + own
-    found += _cases_of_dicom(dicom, series_uid, series_description, passed_over)
+    found += cases_of_dicom(dicom, series_uid, series_description, passed_over)
     if empty or not found:
         held = f"It holds {passed_over}." if passed_over else "It is empty."
         if unusable:
@@ -257,9 +257,10 @@ def _add_references(cases: list[dict[str, Any]], labels: list[Label], passed_ove
         passed_over.add("label used as reference" if label.path in used else f"unused {label.kind}", label.path)
 
 
-def _cases_of_dicom(
+def cases_of_dicom(
     files: list[Path], series_uid: str | None, series_description: str | None, passed_over: PassedOver
 ) -> Iterator[dict]:
+    """Find the FLAIR series of each study among DICOM files; a study without one is a case with ``error``."""
     all_series, errors = _readable_series(files)
     read = {file for series in all_series for file in series.files}
     for file in files:

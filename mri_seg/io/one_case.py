@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_seg.dicom.series import is_dicom
-from mri_seg.io.cases import _cases_of_dicom, find_cases
+from mri_seg.io.cases import cases_of_dicom, find_cases
 from mri_seg.io.image_files import Image, SortedFiles, sort_files
 from mri_seg.io.passed_over import PassedOver
 from mri_seg.io.patients import named_image
@@ -78,5 +78,5 @@ def _cases_of_list(files: list[Path], series_uid: str | None, series_description
             raise ValueError(f"{file}: is no image, expected the files of one case. Leave it out.")
     return [
         *(named_image(image) for image in images),
-        *_cases_of_dicom(dicom, series_uid, series_description, PassedOver()),
+        *cases_of_dicom(dicom, series_uid, series_description, PassedOver()),
     ]

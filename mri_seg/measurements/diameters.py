@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-__all__ = ["Diameters", "diameters"]
+__all__ = ["Diameters", "diameters", "measure_in_plane"]
 
 
 _EQUAL = 1e-9  # relative difference below which two lengths are the same
@@ -91,7 +91,7 @@ def diameters(lesion: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> Diam
     return _largest_product(lesion[..., None], steps)[1]
 
 
-def _in_plane(
+def measure_in_plane(
     lesion: np.ndarray, spacing: np.ndarray, units: tuple[str, str], origin: tuple[int, int]
 ) -> dict[str, Any]:
     """Area and diameters of a lesion ``(H, W, D)``, measured in its slices.

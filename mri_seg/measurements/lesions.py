@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
 
-from mri_seg.measurements.diameters import _in_plane
+from mri_seg.measurements.diameters import measure_in_plane
 from mri_seg.utils.orientation import AXIAL
 
 __all__ = ["bounding_box", "label_lesions", "mean_diameter", "measure", "slice_axis", "summary_row"]
@@ -101,7 +101,7 @@ def measure(
             row["centroid_lps_mm"] = (apply_affine(to_ras, centroid) * (-1, -1, 1)).tolist()
         else:
             row["centroid_voxels"] = apply_affine(to_input, centroid).tolist()
-        row |= _in_plane(lesion, plane, units, (int(origin[0]), int(origin[1])))
+        row |= measure_in_plane(lesion, plane, units, (int(origin[0]), int(origin[1])))
         row["measured_slice"] += int(origin[2])
         if midline is not None:
             row |= _side(apply_affine(to_ras, np.argwhere(lesion) + origin), np.asarray(midline, dtype=float), units[0])
