@@ -2,12 +2,13 @@
 
     python benchmarks/experiments.py benchmarks/experiments.json --dataset_dir data/kaggle_3m
 
-The list is a JSON file: `common`, overrides of every experiment; `evaluation`, options of every evaluation; `splits`,
-on each of which every experiment is trained; `seeds`; and `experiments`, the overrides of each by name. An override is
-a key of `train.json`, nested ones with `#`. Training runs to its last epoch and its last weights are evaluated on the
-split's validation section. Finished experiments are not run again, so the program can be stopped and started. At the
-end, it prints a table of both protocols, mean and spread over the splits, and the difference to the first experiment on
-the splits and seeds that both have.
+The list is a JSON file: `recipe`, a file beside it with the overrides of a whole recipe, which an experiment may name
+too; `common`, overrides of every experiment; `evaluation`, options of every evaluation; `splits`, on each of which
+every experiment is trained; `seeds`; and `experiments`, the overrides of each by name. An override is a key of
+`train.json`, nested ones with `#`. Training runs to its last epoch and its last weights are evaluated on the split's
+validation section. Finished experiments are not run again, so the program can be stopped and started. At the end, it
+prints a table of both protocols, mean and spread over the splits, and the difference to the first experiment on the
+splits and seeds that both have.
 """
 
 from __future__ import annotations
@@ -29,6 +30,14 @@ FIGURES = {
     "slice recall": ("slice_protocol", "recall", "mean"),
     "healthy slices with false tumour": ("slice_protocol", "healthy_slices_with_false_tumour", "mean"),
 }
+
+
+def with_recipe(overrides: dict, folder: Path) -> dict:
+    """Overrides together with those of the recipe that they name, a file in a folder."""
+    own = {key: value for key, value in overrides.items() if key != "recipe"}
+    if "recipe" not in overrides:
+        return own
+    return {**json.loads((folder / overrides["recipe"]).read_text(encoding="utf-8")), **own}
 
 
 def bundle(run_id: str, configs: list[Path], log: Path, **overrides: object) -> None:
@@ -99,7 +108,8 @@ def main() -> None:
             for split in plan["splits"]:
                 folder = output_dir / name / f"{split.replace('/', '-')}-seed{seed}"
                 try:
-                    overrides = {**plan.get("common", {}), **changes}
+                    recipe = {"recipe": plan["recipe"]} if "recipe" in plan else {}
+                    overrides = with_recipe({**recipe, **plan.get("common", {}), **changes}, args.list.parent)
                     run(folder, overrides, plan.get("evaluation", {}), split, seed, args.dataset_dir)
                 except subprocess.CalledProcessError as error:
                     print(f"{folder}: failed, exit status {error.returncode}; see its logs.", file=sys.stderr)

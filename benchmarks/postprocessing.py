@@ -46,7 +46,8 @@ NO_DISTANCES = {
 def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[dict]:
     """Each validation case with its label and its probability, single and averaged with the mirrored one."""
     parser = ConfigParser()
-    parser.read_config([CONFIGS / "train.json", CONFIGS / "evaluate.json"])
+    overlay = weights.with_name("overrides.json")  # which benchmarks/experiments.py writes
+    parser.read_config([CONFIGS / "train.json", *([overlay] if overlay.is_file() else []), CONFIGS / "evaluate.json"])
     parser.update({"dataset_dir": args.dataset_dir, "split": split, "allow_missing": True, "device": "cpu"})
     network = parser.get_parsed_content("network").eval()
     load_weights(network, weights)

@@ -4,10 +4,11 @@
     python benchmarks/stages.py benchmarks/left_out_stages.json --dataset_dir data/kaggle_3m \
         --split institution/DU --output_dir runs/left_out/DU --export benchmarks/left_out/DU
 
-The JSON file lists the stages: the overrides of `train.json` of each. Finished stages are not run again, and an
-interrupted one resumes. If a stage gives the network more input channels than the stage before, the weights of the new
-ones begin at zero. ``--begin_from`` names weights that stand for the first stages, such as those that an earlier
-``--export`` wrote. ``--export`` writes the last weights in half precision, their overrides and ``SHA256SUMS`` there.
+The JSON file lists the stages: the overrides of `train.json` of each, and `recipe`, a file beside it with more of them.
+Finished stages are not run again, and an interrupted one resumes. If a stage gives the network more input channels than
+the stage before, the weights of the new ones begin at zero. ``--begin_from`` names weights that stand for the first
+stages, such as those that an earlier ``--export`` wrote. ``--export`` writes the last weights in half precision, their
+overrides and ``SHA256SUMS`` there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 from pathlib import Path
 
 import torch
-from experiments import CONFIGS, ROOT, bundle
+from experiments import CONFIGS, ROOT, bundle, with_recipe
 from monai.bundle import ConfigParser
 
 from mri_seg.config.weights import read_weights, write_sums
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--export", type=Path)
     args = parser.parse_args()
-    stages = json.loads(args.stages.read_text(encoding="utf-8"))
+    stages = [with_recipe(one, args.stages.parent) for one in json.loads(args.stages.read_text(encoding="utf-8"))]
     options = {"bundle_root": ROOT / "bundle", "dataset_dir": Path(args.dataset_dir).resolve(), "allow_missing": "true"}
     if args.split:
         options["split"] = args.split
