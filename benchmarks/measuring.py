@@ -22,6 +22,12 @@ from mri_seg.inference.runtimes import openvino
 
 ROOT = Path(__file__).resolve().parent.parent
 
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""Environment in which PyTorch, oneDNN and OpenVINO use no more than AVX2: a newer processor simulates an older one.
+
+Set ``amp`` to false beside it: the processor still says that it has bfloat16.
+"""
+
 _CHILD = """
 import json, os, time
 options = json.loads(os.environ["OPTIONS"])
@@ -147,10 +153,17 @@ def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
     return float(sum(counted) * size)
 
 
-def in_process(code: str, **options: Any) -> dict[str, Any]:
-    """Run code in a separate process: it reads ``options`` and sets ``found``, to which its peak memory is added."""
+def in_process(code: str, environment: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    """Run code in a separate process: it reads ``options`` and sets ``found``, to which its peak memory is added.
+
+    Args:
+        code: the code.
+        environment: further environment variables.
+        options: what it reads.
+    """
     environment = {
         **os.environ,
+        **(environment or {}),
         "OPTIONS": json.dumps(options, default=str),
         "BEGAN": str(time.time()),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),

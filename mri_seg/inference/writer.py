@@ -333,11 +333,13 @@ class CaseWriter:
             why = "not reached, because another case failed" if self.stopped else "not reached"
             self.failed(case, f"{why}. Run the same command again to segment the missing cases.")
         self._write_tables()
-        self._write_index()
+        index = self._write_index()
         count, self.counts = self.counts, Counter()
         counted = f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}."
         if self.file is None:
             print(f"{counted} Results and summary.csv are in {self.output_dir}")
+            if index is not None:
+                print(f"Open {index}")
         elif count["done"]:
             print(f"The mask is in {self.file}")
         if count["failed"]:
@@ -518,14 +520,19 @@ class CaseWriter:
         if measured:
             _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]), without=failed)
 
-    def _write_index(self) -> None:
-        """Write the page that leads to all cases if pages are written; keep an existing one up to date."""
+    def _write_index(self) -> Path | None:
+        """Write the page that leads to all cases if pages are written, and keep an existing one up to date.
+
+        Returns:
+            the page; None if there is none, or one that is not of this program.
+        """
         if not is_main_process() or self.file is not None:
-            return
+            return None
         if "page" in self.outputs or (self.output_dir / INDEX_NAME).is_file():
-            write_index(
+            return write_index(
                 self.output_dir, _table(self.output_dir / "summary.csv"), _table(self.output_dir / "measurements.csv")
             )
+        return None
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:

@@ -57,6 +57,12 @@ class TestSegment:
         assert [case["case"] for case in cases] == ["$three", "one_flair", "two#2_flair"]
         assert ended.stdout.endswith("Results and summary.csv are in out\n")
 
+    def test_last_line_names_the_page_to_open(self, here: Path, weights: Path) -> None:
+        ended = command("segment", "one", "out", "--checkpoint", weights, *SMALL)
+        assert ended.stdout.splitlines()[-1] == f"Open {Path('out', 'index.html')}"
+        assert (here / "out" / "index.html").is_file()
+        assert "Open" not in segment(weights, "one", "without_pages").stdout
+
     def test_one_file_gives_one_file_and_nothing_beside_it(self, here: Path, weights: Path) -> None:
         before = files(here)
         ended = command("segment", "one/flair.nii.gz", "made/mask.nii.gz", "--checkpoint", weights, *SMALL)
