@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import command
@@ -86,7 +86,7 @@ class TestStatus:
         def interrupt(*arguments: object) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(importlib, "import_module", interrupt)
+        monkeypatch.setattr("mri_seg.cli.main.importlib", SimpleNamespace(import_module=interrupt))
         monkeypatch.setattr("mri_seg.cli.check.check", interrupt)
         monkeypatch.setattr(cli.commands["segment"], "run", interrupt)
         ended = command(*words)
