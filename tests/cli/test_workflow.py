@@ -94,6 +94,15 @@ class TestSegment:
         assert (ended.status, ended.stdout) == (0, "")
         assert holds_flags_alone(ended.stderr)
 
+    @pytest.mark.parametrize("output", ["one/notes.txt", "one/notes.txt/results", "one/notes.txt/mask.nii.gz"])
+    def test_output_that_cannot_be_made_is_refused_before_a_case_is_segmented(
+        self, here: Path, weights: Path, output: str
+    ) -> None:
+        ended = segment(weights, "two#2", output)
+        assert (ended.status, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f"error: --output_dir {output}: ")
+        assert (here / "one" / "notes.txt").read_text() == "old"
+
     def test_failed_cases_are_told_and_count_in_the_status(self, here: Path, weights: Path) -> None:
         (here / "bad.nii.gz").write_bytes(b"no image")
         ended = segment(weights, "bad.nii.gz", "one", "out", "--quiet")
