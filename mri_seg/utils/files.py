@@ -79,14 +79,14 @@ def refuse_unwritable(path: PathLike | str, option: str) -> None:
     if folder.name.lower().endswith((".nii", ".nii.gz")) and not folder.is_dir():
         folder = folder.parent
     found = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    there = found == Path(path)
+    advice = "Give another place for the results."
     if found.exists() and not found.is_dir():
-        what = "is a file" if found == folder else f"{found} is a file"
-        raise ValueError(
-            f"{option} {path}: {what}, expected a folder or a new name. Give another place for the results."
-        )
+        what = "is a file" if there else f"{found} is a file"
+        raise ValueError(f"{option} {path}: {what}, expected a folder or a new name. {advice}")
     if found.is_dir() and not os.access(found, os.W_OK | os.X_OK):
-        what = "you may not write there" if found == folder else f"you may not write in {found}"
-        raise PermissionError(f"{option} {path}: {what}. Give another place for the results.")
+        what = "you may not write there" if there else f"you may not write in {found}"
+        raise PermissionError(f"{option} {path}: {what}. {advice}")
 
 
 _PIECE = 2**20  # bytes
