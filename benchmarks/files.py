@@ -81,7 +81,7 @@ def main() -> None:
     contestants: dict[str, dict] = {}
     for runtime in args.runtimes.split(","):
         contestants[runtime] = {"runtime": runtime}
-        if args.avx2:
+        if args.avx2 and runtime in measuring.AVX2_RUNTIMES:
             contestants[f"{runtime}, AVX2"] = {"runtime": runtime, "amp": False, "environment": measuring.AVX2}
     runs: dict[str, list[dict]] = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as name:

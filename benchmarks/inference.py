@@ -25,7 +25,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from measuring import AVX2, ROOT, spread
+from measuring import AVX2, AVX2_RUNTIMES, ROOT, spread
 
 CONFIG = ROOT / "bundle" / "configs" / "inference.json"
 
@@ -127,8 +127,11 @@ def time_calls(folder: Path, repeats: int, *, avx2: bool) -> None:
     print("second call on 26 slices")
     columns = ("seconds", "times the network", "CPU seconds", "times the network", "times that of torch's")
     print("| runtime | part | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 2))
-    kinds = [("", {})] + [(", AVX2", {"variables": AVX2, "amp": False})] * avx2
-    choices = {r + name: {"runtime": r, **k} for r in ("torch", "openvino", "openvino-int8") for name, k in kinds}
+    choices: dict[str, dict] = {}
+    for runtime in ("torch", "openvino", "openvino-int8"):
+        choices[runtime] = {"runtime": runtime}
+        if avx2 and runtime in AVX2_RUNTIMES:
+            choices[f"{runtime}, AVX2"] = {"runtime": runtime, "amp": False, "variables": AVX2}
     first: dict[str, float] = {}
     for choice, options in choices.items():
         rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **options)

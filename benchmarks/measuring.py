@@ -28,6 +28,9 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 Set ``amp`` to false beside it: the processor still says that it has bfloat16.
 """
 
+AVX2_RUNTIMES = ("torch", "openvino")
+"""Runtimes for which it works. In 8 bits, OpenVINO plans for the processor that it sees, and finds no code for it."""
+
 _CHILD = """
 import json, os, time
 options = json.loads(os.environ["OPTIONS"])
