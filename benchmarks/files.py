@@ -78,14 +78,14 @@ def main() -> None:
         cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
     slices = sum(len(case["image"]) for case in cases)
     print(f"{len(cases)} cases, {slices} slices, flip {args.tta_flip}")
-    contestants: dict[str, dict] = {}
-    for runtime in args.runtimes.split(","):
-        contestants[runtime] = {"runtime": runtime}
-        if args.avx2 and runtime in measuring.AVX2_RUNTIMES:
-            contestants[f"{runtime}, AVX2"] = {"runtime": runtime, "amp": False, "environment": measuring.AVX2}
-    runs: dict[str, list[dict]] = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as name:
         data = linked(cases, Path(name, "data"))
+        contestants: dict[str, dict] = {}
+        for runtime in args.runtimes.split(","):
+            contestants[runtime] = {"runtime": runtime}
+            if args.avx2:
+                contestants[f"{runtime}, AVX2"] = {"runtime": runtime, "environment": measuring.avx2(Path(name))}
+        runs: dict[str, list[dict]] = {contestant: [] for contestant in contestants}
         for repeat in range(args.repeats):
             for contestant, options in contestants.items():
                 out = Path(name, f"{contestant}-{repeat}")

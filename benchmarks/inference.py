@@ -25,7 +25,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from measuring import AVX2, AVX2_RUNTIMES, ROOT, spread
+from measuring import ROOT, avx2, spread
 
 CONFIG = ROOT / "bundle" / "configs" / "inference.json"
 
@@ -121,7 +121,7 @@ def run(code: str, data: Path, out: Path, variables: Mapping[str, str] | None = 
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def time_calls(folder: Path, repeats: int, *, avx2: bool) -> None:
+def time_calls(folder: Path, repeats: int, *, with_avx2: bool) -> None:
     """The second call on a volume of 26 slices against the network alone."""
     np.save(folder / "volume.npy", noise((256, 256, 26)))
     print("second call on 26 slices")
@@ -130,8 +130,8 @@ def time_calls(folder: Path, repeats: int, *, avx2: bool) -> None:
     choices: dict[str, dict] = {}
     for runtime in ("torch", "openvino", "openvino-int8"):
         choices[runtime] = {"runtime": runtime}
-        if avx2 and runtime in AVX2_RUNTIMES:
-            choices[f"{runtime}, AVX2"] = {"runtime": runtime, "amp": False, "variables": AVX2}
+        if with_avx2:
+            choices[f"{runtime}, AVX2"] = {"runtime": runtime, "variables": avx2(folder)}
     first: dict[str, float] = {}
     for choice, options in choices.items():
         rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **options)
@@ -153,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        time_calls(folder, args.repeats, avx2=args.avx2)
+        time_calls(folder, args.repeats, with_avx2=args.avx2)
         if args.only:
             return
         write_series(folder / "series")

@@ -22,15 +22,6 @@ from mri_seg.inference.runtimes import openvino
 
 ROOT = Path(__file__).resolve().parent.parent
 
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""Environment in which PyTorch, oneDNN and OpenVINO use no more than AVX2: a newer processor simulates an older one.
-
-Set ``amp`` to false beside it: the processor still says that it has bfloat16.
-"""
-
-AVX2_RUNTIMES = ("torch", "openvino")
-"""Runtimes for which it works. In 8 bits, OpenVINO plans for the processor that it sees, and finds no code for it."""
-
 _CHILD = """
 import json, os, time
 options = json.loads(os.environ["OPTIONS"])
@@ -154,6 +145,20 @@ def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
     for hook in hooks:
         hook.remove()
     return float(sum(counted) * size)
+
+
+def avx2(folder: Path) -> dict[str, str]:
+    """Environment in which a process has no more than AVX2: a newer processor simulates an older one.
+
+    Args:
+        folder: where a library is made that hides the rest; it needs a C compiler, Linux, and an x86-64 processor that
+            can trap CPUID.
+    """
+    library = folder / "avx2.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", str(ROOT / "benchmarks" / "avx2.c"), "-o", str(library)], check=True
+    )
+    return {"LD_PRELOAD": str(library)}
 
 
 def in_process(code: str, environment: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
