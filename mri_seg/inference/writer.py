@@ -148,7 +148,9 @@ class CaseWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.file = named_file(output_dir)
-        self.outputs, self.if_possible = _parse_outputs(outputs if self.file is None else single_outputs(outputs))
+        wanted = outputs if self.file is None else single_outputs(outputs)
+        self.outputs, self.if_possible = _parse_outputs(wanted)
+        self.lacks_seg = "auto" in wanted and "seg" not in self.outputs  # because highdicom is missing
         self.overwrite = flag(overwrite, "overwrite")
         self.fail_fast = flag(fail_fast, "fail_fast")
         self.strict = flag(strict, "strict")
@@ -199,6 +201,8 @@ class CaseWriter:
                 is a BIDS data set of another origin.
         """
         cases = list(cases)
+        if self.lacks_seg and any(case.get("source") == "dicom" for case in cases):
+            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
         if self.file is not None:
             wanted = {case["case"]: self._wanted(case) for case in cases}
             check_single(self.file, cases, wanted, overwrite=self.overwrite)
@@ -552,8 +556,6 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     named = frozenset(wanted)
     if "auto" in wanted:
         wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
-        if not has_highdicom:
-            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 
