@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,17 +41,23 @@ __all__ = ["begin_workflow", "check_options", "end_workflow"]
 
 
 class _Process(NamedTuple):
-    """The state of a process that MONAI's ``set_determinism`` changes."""
+    """The state of a process that MONAI's ``set_determinism`` changes, and its ``StatsHandler``: the root logger's."""
 
     seed: int | None
     random: dict[str, Any]
     cudnn: tuple[bool, bool]
+    log: tuple[int, bool]
 
     @classmethod
     def now(cls) -> _Process:
-        return cls(get_seed(), random_state(), (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+        root = logging.getLogger()
+        return cls(get_seed(), random_state(), cudnn, (root.level, root.propagate))
 
     def restore(self) -> None:
+        root = logging.getLogger()
+        root.setLevel(self.log[0])
+        root.propagate = self.log[1]
         set_determinism(self.seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.cudnn
         load_random_state(self.random)
