@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -41,23 +40,17 @@ __all__ = ["begin_workflow", "check_options", "end_workflow"]
 
 
 class _Process(NamedTuple):
-    """The state of a process that MONAI's ``set_determinism`` changes, and its ``StatsHandler``: the root logger's."""
+    """The state of a process that MONAI's ``set_determinism`` changes."""
 
     seed: int | None
     random: dict[str, Any]
     cudnn: tuple[bool, bool]
-    log: tuple[int, bool]
 
     @classmethod
     def now(cls) -> _Process:
-        cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-        root = logging.getLogger()
-        return cls(get_seed(), random_state(), cudnn, (root.level, root.propagate))
+        return cls(get_seed(), random_state(), (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
 
     def restore(self) -> None:
-        root = logging.getLogger()
-        root.setLevel(self.log[0])
-        root.propagate = self.log[1]
         set_determinism(self.seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.cudnn
         load_random_state(self.random)

@@ -75,18 +75,6 @@ class TestProcess:
         made.finalize()
         assert process() == before
 
-    def test_level_of_the_root_logger_is_as_it_was_though_a_handler_of_monai_sets_it(
-        self, config: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        root = logging.getLogger()
-        monkeypatch.setattr(root, "level", logging.WARNING)
-        monkeypatch.setattr(root, "propagate", True)
-        made = initialized(config, parts={"_target_": "monai.handlers.StatsHandler"})
-        made.run()
-        assert root.level == logging.INFO
-        made.finalize()
-        assert (root.level, root.propagate) == (logging.WARNING, True)
-
     def test_process_is_as_it_was_after_an_error_of_the_run(self, config: Path) -> None:
         before = process()
         made = initialized(config, run_id="failing")

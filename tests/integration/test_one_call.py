@@ -271,19 +271,17 @@ class TestSegmenter:
         loggers = [root, *map(logging.getLogger, ("monai", "monai.bundle.workflows", "ignite", "highdicom", "pydicom"))]
 
         def state() -> list[Any]:
-            logs = [(log.handlers[:], log.filters[:], log.level, log.disabled, log.propagate) for log in loggers]
+            logs = [(logger.handlers[:], logger.filters[:], logger.level, logger.disabled) for logger in loggers]
             return [logs, warnings.filters[:], sys.excepthook, warnings.showwarning]
 
-        handler, level, propagate = logging.NullHandler(), root.level, root.propagate
+        handler = logging.NullHandler()
         root.addHandler(handler)
-        root.level, root.propagate = logging.WARNING, True
         try:
             before = state()
             mri_seg.segment(forms.folder / "nifti.nii.gz", **QUICK)
             assert state() == before
         finally:
             root.removeHandler(handler)
-            root.level, root.propagate = level, propagate
 
 
 @pytest.mark.slow
