@@ -14,6 +14,7 @@ import pytest
 from bundle_weights import small_weights
 from commands import SMALL, Ended, command
 from lgg_folders import write_patient
+from monai.handlers import StatsHandler
 
 from mri_seg.cli.log import plain_lines
 from mri_seg.utils.bundle_folder import bundle_folder
@@ -206,6 +207,11 @@ class TestLines:
             logging.getLogger("ignite.engine").warning("look")
             logging.getLogger("mri_seg.x").info("done")
         assert capsys.readouterr() == ("done\n", "warning: look\n")
+
+    def test_figures_of_an_epoch_are_lines_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with plain_lines():
+            StatsHandler().logger.info("Epoch[1] Metrics -- patient_dice: 0.9")
+        assert capsys.readouterr() == ("Epoch[1] Metrics -- patient_dice: 0.9\n", "")
 
     def test_log_is_as_it_was_afterwards(self) -> None:
         root = logging.getLogger()

@@ -271,17 +271,19 @@ class TestSegmenter:
         loggers = [root, *map(logging.getLogger, ("monai", "monai.bundle.workflows", "ignite", "highdicom", "pydicom"))]
 
         def state() -> list[Any]:
-            logs = [(logger.handlers[:], logger.filters[:], logger.level, logger.disabled) for logger in loggers]
+            logs = [(log.handlers[:], log.filters[:], log.level, log.disabled, log.propagate) for log in loggers]
             return [logs, warnings.filters[:], sys.excepthook, warnings.showwarning]
 
-        handler = logging.NullHandler()
+        handler, level = logging.NullHandler(), root.level
         root.addHandler(handler)
+        root.setLevel(logging.WARNING)
         try:
             before = state()
             mri_seg.segment(forms.folder / "nifti.nii.gz", **QUICK)
             assert state() == before
         finally:
             root.removeHandler(handler)
+            root.setLevel(level)
 
 
 @pytest.mark.slow
