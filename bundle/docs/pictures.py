@@ -66,7 +66,7 @@ def tensorboard(cases: Path) -> None:
     options = {"initial_weights": "shipped", "learning_rate": 0.0003, "epochs": 2}
     options |= {"slices_per_epoch": 160, "batch_size": 8}
     run_workflow("training", ["train.json"], dataset_dir=cases, output_dir=WORK / "training", **options)
-    run(DOCS / "screenshot.py", WORK / "training", DOCS / "tensorboard.png")
+    run(DOCS / "screenshot.py", (WORK / "training").relative_to(ROOT), DOCS / "tensorboard.png")  # which shows the path
 
 
 def network(cases: Path) -> None:
