@@ -31,9 +31,9 @@ def used_keys(configs: Sequence[Mapping[str, Any]]) -> set[str]:
         for key, value in overlay.items():
             _lay_over(config, _SEPARATOR.split(key), copy.deepcopy(value))
     found: set[tuple[str, ...]] = set()
-    waiting = [(name,) for name in _RUN if name in config]
+    waiting: list[tuple[str, ...]] = [(name,) for name in _RUN if name in config]
     while waiting:
-        path: tuple[str, ...] = waiting.pop()
+        path = waiting.pop()
         if path not in found and path[0] in config:
             found.add(path)
             waiting += [tuple(_SEPARATOR.split(name)) for name in _references(_part(config, path))]

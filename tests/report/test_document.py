@@ -217,7 +217,7 @@ class TestFindingTheFolder:
     @pytest.mark.parametrize("name", ["metrics.json", "patients.csv", "slices.csv"])
     def test_a_missing_file_is_named_and_how_to_make_it(self, name: str, tmp_path: Path) -> None:
         (write_evaluation(tmp_path, [make_case("A", 1)]) / name).unlink()
-        with pytest.raises(FileNotFoundError, match=rf"{name} is missing.*monai.bundle run evaluation"):
+        with pytest.raises(FileNotFoundError, match=rf"{name} is missing.*mri-seg evaluate DATASET"):
             write_report(tmp_path)
 
     def test_a_missing_case_is_named(self, tmp_path: Path) -> None:
