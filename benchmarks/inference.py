@@ -1,12 +1,13 @@
 """Time inference from files to files: start-up by its parts, a short series, a large isotropic volume; and one call.
 
     python benchmarks/inference.py
-    python benchmarks/inference.py --only call
+    python benchmarks/inference.py --only call --avx2
 
 Volumes are noise of realistic size; the network and its weights are those of `inference.json`. Start-up is measured in
 a separate process, from its start to the first slice read, when the files of all packages are already cached. A call is
 that of a `Segmenter` that was called before, on the series as an array, in turn with the inferer on the same volume,
-already preprocessed.
+already preprocessed; its CPU seconds are those of all threads, and vary less than seconds if the machine is busy. With
+--avx2, calls are also timed as on a processor that has no more than AVX2, which is simulated.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel
 import numpy as np
+from measuring import ROOT, avx2, spread
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "bundle" / "configs" / "inference.json"
 
 STARTUP = """
@@ -72,7 +74,8 @@ def network():
     with evaluator.mode(evaluator.network):
         evaluator.inferer(batch, evaluator.network)
 def seconds(call):
-    began = time.perf_counter(); call(); return time.perf_counter() - began
+    began = time.perf_counter(), time.process_time(); call()
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 parts = {"network": network, "call": lambda: segmenter(volume, spacing=spacing)}
 parts["call, measured"] = lambda: segmenter(volume, spacing=spacing).measurements
 for call in parts.values(): call()
@@ -101,9 +104,10 @@ def noise(shape: tuple[int, int, int]) -> np.ndarray:
     return (head * np.random.default_rng(0).normal(200, 40, shape)).clip(0).astype(np.uint16)
 
 
-def run(code: str, data: Path, out: Path, **overrides: object) -> list:
+def run(code: str, data: Path, out: Path, variables: Mapping[str, str] | None = None, **overrides: object) -> list:
     environment = {
         **os.environ,
+        **(variables or {}),
         "CONFIG": str(CONFIG),
         "BUNDLE": str(ROOT / "bundle"),
         "DATA": str(data),
@@ -117,30 +121,39 @@ def run(code: str, data: Path, out: Path, **overrides: object) -> list:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def time_calls(folder: Path, repeats: int) -> None:
+def time_calls(folder: Path, repeats: int, *, with_avx2: bool) -> None:
     """The second call on a volume of 26 slices against the network alone."""
     np.save(folder / "volume.npy", noise((256, 256, 26)))
-    print("second call on 26 slices: seconds; times the network alone")
-    for choice in ({}, {"runtime": "openvino-int8"}):
-        rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **choice)
+    print("second call on 26 slices")
+    columns = ("seconds", "times the network", "CPU seconds", "times the network", "times that of torch's")
+    print("| runtime | part | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 2))
+    choices: dict[str, dict] = {}
+    for runtime in ("torch", "openvino", "openvino-int8"):
+        choices[runtime] = {"runtime": runtime}
+        if with_avx2:
+            choices[f"{runtime}, AVX2"] = {"runtime": runtime, "variables": avx2(folder)}
+    first: dict[str, float] = {}
+    for choice, options in choices.items():
+        rounds = run(CALL, folder / "volume.npy", folder / "out", repeats=repeats, **options)
         for part in rounds[0]:
-            times = spread([one[part] / one["network"] for one in rounds])
-            seconds = spread([one[part] for one in rounds])
-            print(f"  {choice.get('runtime', 'torch'):14} {part:16} {seconds}   {times}", flush=True)
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+            cells = []
+            for clock in (0, 1):
+                cells.append(spread([one[part][clock] for one in rounds]))
+                cells.append(spread([one[part][clock] / one["network"][clock] for one in rounds]))
+            cpu = statistics.median(one[part][1] for one in rounds)
+            cells.append(f"{cpu / first.setdefault(part, cpu):.2f}")
+            print(f"| {choice} | {part} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("call",), help="measure this alone")
+    parser.add_argument("--avx2", action="store_true", help="time calls with AVX2 alone too (simulated)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        time_calls(folder, args.repeats)
+        time_calls(folder, args.repeats, with_avx2=args.avx2)
         if args.only:
             return
         write_series(folder / "series")

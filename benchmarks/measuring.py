@@ -147,10 +147,31 @@ def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
     return float(sum(counted) * size)
 
 
-def in_process(code: str, **options: Any) -> dict[str, Any]:
-    """Run code in a separate process: it reads ``options`` and sets ``found``, to which its peak memory is added."""
+def avx2(folder: Path) -> dict[str, str]:
+    """Environment in which a process has no more than AVX2: a newer processor simulates an older one.
+
+    Args:
+        folder: where a library is made that hides the rest; it needs a C compiler, Linux, and an x86-64 processor that
+            can trap CPUID.
+    """
+    library = folder / "avx2.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", str(ROOT / "benchmarks" / "avx2.c"), "-o", str(library)], check=True
+    )
+    return {"LD_PRELOAD": str(library)}
+
+
+def in_process(code: str, environment: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    """Run code in a separate process: it reads ``options`` and sets ``found``, to which its peak memory is added.
+
+    Args:
+        code: the code.
+        environment: further environment variables.
+        options: what it reads.
+    """
     environment = {
         **os.environ,
+        **(environment or {}),
         "OPTIONS": json.dumps(options, default=str),
         "BEGAN": str(time.time()),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(bundle_folder())
     except FileNotFoundError as error:
         print(f"python -m mri_seg.bundle: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from mri_seg.cli.values import as_path, parse_value
-from mri_seg.config.options import OPTIONS, SWITCH, Described, describe
+from mri_seg.config.options import OPTIONS, PATH, SWITCH, TEXT, Described, describe
+from mri_seg.config.used_keys import used_keys
 from mri_seg.config.validation import RENAMED
 from mri_seg.utils.bundle_folder import bundle_folder
 
@@ -22,7 +23,12 @@ __all__ = ["ConfigCommand", "Given"]
 _EXTRA = "mri_seg.cli.extra_options"  # key of the options of this call in the context's meta
 _SEPARATOR = re.compile("#|::")  # of the parts of a config
 _SWITCH_VALUE = re.compile(r"(true|false|yes|no|on|off|none|\d+)$|[$@]", re.IGNORECASE)
-_MARKDOWN = re.compile(r"`|\[([^]]*)\]\([^)]*\)")
+_OR_NONE = re.compile("[,;] or None$")
+_MARKDOWN = re.compile(r"`|\[([^]]*)\]\(([^)]*)\)")
+
+
+_UNTOLD = {PATH.expected, TEXT.expected}
+"""Kinds of values that go without saying in the help."""
 
 
 class Given(NamedTuple):
@@ -56,6 +62,7 @@ class ConfigCommand(click.Command):
         place: puts the paths into the config keys that the user gave; raises ``click.UsageError``.
         placed: the keys that it gives; help does not list them.
         dry_run: whether the command has ``--dry_run``.
+        further: name of a config of the bundle that may be laid over the first one, for the help.
         options: further arguments of ``click.Command``, such as ``help``.
     """
 
@@ -69,6 +76,7 @@ class ConfigCommand(click.Command):
         place: Callable[[list[str], dict[str, Any]], dict[str, Any]],
         placed: Sequence[str] = ("dataset_dir",),
         dry_run: bool = False,
+        further: str = "",
         **options: Any,
     ) -> None:
         own: list[click.Parameter] = [
@@ -79,10 +87,15 @@ class ConfigCommand(click.Command):
                 ["--config_file"],
                 metavar="FILE",
                 multiple=True,
-                help=f"A further config, laid over {configs[0]}: a file, or the name of one of the bundle, such as "
-                "published_recipe.json. May be repeated.",
+                help=f"A further config, laid over {configs[0]}: a file, or the name of one of the bundle"
+                f"{f', such as {further}' * bool(further)}. May be repeated.",
             ),
-            click.Option(["--tracking"], metavar="FILE", help="Settings of experiment tracking, such as mlflow."),
+            click.Option(
+                ["--tracking"],
+                metavar="FILE",
+                help="Track the run: mlflow for the settings of MONAI, or a file of settings, such as mlflow.json of "
+                "the bundle.",
+            ),
         ]
         if dry_run:
             own.append(
@@ -100,18 +113,32 @@ class ConfigCommand(click.Command):
 
     @cached_property
     def described(self) -> list[Described]:
-        """The options of the configs."""
+        """The options of the configs that this command uses, those of the last config first."""
+        used, own = used_keys(self._contents), self._contents[-1]
+        found = [option for option in self._all_described if option.name in used]
+        return sorted(found, key=lambda option: option.name not in own)
+
+    @cached_property
+    def _all_described(self) -> list[Described]:
         return describe(*(self._folder / name for name in self.configs))
 
     @cached_property
     def _config_options(self) -> list[click.Parameter]:
-        return [_ConfigOption(option.name, option, hidden=option.name in self.placed) for option in self.described]
+        listed = [option for option in self.described if option.name not in self.placed]
+        others = [option for option in self._all_described if option not in listed]
+        return [
+            *(_ConfigOption(option.name, option) for option in listed),
+            *(_ConfigOption(option.name, option, hidden=True) for option in others),
+        ]
+
+    @cached_property
+    def _contents(self) -> list[dict[str, Any]]:
+        return [json.loads((self._folder / name).read_text(encoding="utf-8")) for name in self.configs]
 
     @cached_property
     def _keys(self) -> set[str]:
         """The top-level keys of the configs."""
-        texts = ((self._folder / name).read_text(encoding="utf-8") for name in self.configs)
-        return {_SEPARATOR.split(key)[0] for text in texts for key in json.loads(text)}
+        return {_SEPARATOR.split(key)[0] for config in self._contents for key in config}
 
     @property
     def _folder(self) -> Path:
@@ -180,7 +207,7 @@ class ConfigCommand(click.Command):
         first, *others = (self._folder / name for name in self.configs)
         more = [self._config_file(name) for name in ctx.params["config_file"]]
         flags = {name: ctx.params.get(name, False) for name in ("quiet", "verbose", "dry_run")}
-        ctx.exit(self.run(Given([first, *more, *others], overrides, ctx.params["tracking"], **flags)))
+        ctx.exit(self.run(Given([first, *more, *others], overrides, self._tracking(ctx.params["tracking"]), **flags)))
 
     def dry_run(self, path: str) -> int:
         """List the cases of a path; returns the exit status.
@@ -197,9 +224,20 @@ class ConfigCommand(click.Command):
                 return file
         raise click.BadParameter(f"{name}: no such file, here or in {self._folder}.", param_hint="--config_file")
 
+    def _tracking(self, name: str | None) -> str | None:
+        """What MONAI takes: the name of its own settings, or a file."""
+        if name is None or "." not in name:
+            return name
+        try:
+            return str(self._config_file(name))
+        except click.BadParameter as error:
+            error.param_hint = "--tracking"
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: first those of the command, then those of the configs."""
-        sections: dict[str, list[tuple[str, str]]] = {"Options": [], f"Options of the config ({self.configs[-1]})": []}
+        title = f"Options of {' and '.join(self.configs)} (a switch needs no value to be true)"
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], title: []}
         own, config = sections.values()
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
@@ -221,9 +259,18 @@ class _ConfigOption(click.Option):
 
 
 def _help(option: Described) -> str:
-    unit = f"{option.unit}; " if option.unit else ""
-    text = f"{option.meaning[:1].upper()}{option.meaning[1:]}. [{unit}default: {option.default}]"
-    return _MARKDOWN.sub(lambda found: found[1] or "", text)
+    """What an option means, its values, unit and default; of a link, the file that it leads to."""
+    default = "none" if option.value is None else option.default
+    expected = _OR_NONE.sub("", option.expected)
+    about = [
+        "" if expected in _UNTOLD else expected,
+        "" if expected.count(f" in {option.unit},") else option.unit,
+        "" if option.value is None and "by default" in option.meaning else f"default: {default}",
+    ]
+    text = f"{option.meaning[:1].upper()}{option.meaning[1:]}."
+    if any(about):
+        text += f" [{'; '.join(filter(None, about))}]"
+    return _MARKDOWN.sub(lambda found: f"docs/{found[2]}" if found[2] else "", text)
 
 
 def _is_internal(option: Described) -> bool:

@@ -12,7 +12,7 @@ from mri_seg.config.errors import drop_tracebacks
 
 __all__ = ["plain_lines"]
 
-_OF_OTHERS = ("Metrics --", "Loaded the weights")
+_OF_OTHERS = ("Metrics --", "Key metric:", "Loaded the weights")
 """Of MONAI and ignite, the lines that say something about the user's data or weights."""
 
 
@@ -49,11 +49,13 @@ def plain_lines(*, quiet: bool = False) -> Iterator[None]:
     """
     root = logging.getLogger()
     workflows = logging.getLogger("monai.bundle.workflows")  # it has a handler of its own
-    before = root.handlers, root.level, workflows.level
+    figures = logging.getLogger("monai.handlers.StatsHandler")  # so has this, unless it is there before it is used
+    before = root.handlers, root.level, workflows.level, figures.handlers
     handler = _Lines(logging.WARNING if quiet else logging.INFO)
     handler.addFilter(_is_told)
     drop_tracebacks([handler])
     root.handlers, root.level = [handler], logging.INFO
+    figures.handlers = [handler]  # it does not propagate
     workflows.setLevel(logging.ERROR)
     try:
         with contextlib.ExitStack() as stack:
@@ -64,3 +66,4 @@ def plain_lines(*, quiet: bool = False) -> Iterator[None]:
     finally:
         root.handlers, root.level = before[:2]
         workflows.setLevel(before[2])
+        figures.handlers = before[3]

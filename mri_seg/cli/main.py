@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from mri_seg import __version__
-from mri_seg.cli.config_command import ConfigCommand, Given
+from mri_seg.cli.config_command import ConfigCommand
+from mri_seg.cli.workflow import INTERRUPTED, run_workflow
 from mri_seg.utils.bundle_folder import bundle_folder
 
 __all__ = ["cli", "main"]
@@ -27,11 +28,19 @@ _SETTINGS: dict[str, Any] = {
 
 
 class _InOrder(click.Group):
-    """A group that lists its commands in the order in which they were added."""
+    """A group that lists its commands in the order in which they were added, and says when one is interrupted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands."""
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C has the exit status of shells from the first import on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 class _ModuleCommand(click.Command):
@@ -68,15 +77,8 @@ class _ModuleCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the module; the exit status is its own."""
-        from mri_seg.cli.workflow import INTERRUPTED
-
         main: Callable[[list[str], str], int] = importlib.import_module(self.module).main
-        try:
-            status = main([*self.before(), *ctx.params["words"]], self.prog)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            status = INTERRUPTED
-        ctx.exit(status)
+        ctx.exit(main([*self.before(), *ctx.params["words"]], self.prog))
 
 
 @click.group(
@@ -92,12 +94,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     cli(prog_name="mri-seg")
-
-
-def _run(given: Given) -> int:
-    from mri_seg.cli.workflow import run_workflow
-
-    return run_workflow(given)
 
 
 def _place_inputs(command: str) -> Callable[[list[str], dict[str, Any]], dict[str, Any]]:
@@ -127,70 +123,26 @@ def _place_dataset(paths: list[str], given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "dataset_dir": paths[0]} if paths else given
 
 
-_COMMANDS: list[click.Command] = [
-    ConfigCommand(
-        "segment",
-        configs=["inference.json"],
-        run=_run,
+def _cases_command(name: str, configs: list[str], **options: Any) -> ConfigCommand:
+    """A command that takes files and folders of cases and a place for its results."""
+    return ConfigCommand(
+        name,
+        configs=configs,
+        run=run_workflow,
         positional="INPUT... OUTPUT",
-        place=_place_inputs("segment"),
+        place=_place_inputs(name),
         placed=("dataset_dir", "output_dir"),
         dry_run=True,
-        short_help="Segment tumours in files and folders.",
-        help="Segment tumours in files and folders: DICOM, NIfTI, NRRD, MHA, MGZ, or slices as TIFF, PNG or JPEG.\n\n"
-        "Each INPUT is a file or a folder, nested to any depth. OUTPUT is a folder, which gets a folder for each case, "
-        "summary.csv and summary.json; or, for one case, a file such as mask.nii.gz, which gets the mask alone.",
         epilog=_STATUS,
-    ),
-    ConfigCommand(
-        "follow",
-        configs=["inference.json", "follow_up.json"],
-        run=_run,
-        positional="INPUT... OUTPUT",
-        place=_place_inputs("follow"),
-        placed=("dataset_dir", "output_dir"),
-        dry_run=True,
-        short_help="Follow patients over time: how fast does a tumour grow?",
-        help="Segment the scans in files and folders, group them by patient, order them by time, and measure the "
-        "change.\n\nOUTPUT is a folder. Its folder follow_up gets, for each patient, a table, a page, the voxels "
-        "gained and lost, and the transforms that bring the scans to one place.",
-        epilog=_STATUS,
-    ),
-    ConfigCommand(
-        "train",
-        configs=["train.json"],
-        run=_run,
-        positional="DATASET",
-        place=_place_dataset,
-        short_help="Train the network on a data set.",
-        help="Train the network on DATASET, a folder of cases with labels. The same command resumes a run that was "
-        "stopped, if it has the same --output_dir.",
-        epilog=_STATUS,
-    ),
-    ConfigCommand(
-        "evaluate",
-        configs=["train.json", "evaluate.json"],
-        run=_run,
-        positional="DATASET",
-        place=_place_dataset,
-        short_help="Evaluate weights on a section of a data set.",
-        help="Evaluate weights on a section of DATASET, a folder of cases with labels: metrics with intervals, tables, "
-        "and a report.",
-        epilog=_STATUS,
-    ),
-    ConfigCommand(
-        "quantize",
-        configs=["train.json", "quantize.json"],
-        run=_run,
-        positional="DATASET",
-        place=_place_dataset,
-        short_help="Make 8-bit weights for a fast CPU runtime.",
-        help="Make 8-bit weights of float ones, for --runtime openvino-int8. The ranges of the activations are found "
-        "on training slices of DATASET.",
-        epilog=_STATUS,
-    ),
-    _ModuleCommand("report", "mri_seg.report.__main__", help="Write the report of an evaluation as an HTML file."),
-]
+        **options,
+    )
+
+
+def _dataset_command(name: str, configs: list[str], **options: Any) -> ConfigCommand:
+    """A command that takes a data set."""
+    return ConfigCommand(
+        name, configs=configs, run=run_workflow, positional="DATASET", place=_place_dataset, epilog=_STATUS, **options
+    )
 
 
 @click.command(
@@ -198,6 +150,7 @@ _COMMANDS: list[click.Command] = [
     short_help="Check training data, or list what segment would find.",
     epilog=_STATUS,
     context_settings={"ignore_unknown_options": True},
+    options_metavar="",
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -239,7 +192,48 @@ def _serve(ctx: click.Context, studies: Path, port: int, folder: Path) -> None:
         ctx.exit(1)
 
 
-_COMMANDS += [
+_COMMANDS: tuple[click.Command, ...] = (
+    _cases_command(
+        "segment",
+        ["inference.json"],
+        short_help="Segment tumours in files and folders.",
+        help="Segment tumours in files and folders: DICOM, NIfTI, NRRD, MHA, MGZ, or slices as TIFF, PNG or JPEG.\n\n"
+        "Each INPUT is a file or a folder, nested to any depth. OUTPUT is a folder, which gets a folder for each case, "
+        "index.html, summary.csv and summary.json; or, for one case, a file such as mask.nii.gz, which gets the mask "
+        "alone.",
+    ),
+    _cases_command(
+        "follow",
+        ["inference.json", "follow_up.json"],
+        short_help="Follow patients over time: how fast does a tumour grow?",
+        help="Segment the scans in files and folders, group them by patient, order them by time, and measure the "
+        "change.\n\nOUTPUT is a folder. It gets what segment writes, and its folder follow_up gets, for each patient, "
+        "a table, a page, the voxels gained and lost, and the transforms that bring the scans to one place.",
+    ),
+    _dataset_command(
+        "train",
+        ["train.json"],
+        further="published_recipe.json",
+        short_help="Train the network on a data set.",
+        help="Train the network on DATASET, a folder of cases with labels. The same command resumes a run that was "
+        "stopped, if it has the same --output_dir.",
+    ),
+    _dataset_command(
+        "evaluate",
+        ["train.json", "evaluate.json"],
+        further="published_recipe.json",
+        short_help="Evaluate weights on a section of a data set.",
+        help="Evaluate weights on a section of DATASET, a folder of cases with labels: metrics with intervals, tables, "
+        "and a report.",
+    ),
+    _dataset_command(
+        "quantize",
+        ["train.json", "quantize.json"],
+        short_help="Make 8-bit weights for a fast CPU runtime.",
+        help="Make 8-bit weights of float ones, for --runtime openvino-int8. The ranges of the activations are found "
+        "on training slices of DATASET.",
+    ),
+    _ModuleCommand("report", "mri_seg.report.__main__", help="Write the report of an evaluation as an HTML file."),
     _check,
     _ModuleCommand(
         "fetch",
@@ -256,7 +250,7 @@ _COMMANDS += [
         help="Export the bundle to a folder for others.",
     ),
     _serve,
-]
+)
 
 for _command in _COMMANDS:
     cli.add_command(_command)

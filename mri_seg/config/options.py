@@ -23,6 +23,7 @@ __all__ = [
     "PATH_OR_PATHS",
     "RULES",
     "SWITCH",
+    "TEXT",
     "Described",
     "Option",
     "Rule",
@@ -92,7 +93,8 @@ _SWITCH = Rule("true or false", lambda value: isinstance(value, bool) or str(val
 _FRACTION = Rule("a number, 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 _POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
 _NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
-_TEXT = Rule("text; quote it twice if it looks like a number", lambda value: isinstance(value, str))
+TEXT = Rule("text; quote it twice if it looks like a number", lambda value: isinstance(value, str))
+"""The rule of options that are any text."""
 _DEVICE = Rule("a device, such as cpu or cuda:0", _is_device)
 _ODD = Rule("a whole odd number", lambda value: _is_whole(value, 1) and value % 2 == 1)
 _SIZE = Rule('two whole numbers, as in "[256,256]"', lambda value: _are(2, value, lambda one: _is_whole(one, 1)))
@@ -148,7 +150,7 @@ OPTIONS: dict[str, Option] = {
         "`dataset_dir`, or else from its folder",
         _or_none(PATH),
     ),
-    "run_name": Option("name of the run", _TEXT),
+    "run_name": Option("name of the run", TEXT),
     "output_dir": Option(
         "folder of the run",
         PATH,
@@ -174,7 +176,7 @@ OPTIONS: dict[str, Option] = {
         "own or `random:5:0`",
         PATH,
     ),
-    "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", _TEXT),
+    "section": Option("section of the split to evaluate on: `training`, `validation` or `test`", TEXT),
     "predictions": Option(
         "folder of masks to evaluate instead of a network's, made by any program: any format and grid that inference "
         "reads, named after the cases, or DICOM SEG of their series",
@@ -183,7 +185,7 @@ OPTIONS: dict[str, Option] = {
     "allow_missing_predictions": Option(
         "count a case without a mask in `predictions` as one with an empty mask; if `false`, that is an error", _SWITCH
     ),
-    "training_section": Option("section of the split to train on; `training+validation` for both", _TEXT),
+    "training_section": Option("section of the split to train on; `training+validation` for both", TEXT),
     "allow_missing": Option(
         "continue if the split names patients that the folder lacks, or the other way round, and log how many", _SWITCH
     ),
@@ -202,7 +204,7 @@ OPTIONS: dict[str, Option] = {
         "the cases validated on; follow from `dataset_dir` and `split`, and may be none",
         elsewhere={"evaluate.json": "the cases evaluated; follow from `dataset_dir`, `split` and `section`"},
     ),
-    "device": Option("where to compute, such as `cpu` or `cuda:0`", _DEVICE),
+    "device": Option("where to compute", _DEVICE),
     "amp": Option("bfloat16 autocast (of the runtime `torch`)", _SWITCH),
     "compile": Option("train with the network compiled by `torch.compile`", _SWITCH),
     "num_workers": Option("threads that read and preprocess volumes", _whole(0)),
@@ -330,7 +332,7 @@ OPTIONS: dict[str, Option] = {
     "series_uid": Option("SeriesInstanceUID of the DICOM series to segment, if it is not found by itself", _UID),
     "series_description": Option(
         "description of the DICOM series to segment, or a part of it, if it is not found by itself",
-        Rule(_TEXT.expected, lambda value: value is None or isinstance(value, str)),
+        Rule(TEXT.expected, lambda value: value is None or isinstance(value, str)),
     ),
     "volume": Option(
         "which volume of a 4D file is FLAIR, counted from 0; by default what a `dataset.json` beside the folder says",

@@ -31,6 +31,7 @@ from mri_seg.config.validation import (
 )
 from mri_seg.utils.bundle_folder import refuse_installed
 from mri_seg.utils.compat import become, called_from, caller_of
+from mri_seg.utils.files import refuse_unwritable
 from mri_seg.utils.library_warnings import silence_library_warnings
 from mri_seg.utils.messages import root_of
 from mri_seg.utils.random_state import load_random_state, random_state
@@ -89,10 +90,12 @@ def begin_workflow(debug: bool | str = False) -> None:
 def check_options() -> None:
     """Check the options of the workflow whose config calls this: that they exist, and that their values are valid.
 
-    A relative ``output_dir`` is refused too if the workflow is started within the installed package.
+    So is ``output_dir`` if nothing can be written there, or if it is relative and the workflow is started within the
+    installed package.
 
     Raises:
         ValueError: with the name of the option, and what to write instead.
+        PermissionError: when this user may not write in ``output_dir``.
     """
     parser, config = evaluated_parser(), evaluated_config()
     if parser not in _checked:
@@ -104,6 +107,8 @@ def check_options() -> None:
     check_values(config)
     if "output_dir" in config:
         refuse_installed(config["output_dir"], "--output_dir")
+        if not str(config["output_dir"]).startswith(("$", "@", "%")):
+            refuse_unwritable(config["output_dir"], "--output_dir")
 
 
 def end_workflow() -> None:

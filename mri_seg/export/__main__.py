@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
             )
     except (ImportError, OSError, ValueError) as error:
         print(f"{prog}: {reason(error)}", file=sys.stderr)
-        return 2
+        return 1
     for file in sorted((folder / "models").iterdir()):
         print(file)
     print(f"The bundle is in {folder}")

@@ -148,7 +148,9 @@ class CaseWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.file = named_file(output_dir)
-        self.outputs, self.if_possible = _parse_outputs(outputs if self.file is None else single_outputs(outputs))
+        wanted = outputs if self.file is None else single_outputs(outputs)
+        self.outputs, self.if_possible = _parse_outputs(wanted)
+        self.lacks_seg = "auto" in wanted and "seg" not in self.outputs  # because highdicom is missing
         self.overwrite = flag(overwrite, "overwrite")
         self.fail_fast = flag(fail_fast, "fail_fast")
         self.strict = flag(strict, "strict")
@@ -199,6 +201,8 @@ class CaseWriter:
                 is a BIDS data set of another origin.
         """
         cases = list(cases)
+        if self.lacks_seg and any(case.get("source") == "dicom" for case in cases):
+            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
         if self.file is not None:
             wanted = {case["case"]: self._wanted(case) for case in cases}
             check_single(self.file, cases, wanted, overwrite=self.overwrite)
@@ -333,11 +337,13 @@ class CaseWriter:
             why = "not reached, because another case failed" if self.stopped else "not reached"
             self.failed(case, f"{why}. Run the same command again to segment the missing cases.")
         self._write_tables()
-        self._write_index()
+        index = self._write_index()
         count, self.counts = self.counts, Counter()
         counted = f"Cases segmented: {count['done']}, kept as they were: {count['kept']}, failed: {count['failed']}."
         if self.file is None:
             print(f"{counted} Results and summary.csv are in {self.output_dir}")
+            if index is not None:
+                print(f"Open {index}")
         elif count["done"]:
             print(f"The mask is in {self.file}")
         if count["failed"]:
@@ -518,14 +524,19 @@ class CaseWriter:
         if measured:
             _merge_csv(self.output_dir / "measurements.csv", measured, tuple(measured[0]), without=failed)
 
-    def _write_index(self) -> None:
-        """Write the page that leads to all cases if pages are written; keep an existing one up to date."""
+    def _write_index(self) -> Path | None:
+        """Write the page that leads to all cases if pages are written, and keep an existing one up to date.
+
+        Returns:
+            the page; None if there is none, or one that is not of this program.
+        """
         if not is_main_process() or self.file is not None:
-            return
+            return None
         if "page" in self.outputs or (self.output_dir / INDEX_NAME).is_file():
-            write_index(
+            return write_index(
                 self.output_dir, _table(self.output_dir / "summary.csv"), _table(self.output_dir / "measurements.csv")
             )
+        return None
 
 
 def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
@@ -545,8 +556,6 @@ def _parse_outputs(outputs: str | Sequence[str]) -> tuple[list[str], set[str]]:
     named = frozenset(wanted)
     if "auto" in wanted:
         wanted |= set(_AUTO) if has_highdicom else set(_AUTO) - {"seg"}
-        if not has_highdicom:
-            logger.info('DICOM series get no DICOM SEG, which needs the extra: pip install "mri_seg[dicom]"')
     return [name for name in OUTPUTS if name in wanted], (wanted - named) & {"seg"}
 
 

@@ -1,4 +1,4 @@
-"""Write the report of an evaluation: ``python -m mri_seg.report RUN_OR_METRICS_DIR``."""
+"""Write the report of an evaluation: ``python -m mri_seg.report FOLDER``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
     )
     parser.add_argument(
         "folder",
-        metavar="RUN_OR_METRICS_DIR",
+        metavar="FOLDER",
         help="folder of an evaluation, or of a run that contains exactly one",
     )
     parser.add_argument(
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
         )
     except (ImportError, OSError, ValueError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
-        return 2
+        return 1
     print(f"The report is {file}")
     return 0
 

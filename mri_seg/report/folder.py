@@ -39,10 +39,7 @@ _TABLES = {
 _OPTIONAL = {"patients.csv": ("group", *QUALITY_COLUMNS), "slices.csv": ()}
 """Columns of text that not all tables have; they read as empty."""
 
-_HOW_TO_MAKE = (
-    "Run the evaluation: python -m monai.bundle run evaluation "
-    "--config_file \"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
-)
+_HOW_TO_MAKE = "Run the evaluation: mri-seg evaluate DATASET."
 
 
 @dataclass(frozen=True)

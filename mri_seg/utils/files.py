@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_write", "read_json", "safe_name", "sha256", "write_json"]
+__all__ = ["atomic_write", "read_json", "refuse_unwritable", "safe_name", "sha256", "write_json"]
 
 _LONGEST_NAME = 80  # characters, of up to three bytes each of 255
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
@@ -62,6 +62,31 @@ def atomic_write(path: PathLike | str) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: PathLike | str, option: str) -> None:
+    """Refuse a place for results in which they cannot be written, before the work begins. Nothing is written.
+
+    Args:
+        path: a folder that may not exist yet, or a NIfTI file in such a folder.
+        option: the option that names it, with ``--``.
+
+    Raises:
+        ValueError: when a file stands where a folder is needed.
+        PermissionError: when this user may not write there.
+    """
+    folder = Path(path)
+    if folder.name.lower().endswith((".nii", ".nii.gz")) and not folder.is_dir():
+        folder = folder.parent
+    found = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    there = found == Path(path)
+    advice = "Give another place for the results."
+    if found.exists() and not found.is_dir():
+        what = "is a file" if there else f"{found} is a file"
+        raise ValueError(f"{option} {path}: {what}, expected a folder or a new name. {advice}")
+    if found.is_dir() and not os.access(found, os.W_OK | os.X_OK):
+        what = "you may not write there" if there else f"you may not write in {found}"
+        raise PermissionError(f"{option} {path}: {what}. {advice}")
 
 
 _PIECE = 2**20  # bytes

@@ -17,7 +17,6 @@ from chromium_pages import (
     opened,
     serious_violations,
     show,
-    started,
     wait,
 )
 from selenium.webdriver import ActionChains, Keys
@@ -69,12 +68,6 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows["study"] = {"case": "study", "status": "failed", "error": "/data/study: has no FLAIR series."}
     write_index(folder, rows, measured)
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with started() as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from chromium_pages import (
     opened,
     serious_violations,
     show,
-    started,
     wait,
 )
 from evaluated import make_cases, write_evaluation
@@ -40,12 +39,6 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
     return write_report(write_evaluation(folder / "this"), other=write_evaluation(folder / "other", threshold=0.4))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with started() as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chromium_pages import needs_chromium
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,23 +29,8 @@ from mri_seg.training.tensorboard import (
     write_metrics,
 )
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs the extra `test`, with selenium")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver (Debian's chromium-driver)"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1700,1700",
-)
 SECONDS = 60  # a page may take to draw on a busy machine
 
 # Many parts of TensorBoard are web components, whose inside neither XPath nor textContent sees.
@@ -150,17 +136,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in OPTIONS:
-        options.add_argument(option)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+def browser(chromium: Any) -> Any:
+    """A window that is large enough for what TensorBoard draws on a page."""
+    chromium.set_window_size(1700, 1700)
+    return chromium
 
 
-def open_page(browser: object, address: str, page: str, words: list[str]) -> None:
+def open_page(browser: Any, address: str, page: str, words: list[str]) -> None:
     """Open a page of TensorBoard and wait until it shows words."""
     browser.get("about:blank")  # a change of the fragment alone would not load anew
     browser.get(f"{address}/#{page}")
@@ -175,28 +157,28 @@ def open_page(browser: object, address: str, page: str, words: list[str]) -> Non
 
 
 class TestPages:
-    def test_overview_draws_loss_both_protocols_and_learning_rate(self, browser: object, address: str) -> None:
+    def test_overview_draws_loss_both_protocols_and_learning_rate(self, browser: Any, address: str) -> None:
         open_page(browser, address, "custom_scalars", list(LAYOUT["Overview"]))
         assert wait_until(lambda: browser.execute_script(LINES) >= len(LAYOUT["Overview"]))
 
-    def test_tensorboard_lists_scalars(self, browser: object, address: str) -> None:
+    def test_tensorboard_lists_scalars(self, browser: Any, address: str) -> None:
         tags = ["train/loss", "train/learning_rate", *(f"validation/{name}" for name in METRICS)]
         open_page(browser, address, "timeseries", tags)
 
-    def test_image_is_drawn_with_a_slider_of_epochs(self, browser: object, address: str) -> None:
+    def test_image_is_drawn_with_a_slider_of_epochs(self, browser: Any, address: str) -> None:
         open_page(browser, address, "images", ["validation/slices and attention of each gate", "step"])
         assert wait_until(lambda: browser.execute_script(PICTURES)), "no picture was drawn"
         ((width, height),) = browser.execute_script(PICTURES)
         assert width > 100
         assert height > 60
 
-    def test_runs_compare_by_hyperparameters_and_metrics(self, browser: object, address: str) -> None:
+    def test_runs_compare_by_hyperparameters_and_metrics(self, browser: Any, address: str) -> None:
         words = ["learning_rate", "0.12500", "48 x 64", "validation/patient_dice", "validation_best/patient_dice"]
         open_page(browser, address, "hparams", [*words, "0.55000"])
 
-    def test_precision_recall_curve_is_drawn(self, browser: object, address: str) -> None:
+    def test_precision_recall_curve_is_drawn(self, browser: Any, address: str) -> None:
         open_page(browser, address, "pr_curves", ["validation/precision and recall of voxels"])
         assert wait_until(lambda: browser.execute_script(LINES) >= 1)
 
-    def test_config_and_network_can_be_read(self, browser: object, address: str) -> None:
+    def test_config_and_network_can_be_read(self, browser: Any, address: str) -> None:
         open_page(browser, address, "text", ['{"epochs": 3}', "AttentionGate", "whole network"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium_pages import needs_axe, needs_chromium, opened, serious_violations, show, started, wait
+from chromium_pages import needs_axe, needs_chromium, opened, serious_violations, show, wait
 from heads_over_time import head_scan
 from selenium.webdriver import ActionChains, Keys
 
@@ -28,12 +28,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("page") / "P1_timeline.html"
     file.write_text(timeline_page(make_timeline("P1", scans)), encoding="utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with started() as driver:
-        yield driver
 
 
 @pytest.fixture

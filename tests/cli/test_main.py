@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import command
@@ -14,6 +15,7 @@ from commands import command
 import mri_seg
 from mri_seg.cli import serve, workflow
 from mri_seg.cli.config_command import Given
+from mri_seg.cli.main import cli
 
 HEAVY = "'torch', 'monai', 'numpy', 'fire', 'tqdm', 'ignite'"
 
@@ -77,9 +79,22 @@ class TestStatus:
         with pytest.raises(ValueError, match="no good"):
             workflow.run_workflow(Given([], {"debug": "true"}))
 
+    @pytest.mark.parametrize("words", [["phantom", "out"], ["check", "."], ["segment", "in", "out"]])
+    def test_ctrl_c_while_libraries_are_imported_is_an_interruption(
+        self, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    ) -> None:
+        def interrupt(*arguments: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("mri_seg.cli.main.importlib", SimpleNamespace(import_module=interrupt))
+        monkeypatch.setattr("mri_seg.cli.check.check", interrupt)
+        monkeypatch.setattr(cli.commands["segment"], "run", interrupt)
+        ended = command(*words)
+        assert (ended.status, ended.stderr) == (130, "Interrupted.\n")
+
     def test_status_of_other_commands_is_that_of_their_modules(self, tmp_path: Path) -> None:
         ended = command("report", tmp_path / "nowhere")
-        assert ended.status == 2
+        assert ended.status == 1
         assert ended.stderr.startswith("mri-seg report: ")
 
 

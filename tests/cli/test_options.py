@@ -101,6 +101,13 @@ class TestKeys:
             *(folder / "train.json", folder / "published_recipe.json", tmp_path / "own.json", folder / "evaluate.json")
         ]
 
+    def test_tracking_takes_a_name_of_monai_or_a_file_of_the_bundle(self, given: Caught) -> None:
+        for word in ("mlflow", "mlflow.json"):
+            assert command("train", "data", "--tracking", word).status == 0
+        assert [one.tracking for one in given.given] == ["mlflow", str(bundle_folder() / "configs" / "mlflow.json")]
+        ended = command("train", "data", "--tracking", "none.json")
+        assert (ended.status, "Invalid value for --tracking: none.json: no such file" in ended.stderr) == (2, True)
+
     def test_flags_of_the_command_are_no_keys(self, given: Caught) -> None:
         command("segment", "in", "out", "--quiet", "--dry-run")
         assert given.given[-1] == Given(
@@ -156,9 +163,9 @@ class TestMistakes:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("name", ["segment", "train", "evaluate", "quantize"])
-    def test_help_has_unit_default_and_meaning_of_every_option(self, name: str) -> None:
-        found = " ".join(command(name, "--help").stdout.split())
+    @pytest.mark.parametrize("name", ["segment", "follow", "train", "evaluate", "quantize"])
+    def test_help_has_values_unit_default_and_meaning_of_every_option(self, name: str) -> None:
+        found = "".join(command(name, "--help").stdout.split())
         of_command = cli.commands[name]
         assert isinstance(of_command, ConfigCommand)
         listed = [
@@ -166,14 +173,43 @@ class TestHelp:
             for option in of_command.described
             if option.name not in ("bundle_root", "dataset_dir", "output_dir") and option.expected
         ]
-        assert len(listed) > 15
+        assert len(listed) > 10
         for option in listed:
-            plain = re.sub(r"`|\[([^]]*)\]\([^)]*\)", r"\1", option.meaning)
-            unit = f"{option.unit}; " if option.unit else ""
-            default = re.sub("`", "", option.default)
-            end = f"{plain[1:]}. [{unit}default: {default}]"
-            assert f"--{option.name} VALUE" in found
-            assert "".join(end.split()) in "".join(found.split()), option.name
+            assert f"--{option.name}VALUE" in found
+            for words in (option.unit, "" if option.value is None else option.default):
+                assert f"{''.join(words.replace('`', '').split())}" in found, option.name
+            plain = re.sub(r"`|\[[^]]*\]\(([^)]*)\)", lambda link: f"docs/{link[1]}" if link[1] else "", option.meaning)
+            assert "".join(f"{plain[1:]}.".split()) in found, option.name
+
+    def test_help_says_what_values_an_option_takes(self) -> None:
+        found = " ".join(command("segment", "--help").stdout.split())
+        assert "Probability from which a voxel counts as tumour. [a number, 0 to 1; default: 0.5]" in found
+        assert "Stop at the first case that fails. [true or false; default: false]" in found
+        assert (
+            'whose files carry none. [three numbers above 0, rows, columns and slices in mm, as in "[0.9,0.9,5]"; '
+            in (found)
+        )
+        assert "if it is not found by itself. [a SeriesInstanceUID; default: none]" in found
+
+    def test_help_tells_a_default_once(self) -> None:
+        found = " ".join(command("segment", "--help").stdout.split())
+        assert "by default quality.json beside checkpoint, and false for none." in found
+        assert "None" not in found
+
+    def test_links_in_help_are_files(self) -> None:
+        found = " ".join(command("segment", "--help").stdout.split())
+        assert "see docs/own_data.md" in found
+
+    @pytest.mark.parametrize("name", ["follow", "train", "evaluate", "quantize"])
+    def test_help_begins_with_what_the_command_adds_and_leaves_out_what_it_does_not_use(self, name: str) -> None:
+        text = command(name, "--help").stdout
+        listed = re.findall(r"^  --(\w+)\b", text[text.index("Options of ") :], flags=re.MULTILINE)
+        first = {"follow": "timeline", "train": "datalist", "evaluate": "section", "quantize": "checkpoint"}
+        assert listed.index(first[name]) < listed.index("pixdim")
+        assert ("epochs" in listed) == (name == "train")
+
+    def test_options_that_help_leaves_out_may_be_given(self, given: Caught) -> None:
+        assert overrides(given, "evaluate", "data", "--epochs", "3")["epochs"] == 3
 
     def test_help_lists_no_key_that_follows_from_others(self) -> None:
         found = command("train", "--help").stdout

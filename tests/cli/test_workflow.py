@@ -14,6 +14,7 @@ import pytest
 from bundle_weights import small_weights
 from commands import SMALL, Ended, command
 from lgg_folders import write_patient
+from monai.handlers import StatsHandler
 
 from mri_seg.cli.log import plain_lines
 from mri_seg.utils.bundle_folder import bundle_folder
@@ -57,6 +58,12 @@ class TestSegment:
         assert [case["case"] for case in cases] == ["$three", "one_flair", "two#2_flair"]
         assert ended.stdout.endswith("Results and summary.csv are in out\n")
 
+    def test_last_line_names_the_page_to_open(self, here: Path, weights: Path) -> None:
+        ended = command("segment", "one", "out", "--checkpoint", weights, *SMALL)
+        assert ended.stdout.splitlines()[-1] == f"Open {Path('out', 'index.html')}"
+        assert (here / "out" / "index.html").is_file()
+        assert "Open" not in segment(weights, "one", "without_pages").stdout
+
     def test_one_file_gives_one_file_and_nothing_beside_it(self, here: Path, weights: Path) -> None:
         before = files(here)
         ended = command("segment", "one/flair.nii.gz", "made/mask.nii.gz", "--checkpoint", weights, *SMALL)
@@ -87,6 +94,15 @@ class TestSegment:
         ended = segment(weights, "one", "out", "--quiet")
         assert (ended.status, ended.stdout) == (0, "")
         assert holds_flags_alone(ended.stderr)
+
+    @pytest.mark.parametrize("output", ["one/notes.txt", "one/notes.txt/results", "one/notes.txt/mask.nii.gz"])
+    def test_output_that_cannot_be_made_is_refused_before_a_case_is_segmented(
+        self, here: Path, weights: Path, output: str
+    ) -> None:
+        ended = segment(weights, "two#2", output)
+        assert (ended.status, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f"error: --output_dir {output}: ")
+        assert (here / "one" / "notes.txt").read_text() == "old"
 
     def test_failed_cases_are_told_and_count_in_the_status(self, here: Path, weights: Path) -> None:
         (here / "bad.nii.gz").write_bytes(b"no image")
@@ -191,6 +207,11 @@ class TestLines:
             logging.getLogger("ignite.engine").warning("look")
             logging.getLogger("mri_seg.x").info("done")
         assert capsys.readouterr() == ("done\n", "warning: look\n")
+
+    def test_figures_of_an_epoch_are_lines_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with plain_lines():
+            StatsHandler().logger.info("Epoch[1] Metrics -- patient_dice: 0.9")
+        assert capsys.readouterr() == ("Epoch[1] Metrics -- patient_dice: 0.9\n", "")
 
     def test_log_is_as_it_was_afterwards(self) -> None:
         root = logging.getLogger()

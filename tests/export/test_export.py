@@ -182,5 +182,5 @@ class TestCommand:
     def test_export_command_says_what_is_wrong_in_a_line(
         self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
-        assert main([str(tmp_path / "given"), "--bundle_root", str(bundle), "--formats", "tflite"]) == 2
+        assert main([str(tmp_path / "given"), "--bundle_root", str(bundle), "--formats", "tflite"]) == 1
         assert capsys.readouterr().err.count("\n") == 1

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -69,6 +70,20 @@ class TestOutputs:
         with pytest.raises(ImportError, match=r'highdicom.*pip install "mri_seg\[dicom\]"'):
             CaseWriter(tmp_path, outputs="seg")
         assert "seg" not in CaseWriter(tmp_path).missing(source(["a.dcm"], "dicom"))
+
+    @pytest.mark.parametrize(("case", "told"), [(NIFTI, False), (source(["in/c.dcm"], "dicom"), True)])
+    def test_missing_extra_is_told_if_there_is_a_series_that_needs_it(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        case: dict[str, Any],
+        told: bool,
+    ) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        caplog.set_level("INFO")
+        CaseWriter(tmp_path).remaining([case])
+        assert ("DICOM series get no DICOM SEG" in caplog.text) == told
 
     def test_outputs_that_do_not_fit_a_case_are_left_out(self, tmp_path: Path) -> None:
         pytest.importorskip("highdicom", reason="needs the extra `dicom`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ def test_networks_of_both_snippets_of_the_model_card_give_the_same_logits(
     assert logits.std() > 0.1  # random weights of this network give almost the same logit everywhere
 
 
-def test_workflow_of_the_model_card_segments_a_folder(
+def test_workflow_of_the_model_card_segments_a_folder_and_keeps_the_log_of_the_program(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "phantom").symlink_to(phantom)
-    run(SNIPPETS[2])
+    handlers = logging.getLogger().handlers[:]
+    exec(compile(SNIPPETS[2], str(CARD), "exec"), {})
+    assert logging.getLogger().handlers == handlers
     made = {file.parent.name for file in tmp_path.glob("runs/inference/*/*_mask.nii.gz")}
     assert made == {folder.name for folder in phantom.glob("PHANTOM_*")}

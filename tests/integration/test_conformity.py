@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_net_in_out
 from monai.inferers import SimpleInferer
+from packaging.requirements import Requirement
 
 from mri_seg.inference.runtimes import RuntimeInferer
 from mri_seg.networks.attention_unet import AttentionUNet
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLE = ROOT / "bundle"
 CONFIGS = BUNDLE / "configs"
 SHIPPED = BUNDLE / "models" / "model.pt"
 EXPORT = {
@@ -153,6 +156,16 @@ class TestMetadata:
         assert expected <= set(metadata)
         assert metadata["version"] in metadata["changelog"]
         assert set(metadata["network_data_format"]) == {"inputs", "outputs"}
+
+    def test_required_packages_are_those_that_the_package_depends_on(self) -> None:
+        metadata = config("metadata.json")
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        (needed,) = re.findall(r"^dependencies = \[$(.*?)^\]$", project, re.MULTILINE | re.DOTALL)
+        versions = {**metadata["required_packages_version"], "numpy": metadata["numpy_version"]}
+        versions |= {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
+        requirements = [Requirement(text) for text in re.findall(r'"(.+?)"', needed)]
+        assert {one.name for one in requirements} == versions.keys() - {"mri_seg"}
+        assert [one.name for one in requirements if versions[one.name] not in one.specifier] == []
 
     def test_version_is_the_package_version(self) -> None:
         import mri_seg

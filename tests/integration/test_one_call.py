@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -261,6 +265,39 @@ class TestSegmenter:
         assert before[1] == np.random.get_state()[1].tolist()
         now = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.is_grad_enabled()
         assert switches == now
+
+    def test_log_warnings_and_hooks_of_the_program_stay(self, head: nib.Nifti1Image, forms: Forms) -> None:
+        root = logging.getLogger()
+        loggers = [root, *map(logging.getLogger, ("monai", "monai.bundle.workflows", "ignite", "highdicom", "pydicom"))]
+
+        def state() -> list[Any]:
+            logs = [(log.handlers[:], log.filters[:], log.level, log.disabled, log.propagate) for log in loggers]
+            return [logs, warnings.filters[:], sys.excepthook, warnings.showwarning]
+
+        handler, level = logging.NullHandler(), root.level
+        root.addHandler(handler)
+        root.setLevel(logging.WARNING)
+        try:
+            before = state()
+            mri_seg.segment(forms.folder / "nifti.nii.gz", **QUICK)
+            assert state() == before
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+
+
+@pytest.mark.slow
+class TestProcess:
+    """In a process of its own, where libraries warn as they do for users."""
+
+    @pytest.mark.parametrize("log", ["", "import logging; logging.basicConfig(level='ERROR')", "import logging"])
+    def test_call_prints_nothing_but_warnings_about_the_case(self, forms: Forms, log: str) -> None:
+        source = str(forms.folder / "nifti.nii.gz")
+        code = f"import mri_seg; result = mri_seg.segment({source!r}, **{QUICK!r}); result._repr_html_()"
+        ended = subprocess.run([sys.executable, "-c", f"{log}\n{code}"], cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == ""
+        assert [line for line in ended.stderr.splitlines() if not line.startswith("nifti: ")] == []
 
 
 class TestSaving:

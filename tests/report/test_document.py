@@ -217,7 +217,7 @@ class TestFindingTheFolder:
     @pytest.mark.parametrize("name", ["metrics.json", "patients.csv", "slices.csv"])
     def test_a_missing_file_is_named_and_how_to_make_it(self, name: str, tmp_path: Path) -> None:
         (write_evaluation(tmp_path, [make_case("A", 1)]) / name).unlink()
-        with pytest.raises(FileNotFoundError, match=rf"{name} is missing.*monai.bundle run evaluation"):
+        with pytest.raises(FileNotFoundError, match=rf"{name} is missing.*mri-seg evaluate DATASET"):
             write_report(tmp_path)
 
     def test_a_missing_case_is_named(self, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ class TestCommand:
         assert str(file) in capsys.readouterr().out
 
     def test_an_error_is_one_line_and_status_2(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-        assert main([str(tmp_path)]) == 2
+        assert main([str(tmp_path)]) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert error.startswith("python -m mri_seg.report: ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mri_seg.utils.files import atomic_write, safe_name
+from mri_seg.utils.files import atomic_write, refuse_unwritable, safe_name
 
 
 class TestWholeFile:
@@ -51,6 +51,30 @@ class TestWholeFile:
         with atomic_write(tmp_path / f"{'x' * 248}.nii.gz") as unfinished:
             unfinished.write_text("all")
         assert [len(file.name) for file in tmp_path.iterdir()] == [255]
+
+
+class TestPlaceForResults:
+    @pytest.mark.parametrize("name", ["new", "new/deeper", "there", "mask.nii.gz", "there/old.nii.gz", "there/x.nii"])
+    def test_places_that_can_be_written_pass_and_nothing_is_made(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "old.nii.gz").write_text("")
+        before = sorted(tmp_path.rglob("*"))
+        refuse_unwritable(tmp_path / name, "--output_dir")
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/sub/deeper", "notes.txt/mask.nii.gz"])
+    def test_file_in_the_place_of_a_folder_is_named(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(ValueError, match=r"--output_dir .*notes\.txt.* is a file, expected a folder or a new name"):
+            refuse_unwritable(tmp_path / name, "--output_dir")
+
+    @pytest.mark.parametrize("name", ["", "new/deeper", "mask.nii.gz"])
+    def test_folder_in_which_the_user_may_not_write_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+        with pytest.raises(PermissionError, match="you may not write"):
+            refuse_unwritable(tmp_path / name, "--output_dir")
 
 
 class TestSafeName:

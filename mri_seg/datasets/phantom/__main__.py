@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mri_seg.data
     except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
-    print(f"{len(folders)} synthetic cases (invented, not patients) and split.json are in {dest}")
+    cases = "1 synthetic case" if len(folders) == 1 else f"{len(folders)} synthetic cases"
+    print(f"{cases} (invented, not patients) and split.json are in {dest}")
     return 0
 
 
