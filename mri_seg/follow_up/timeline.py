@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -54,6 +55,17 @@ class Scan:
     files: list[str] = field(default_factory=list)
     source: str = "volume"
     flags: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The scan's first file and its case, for messages."""
+        return f"{self.files[0]} ({self.case})" if self.files else self.case
+
+    def flag(self, name: str, message: str) -> None:
+        """Raise a flag for the scan."""
+        about = {"case": self.case, "flags": json.dumps(self.flags)}
+        add_flag(about, name, message)
+        self.flags = case_flags(about)
 
 
 class Estimate(NamedTuple):
@@ -138,7 +150,7 @@ class Change:
         difference: change of each quantity in its unit.
         percent: change of each quantity in percent of the earlier value; a quantity that was 0 is left out.
         within_error: whether each quantity's change is within measurement error.
-        voxels_ml: mL of voxels ``gained``, ``lost`` and ``stable`` in the grid of the first scan.
+        voxels_ml: mL of voxels ``gained``, ``lost`` and ``stable`` in the grid of the later scan.
     """
 
     first: int
