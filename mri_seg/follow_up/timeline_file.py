@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mri_seg.follow_up.dated_cases import TIMELINE_FORM, DatedCase, identify
+from mri_seg.utils.files import safe_name
 
 __all__ = ["Row", "add_events", "named_cases", "read_timeline"]
 
@@ -121,10 +122,11 @@ def add_events(rows: Sequence[Row], groups: Mapping[str, Sequence[DatedCase]]) -
     """
     for row in sorted((row for row in rows if not row.file), key=lambda row: row.date or datetime.date.min):
         date = row.date or datetime.date.min
-        if row.patient not in groups:
+        names = [name for name in groups if row.patient in (name, safe_name(name))]
+        if not names:
             known = ", ".join(sorted(groups)[:5]) + (", ..." if len(groups) > 5 else "")
             raise ValueError(f"{row.place}: there is no patient {row.patient}; found: {known or 'none'}.")
-        later = [case for case in groups[row.patient] if case.date is not None and case.date >= date]
+        later = [case for case in groups[names[0]] if case.date is not None and case.date >= date]
         if not later:
             raise ValueError(
                 f"{row.place}: {row.event} of {row.patient} on {row.date} is after all its scans with a date, so it "

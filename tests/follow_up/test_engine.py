@@ -66,6 +66,12 @@ class TestTimeline:
         assert change.voxels_ml["gained"] - change.voxels_ml["lost"] == pytest.approx(growth, rel=0.15)
         assert change.voxels_ml["lost"] < 0.1 * change.voxels_ml["stable"]
 
+    def test_table_and_change_map_have_the_same_voxels(self, grown: Timeline) -> None:
+        (change,) = [change for change in grown.changes if change.against == "baseline"]
+        labels, voxel_ml = change_map(grown), abs(np.linalg.det(grown.points[1].scan.affine[:3, :3])) / 1000
+        for name, label in (("stable", STABLE), ("gained", GAINED), ("lost", LOST)):
+            assert change.voxels_ml[name] == pytest.approx((labels == label).sum() * voxel_ml)
+
     def test_change_map_keeps_the_latest_mask(self, grown: Timeline) -> None:
         labels = change_map(grown)
         assert (np.isin(labels, (STABLE, GAINED)) == grown.points[-1].scan.mask).all()
@@ -95,6 +101,13 @@ class TestTimeline:
         timeline = make_timeline("P1", [head_scan("a", day="2020-01-01"), head_scan("b", day="2020-01-01")])
         assert "same_day" in flags_of(timeline)
         assert timeline.velocity is None
+
+    def test_flag_of_one_day_names_both_files(self, caplog: pytest.LogCaptureFixture) -> None:
+        scans = [head_scan("a", day="2020-01-01"), head_scan("b", day="2020-01-01")]
+        for scan in scans:
+            scan.files = [f"/data/{scan.case}.nii.gz"]
+        make_timeline("P1", scans)
+        assert "/data/b.nii.gz (b) and /data/a.nii.gz (a) have the same date, 2020-01-01" in caplog.text
 
     def test_falling_dates_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="b: its date 2019-01-01 is before that of a"):
