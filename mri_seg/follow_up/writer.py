@@ -19,7 +19,7 @@ from mri_seg.follow_up.overlay import write_overlay
 from mri_seg.follow_up.registration import write_transform
 from mri_seg.follow_up.repeatability import load_repeatability
 from mri_seg.follow_up.sentences import summary
-from mri_seg.follow_up.tables import write_csv, write_timeline_json
+from mri_seg.follow_up.tables import patient_row, write_csv, write_patients, write_timeline_json
 from mri_seg.follow_up.timeline import Scan, Timeline
 from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.inference.provenance import provenance_file
@@ -46,7 +46,8 @@ class FollowUp:
     patient gets a folder in ``output_dir/follow_up`` with ``<patient>_timeline.csv``, ``.json`` and ``.html``,
     ``<patient>_change.nii.gz`` and, for DICOM input, ``<patient>_change_seg.dcm`` and ``<patient>_change_sr.dcm``; and
     for each later scan, ``<case>_to_first.tfm`` and ``<case>_overlay.png``. They are written anew in every run, and
-    those of an earlier run are removed first. A scan that is a new baseline has no change.
+    those of an earlier run are removed first. A scan that is a new baseline has no change. ``patients.csv`` has a row
+    for each patient, with the error of those that failed.
 
     Args:
         writer: the writer of the inference, which must write masks.
@@ -104,6 +105,7 @@ class FollowUp:
         self.rows = {name: row for rows in all_gather_object(self.writer.rows) for name, row in rows.items()}
         if not is_main_process():
             return
+        rows: list[Mapping[str, str]] = []
         if self._grouped != self.writer.sources:  # another run of the evaluator may find other cases
             self.group()
         for patient in self.patients:
@@ -115,11 +117,15 @@ class FollowUp:
                 _remove_earlier(folder)
                 self._write(folder, timeline)
                 self.followed.append(patient.name)
+                rows.append(patient_row(timeline))
                 logger.info("%s: followed. %s", patient.name, " ".join(summary(timeline)))
             except (OSError, ValueError, RuntimeError) as error:
                 _remove_earlier(folder)
                 self.failed[patient.name] = reason(error)
+                rows.append({"patient": patient.name, "status": "failed", "error": reason(error)})
                 logger.error("%s failed: %s", patient.name, reason(error))
+        if rows:
+            write_patients(self.writer.output_dir / FOLDER / "patients.csv", rows)
 
     def follow(self, patient: Patient) -> Timeline:
         """Make the timeline of a patient from the masks that were written.

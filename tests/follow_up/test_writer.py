@@ -101,6 +101,12 @@ class TestNIfTI:
         assert float(rows[1]["volume_ml"]) > float(rows[0]["volume_ml"])
         assert rows[1]["date"] == "2022-01-01"
 
+    def test_table_of_patients_has_the_velocity_of_each(self, written: Path) -> None:
+        with (written.parent / "patients.csv").open() as stream:
+            (row,) = csv.DictReader(stream)
+        assert (row["patient"], row["status"], row["scans"], row["last_date"]) == ("P1", "followed", "2", "2022-01-01")
+        assert float(row["velocity_mm_per_year_low"]) < float(row["velocity_mm_per_year"])
+
     def test_json_holds_intervals_and_says_that_no_real_pairs_were_at_hand(self, written: Path) -> None:
         found = json.loads((written / "P1_timeline.json").read_text())
         assert "No pairs of real scans" in found["note"]
@@ -186,7 +192,11 @@ class TestNIfTI:
             following.finish()
         assert ended.value.code == 1
         assert "failed: 1" in capsys.readouterr().out
-        assert not written.exists()
+        assert [path.name for path in written.iterdir()] == ["patients.csv"]
+        with (written / "patients.csv").open() as stream:
+            (row,) = csv.DictReader(stream)
+        assert (row["patient"], row["status"]) == ("P1", "failed")
+        assert "none of the patient's scans was segmented" in row["error"]
 
     def test_masks_are_needed(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="outputs: is page, expected mask"):
