@@ -95,15 +95,15 @@ def write_change_report(
     segment = read_header(Path(segmentation))
     version = str(settings["mri_seg_version"])
     images = [_sources(point) for point in timeline.points]
-    groups = [_group(timeline, number, images[number], settings) for number in range(len(timeline.points))]
-    groups += _change_groups(timeline, segment, images[-1], settings)
-    content = highdicom.sr.MeasurementReport(
-        observation_context=observer(version),
-        procedure_reported=codes.LN.BrainMRI,
-        title=codes.cid7021.ImagingMeasurementReport,
-        imaging_measurements=groups,
-    )
     with reraise_with_path(segmentation, "DICOM report"):
+        groups = [_group(timeline, number, images[number], settings) for number in range(len(timeline.points))]
+        groups += _change_groups(timeline, segment, images[-1], settings)
+        content = highdicom.sr.MeasurementReport(
+            observation_context=observer(version),
+            procedure_reported=codes.LN.BrainMRI,
+            title=codes.cid7021.ImagingMeasurementReport,
+            imaging_measurements=groups,
+        )
         sources = [*images[-1], *(image for earlier in images[:-1] for image in earlier)]
         report = make_report(segment, sources, content, version, "Tumour over time (mri_seg)")
     with atomic_write(path) as unfinished:

@@ -103,7 +103,7 @@ class FollowUp:
         """Follow all patients; one that cannot be followed does not keep the others from it."""
         self.followed, self.failed = [], {}
         self.rows = {name: row for rows in all_gather_object(self.writer.rows) for name, row in rows.items()}
-        if not is_main_process():
+        if not is_main_process() or self.writer.stopped:
             return
         rows: list[Mapping[str, str]] = []
         if self._grouped != self.writer.sources:  # another run of the evaluator may find other cases
@@ -119,7 +119,7 @@ class FollowUp:
                 self.followed.append(patient.name)
                 rows.append(patient_row(timeline))
                 logger.info("%s: followed. %s", patient.name, " ".join(summary(timeline)))
-            except (OSError, ValueError, RuntimeError) as error:
+            except Exception as error:
                 _remove_earlier(folder)
                 self.failed[patient.name] = reason(error)
                 rows.append({"patient": patient.name, "status": "failed", "error": reason(error)})
@@ -212,11 +212,15 @@ class FollowUp:
 
         settings = self.writer.settings
         segmentation = folder / f"{timeline.patient}_change_seg.dcm"
+        what = "SEG"
         try:
             write_change_segmentation(segmentation, labels, timeline, settings)
+            what = "SR"
             write_change_report(folder / f"{timeline.patient}_change_sr.dcm", segmentation, timeline, settings)
-        except (ImportError, ValueError) as error:
-            timeline.flag("no_dicom_change", f"the change could not be written as DICOM: {reason(error)}")
+        except ImportError as error:
+            logger.info("%s: no change as DICOM. %s", timeline.patient, reason(error))
+        except ValueError as error:
+            timeline.flag("no_dicom_change", f"the change could not be written as DICOM {what}: {reason(error)}")
 
 
 def _remove_earlier(folder: Path) -> None:

@@ -36,6 +36,7 @@ class Segmented(SimpleNamespace):
 
     file = None
     outputs = ("mask",)
+    stopped = False
 
     def finish(self) -> None:
         """All went well."""
