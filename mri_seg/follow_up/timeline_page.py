@@ -56,8 +56,8 @@ def timeline_page(timeline: Timeline) -> str:
         summary=summary(timeline),
         flags=timeline.flags,
         charts=[
-            growth_curve(timeline, "mean_diameter", "Mean tumour diameter"),
-            growth_curve(timeline, "volume", "Volume"),
+            _chart(timeline, "mean_diameter", "Mean tumour diameter", "in mm: the cube root of twice the volume"),
+            _chart(timeline, "volume", "Volume", "in mL"),
         ],
         scans=scans,
         slices=total,
@@ -77,6 +77,17 @@ def timeline_page(timeline: Timeline) -> str:
         script_hash=script_hash(script),
         settings_of_script=json_for_script(viewer_settings()),
     )
+
+
+def _chart(timeline: Timeline, quantity: str, title: str, about: str) -> tuple[str, str]:
+    """The curve of a quantity, and what is written below it."""
+    found = timeline.velocities[-1].get(quantity) if timeline.velocities else None
+    line = ""
+    if found is not None:
+        since = f" since {scan_label(timeline, timeline.epoch(timeline.points[-1].epoch)[0])}"
+        several = since if len(timeline.velocities) > 1 else ""
+        line = f" Dashed: the fitted line,{several} {speed_text(found, QUANTITIES[quantity])}."
+    return growth_curve(timeline, quantity, title), f"{title} {about}. Bars: 95 % intervals of the measurement.{line}"
 
 
 def _velocity(timeline: Timeline, epoch: int) -> dict[str, str]:
@@ -167,6 +178,7 @@ def _scans(timeline: Timeline) -> tuple[list[dict[str, Any]], int]:
                 "label": scan_label(timeline, n),
                 "case": point.case,
                 "event": point.scan.event,
+                "is_baseline": timeline.responses[n] is None,
                 "key": key,
                 "numbers": numbers,
                 "packed": json_for_script(packed),
