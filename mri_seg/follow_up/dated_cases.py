@@ -89,7 +89,7 @@ def natural_order(text: str) -> tuple[Any, ...]:
 def _of_dicom(case: dict[str, Any], date: datetime.date | None) -> tuple[str, DatedCase]:
     header = read_header(Path(case["image"][0]), _HEADER)
     text = {name: str(header.get(name) or "").strip() for name in _HEADER} if header is not None else {}
-    dates = {name: date for name in _DICOM_DATES if (date := _dicom_date(text.get(name, ""))) is not None}
+    dates = {name: day for name in _DICOM_DATES if (day := _dicom_date(text.get(name, ""))) is not None}
     person = {name: text[name] for name in _PERSON if text.get(name)}
     order = (natural_order(case["case"]),)
     found = DatedCase(case, date, person=person, order=order, study=text.get("StudyInstanceUID", ""))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import itk
@@ -46,6 +48,14 @@ class TestRegistration:
         point = [10.0, -20.0, 30.0]  # LPS
         expected = apply_affine(TILTED, np.multiply(point, (-1, -1, 1))) * (-1, -1, 1)
         assert list(transform.TransformPoint(point)) == pytest.approx(expected.tolist(), abs=1e-4)
+
+    def test_classes_of_itk_are_found_where_they_are_without_loading_all_others(self) -> None:
+        code = (
+            "import sys; from mri_seg.follow_up.itk_classes import _direct; _direct();"
+            "print(sum(name.startswith('itk.') for name in sys.modules))"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert int(ended.stdout) < 800  # by their usual names, more than 1900
 
     def test_same_scans_give_the_same_transform(self) -> None:
         one, other = head_scan(), head_scan(to_scanner=pose((0, 0, 5)))
