@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,19 @@ def test_page_says_what_it_was_tried_on(page: Any) -> None:
     assert "No pairs of real scans" in text
     assert "Research software" in page.find_element("css selector", "footer").text
     assert "a<b" in text
+
+
+def test_page_prints_on_one_sheet(page: Any) -> None:
+    a4 = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True}
+    pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", a4)["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+
+
+def test_slope_is_written_below_the_curve(page: Any) -> None:
+    captions = [caption.text for caption in page.find_elements("css selector", "figcaption")]
+    assert "the fitted line" not in captions[0]  # one scan alone since the surgery
+    titles = [title.text for title in page.find_elements("css selector", ".scans h3")]
+    assert titles == ["2020-01-01 baseline", "2021-06-01", "2022-01-01, after: surgery baseline"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])
