@@ -219,10 +219,13 @@ class Timeline:
 
     @property
     def flags(self) -> list[dict[str, str]]:
-        """Flags of the patient, then those of the scans with their names."""
+        """Flags of the patient, then those of the scans with their names; what several share is said once."""
         found = [{**flag, "message": _sentence(flag["message"])} for flag in case_flags(self.about)]
+        cases: dict[tuple[str, str], list[str]] = {}
         for point in self.points:
-            found += [{**flag, "message": f"{point.case}: {flag['message']}"} for flag in point.scan.flags]
+            for flag in point.scan.flags:
+                cases.setdefault((flag["name"], flag["message"]), []).append(point.case)
+        found += [{"name": name, "message": f"{', '.join(own)}: {message}"} for (name, message), own in cases.items()]
         return found
 
     @property
