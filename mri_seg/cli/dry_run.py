@@ -1,15 +1,16 @@
-"""List what inference would segment, and what it passes over."""
+"""List what inference would segment, what it passes over, and who would be followed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mri_seg.follow_up.grouping import Patient
 from mri_seg.inference.provenance import input_path
 from mri_seg.io.passed_over import PassedOver
 from mri_seg.utils.case_flags import case_flags
 
-__all__ = ["listing"]
+__all__ = ["listing", "patients_listing"]
 
 _KINDS = {"dicom": "DICOM", "tiff": "TIFF", "picture": "picture", "volume": "volume"}
 
@@ -32,4 +33,25 @@ def listing(cases: Sequence[Mapping[str, Any]], passed_over: PassedOver) -> str:
         lines += [f"    warning: {flag['message']}" for flag in case_flags(case)]
     if passed_over:
         lines += ["Passed over:", *(f"  {described}" for described in passed_over.described())]
+    return "\n".join(lines)
+
+
+def patients_listing(patients: Sequence[Patient], cases: Sequence[Mapping[str, Any]]) -> str:
+    """Describe the patients that would be followed, with their scans in order.
+
+    Args:
+        patients: result of :py:func:`mri_seg.follow_up.grouping.group_cases`.
+        cases: the cases from which it was made, whose own flags are not said again.
+    """
+    known = {case["case"]: case_flags(case) for case in cases}
+    lines = [f"{len(patients)} patient{'' if len(patients) == 1 else 's'}:"]
+    for patient in patients:
+        lines.append(f"  {patient.described()}")
+        for number, one in enumerate(patient.cases, start=1):
+            event = f", after: {one.event}" if one.event and number > 1 else ""
+            lines.append(f"    {one.date or f'scan {number}'}: {one.case['case']}{event}")
+            new = [flag for flag in case_flags(one.case) if flag not in known[one.case["case"]]]
+            lines += [f"      warning: {flag['message']}" for flag in new]
+        if patient.error:
+            lines.append(f"    cannot be followed: {patient.error}")
     return "\n".join(lines)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mri_seg.cli.config_command import Given
+
+if TYPE_CHECKING:
+    from mri_seg.follow_up.grouping import Patient
 
 __all__ = ["INTERRUPTED", "run_workflow"]
 
@@ -80,15 +84,28 @@ def _workflow(given: Given) -> Any:
 
 def _list_cases(workflow: Any) -> int:
     """Print what would be segmented; returns 1 if a case cannot be."""
-    from mri_seg.cli.dry_run import listing
+    from mri_seg.cli.dry_run import listing, patients_listing
 
     flags = logging.getLogger("mri_seg.utils.case_flags")  # the list has them too
     level = flags.level
     flags.setLevel(logging.ERROR)
     try:
         cases, passed_over = workflow.parser.get_parsed_content("dataset#data").search()
+        patients = _patients(workflow, cases)
     finally:
         flags.setLevel(level)
     print(listing(cases, passed_over))
+    if patients is not None:
+        print(patients_listing(patients, cases))
     workflow.finalize()
-    return int(any("error" in case for case in cases))
+    return int(any("error" in case for case in cases) or any(patient.error for patient in patients or ()))
+
+
+def _patients(workflow: Any, cases: Sequence[Mapping[str, Any]]) -> list[Patient] | None:
+    """The patients that a workflow would follow; None if it only segments."""
+    if "timelines" not in workflow.parser:
+        return None
+    from mri_seg.follow_up.grouping import group_cases
+
+    following = workflow.parser.get_parsed_content("timelines")
+    return group_cases(cases, following.roots, timeline=following.timeline)

@@ -348,7 +348,7 @@ OPTIONS: dict[str, Option] = {
     "timeline": Option(
         "a CSV file with the columns `patient`, `date` (`YYYY-MM-DD`), `file` and, if need be, `event` (such as "
         "`surgery`), if files and their headers do not say whose scan it is and of when; a row without a file is an "
-        "event at its date",
+        "event at its date, and a file of events alone leaves the rest to the headers; see [follow-up](follow_up.md)",
         _or_none(PATH),
     ),
     "tracking_uri": Option("where MLflow keeps runs"),

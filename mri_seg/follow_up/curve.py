@@ -10,7 +10,7 @@ from mri_seg.follow_up.timeline import QUANTITIES, Timeline
 __all__ = ["growth_curve"]
 
 _WIDTH, _HEIGHT = 360, 230  # pixels; the width of a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 26, 40
 
 
 def growth_curve(timeline: Timeline, quantity: str, title: str) -> str:
@@ -45,6 +45,7 @@ def growth_curve(timeline: Timeline, quantity: str, title: str) -> str:
         level = y(n * step)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{n * step:g}</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="12" text-anchor="end">{unit}</text>')
     for time, text in _marks(times, dated=dated):
         parts.append(f'<line class="grid" x1="{x(time):.1f}" x2="{x(time):.1f}" y1="{y(0):.1f}" y2="{y(0) + 4:.1f}"/>')
         parts.append(f'<text x="{x(time):.1f}" y="{y(0) + 17:.1f}" text-anchor="middle">{text}</text>')

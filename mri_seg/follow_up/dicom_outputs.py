@@ -18,9 +18,11 @@ from mri_seg.dicom.references import import_highdicom, is_multiframe, parameter_
 from mri_seg.dicom.seg import write_label_map
 from mri_seg.dicom.sr import make_report, observer
 from mri_seg.follow_up.change_mask import GAINED, LABELS, LOST, STABLE
-from mri_seg.follow_up.rano import VERSION
+from mri_seg.follow_up.rano import LIMITS, VERSION
+from mri_seg.follow_up.sentences import change_text, scan_label
 from mri_seg.follow_up.tables import NO_PAIRS
 from mri_seg.follow_up.timeline import Estimate, Timeline, TimePoint
+from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.colors import PREDICTION, REFERENCE, Color
 from mri_seg.utils.files import atomic_write
 
@@ -29,6 +31,7 @@ __all__ = ["write_change_report", "write_change_segmentation"]
 _COLORS: dict[int, Color] = {STABLE: PREDICTION, GAINED: (213, 94, 0), LOST: REFERENCE}
 _SCHEME = "99MRISEG"  # of codes that the standard does not have
 _PER_YEAR = Code("mm/a", "UCUM", "millimeter per year")
+_PRODUCT = Code("PRODUCT", _SCHEME, "Sum over lesions of the products of perpendicular diameters")
 _VELOCITY = Code("VDE", _SCHEME, "Velocity of diametric expansion")
 _BOUNDS = {
     "low": Code("VDE_LOW", _SCHEME, "Velocity of diametric expansion, lower bound of 95 % interval"),
@@ -72,10 +75,11 @@ def write_change_report(
 ) -> None:
     """Write the measurements of all scans as a DICOM SR with the template Measurement Report (PS3.16, TID 1500).
 
-    It has a measurement group (TID 1501) for each scan, with its time point (TID 1502), volume, mean diameter and a
-    reference to the image with the largest area of tumour, also of earlier studies; and one for the change of
-    the latest scan, with the velocity of diametric expansion and its interval, under codes of the scheme ``99MRISEG``,
-    since the standard has none. Scans that are not DICOM have no reference.
+    It has a measurement group (TID 1501) for each scan, with its time point (TID 1502), volume, mean diameter, product
+    of diameters and a reference to the image with the largest area of tumour, also of earlier studies; that of the
+    latest scan has the velocity of diametric expansion and its interval too. The standard has no codes for product and
+    velocity; theirs are of the scheme ``99MRISEG``. A group (TID 1411) for each segment of the change has its volume.
+    Scans that are not DICOM have no reference.
 
     Args:
         path: the file to write.
@@ -91,14 +95,15 @@ def write_change_report(
     segment = read_header(Path(segmentation))
     version = str(settings["mri_seg_version"])
     images = [_sources(point) for point in timeline.points]
-    groups = [_group(timeline, number, images[number], settings) for number in range(len(timeline.points))]
-    content = highdicom.sr.MeasurementReport(
-        observation_context=observer(version),
-        procedure_reported=codes.LN.BrainMRI,
-        title=codes.cid7021.ImagingMeasurementReport,
-        imaging_measurements=groups,
-    )
     with reraise_with_path(segmentation, "DICOM report"):
+        groups = [_group(timeline, number, images[number], settings) for number in range(len(timeline.points))]
+        groups += _change_groups(timeline, segment, images[-1], settings)
+        content = highdicom.sr.MeasurementReport(
+            observation_context=observer(version),
+            procedure_reported=codes.LN.BrainMRI,
+            title=codes.cid7021.ImagingMeasurementReport,
+            imaging_measurements=groups,
+        )
         sources = [*images[-1], *(image for earlier in images[:-1] for image in earlier)]
         report = make_report(segment, sources, content, version, "Tumour over time (mri_seg)")
     with atomic_write(path) as unfinished:
@@ -121,7 +126,6 @@ def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings:
     sr = import_highdicom().sr
     point, response = timeline.points[number], timeline.responses[number]
     baseline = response is None
-    parameters = [f"{name}={text}" for name, text in parameter_texts(_parameters(settings)).items()]
     values = [
         _measurement(codes.cid7472.Volume, point.values["volume"].value, codes.cid7462.CubicCentimeter),
         _measurement(
@@ -130,6 +134,7 @@ def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings:
             codes.cid7460.Millimeter,
             derivation=codes.cid7464.Mean,
         ),
+        _measurement(_PRODUCT, point.values["product"].value, codes.cid7461.SquareMillimeter),
     ]
     latest = number == len(timeline.points) - 1
     if latest and timeline.velocity is not None:
@@ -144,23 +149,64 @@ def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings:
             time_point_order=number + 1,
         ),
         finding_type=codes.cid7159.Neoplasm if point.scan.mask.any() else None,
-        algorithm_id=sr.AlgorithmIdentification(
-            name="mri_seg", version=str(settings["mri_seg_version"]), parameters=parameters or None
-        ),
+        algorithm_id=_algorithm(settings),
         finding_sites=[sr.FindingSite(codes.SCT.Brain)],
         measurements=values,
         source_images=_references(point, images),
     )
-    remarks = [flag["message"] for flag in point.scan.flags]
+    remarks = [f"After: {point.scan.event}."] if point.scan.event and number else []
+    remarks += [
+        f"Volume since {scan_label(timeline, change.first)}: {change_text(percent, change.within_error['volume'])}."
+        for change in timeline.changes
+        if (change.last, change.against) == (number, "baseline") and (percent := change.percent.get("volume"))
+    ]
     if response is not None:
-        remarks.insert(0, f"{VERSION}: {response.category} ({response.reason}).")
+        remarks.append(f"{VERSION}: {response.category} ({response.reason}).")
+    remarks += [flag["message"] for flag in point.scan.flags]
     if latest:
-        remarks.append(NO_PAIRS)
+        remarks += [*(flag["message"] for flag in case_flags(timeline.about)), LIMITS, NO_PAIRS]
     for remark in remarks:
         group[0].ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, remark, relationship_type=sr.RelationshipTypeValues.CONTAINS)
         )
     return group
+
+
+def _change_groups(
+    timeline: Timeline, segmentation: Dataset, images: Sequence[Dataset], settings: Mapping[str, Any]
+) -> list[Any]:
+    """The volume of each segment of the change of the latest scan since its baseline."""
+    sr = import_highdicom().sr
+    latest = len(timeline.points) - 1
+    (change,) = [change for change in timeline.changes if (change.last, change.against) == (latest, "baseline")]
+    groups = []
+    for segment in segmentation.SegmentSequence:
+        number = int(segment.SegmentNumber)
+        series = sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID)
+        groups.append(
+            sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=sr.TrackingIdentifier(segment.TrackingUID, segment.TrackingID),
+                referenced_segment=sr.ReferencedSegment(
+                    segmentation.SOPClassUID, segmentation.SOPInstanceUID, number, source_series=series
+                ),
+                finding_type=codes.cid7159.Neoplasm,
+                algorithm_id=_algorithm(settings),
+                finding_sites=[sr.FindingSite(codes.SCT.Brain)],
+                measurements=[
+                    _measurement(
+                        codes.cid7472.Volume, change.voxels_ml[LABELS[number].lower()], codes.cid7462.CubicCentimeter
+                    )
+                ],
+            )
+        )
+    return groups
+
+
+def _algorithm(settings: Mapping[str, Any]) -> Any:
+    parameters = [f"{name}={text}" for name, text in parameter_texts(_parameters(settings)).items()]
+    return import_highdicom().sr.AlgorithmIdentification(
+        name="mri_seg", version=str(settings["mri_seg_version"]), parameters=parameters or None
+    )
 
 
 def _measurement(name: Any, value: float, unit: Any, **modifiers: Any) -> Any:

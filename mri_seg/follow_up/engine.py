@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mri_seg.follow_up.change_mask import change_labels
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.registration import MIN_OVERLAP, MIN_SIMILARITY, Registration, register, resample
@@ -66,7 +67,7 @@ def _years(scans: Sequence[Scan], number: int) -> float:
     days = [scan.date.toordinal() for scan in (scans[0], *scans[max(number - 1, 0) : number + 1]) if scan.date]
     if days[-1] < days[-2]:
         raise ValueError(
-            f"{scans[number].case}: its date {scans[number].date} is before that of {scans[number - 1].case}, "
+            f"{scans[number].name}: its date {scans[number].date} is before that of {scans[number - 1].name}, "
             f"{scans[number - 1].date}. Give the scans in order."
         )
     return (days[-1] - days[0]) / DAYS_PER_YEAR
@@ -90,8 +91,7 @@ def _point(first: Scan, scan: Scan, years: float | None, epoch: int, repeatabili
     moved = resample(mask.astype(np.float32), *grid)[0] >= 0.5
     quality = found.quality._asdict()
     if found.quality.doubtful:
-        _add(
-            scan,
+        scan.flag(
             "registration_doubtful",
             f"it fits the first scan, {first.case}, only loosely (similarity {found.quality.similarity:.2f}). Look at "
             "the overlay before you use gained and lost voxels.",
@@ -102,20 +102,10 @@ def _point(first: Scan, scan: Scan, years: float | None, epoch: int, repeatabili
 def _failure(first: Scan, scan: Scan, found: Registration) -> str:
     quality = found.quality
     return (
-        f"{_name(scan)}: cannot be brought to the place of {_name(first)}: {quality.overlap:.0%} of the head overlap "
+        f"{scan.name}: cannot be brought to the place of {first.name}: {quality.overlap:.0%} of the head overlap "
         f"(expected {MIN_OVERLAP:.0%} or more), with similarity {quality.similarity:.2f} (expected {MIN_SIMILARITY} or "
         "more). Check that both are of the same person and show most of the head; leave a scan out with --timeline."
     )
-
-
-def _name(scan: Scan) -> str:
-    return f"{scan.files[0]} ({scan.case})" if scan.files else scan.case
-
-
-def _add(scan: Scan, name: str, message: str) -> None:
-    flag = {"name": name, "message": message}
-    if flag not in scan.flags:
-        scan.flags.append(flag)
 
 
 def _velocities(timeline: Timeline, epoch: int) -> dict[str, Velocity]:
@@ -156,8 +146,10 @@ def _compare(timeline: Timeline, epoch: int) -> None:
     timeline.responses.append(None)
     for place, n in enumerate(numbers[1:], start=1):
         smallest = numbers[min(range(place), key=lambda m: products[m])]
-        for against, other in (("baseline", numbers[0]), ("previous", numbers[place - 1]), ("smallest", smallest)):
-            timeline.changes.append(_change(timeline, other, n, against))
+        compared = {"baseline": numbers[0], "previous": numbers[place - 1], "smallest": smallest}
+        labels = {other: change_labels(timeline.points[other], timeline.points[n]) for other in set(compared.values())}
+        for against, other in compared.items():
+            timeline.changes.append(_change(timeline, other, n, against, labels[other]))
         new = [
             f"lesion {lesion.number}, {lesion.values[n]['volume'].value:.1f} mL"  # type: ignore[index]
             for lesion in timeline.lesions
@@ -175,18 +167,16 @@ def _response(products: list[float], new: list[str], timeline: Timeline, *, visi
     return response_of(products, new, timeline.repeatability, visible=visible)
 
 
-def _change(timeline: Timeline, first: int, last: int, against: str) -> Change:
+def _change(timeline: Timeline, first: int, last: int, against: str, labels: np.ndarray) -> Change:
     one, other = timeline.points[first], timeline.points[last]
-    seen = one.inside & other.inside
-    voxel_ml = abs(float(np.linalg.det(timeline.points[0].scan.affine[:3, :3]))) / 1000
-    masks = (one.mask & seen, other.mask & seen)
-    return change_between(first, last, against, one.values, other.values, masks, voxel_ml, timeline.repeatability)
+    voxel_ml = abs(float(np.linalg.det(other.scan.affine[:3, :3]))) / 1000
+    return change_between(first, last, against, one.values, other.values, labels, voxel_ml, timeline.repeatability)
 
 
 def _flag(timeline: Timeline) -> None:
     """Raise the flags of a timeline."""
     if len(timeline.points) == 1:
-        timeline.flag("single_scan", f"only one scan, {timeline.points[0].case}: nothing to compare it with.")
+        timeline.flag("single_scan", f"only one scan, {timeline.points[0].scan.name}: nothing to compare it with.")
     elif not timeline.has_dates:
         timeline.flag(
             "no_dates",
@@ -208,23 +198,21 @@ def _flag(timeline: Timeline) -> None:
                 else ", below 10 x 10 mm or within measurement error, which does not count as progression"
             )
             point = timeline.points[lesion.new_at]
-            _add(point.scan, "new_lesion", f"lesion {lesion.number} is new{size}. Compare with the earlier scans.")
+            point.scan.flag("new_lesion", f"lesion {lesion.number} is new{size}. Compare with the earlier scans.")
     surgery = False
     for number, point in enumerate(timeline.points):
         surgery |= any(word in point.scan.event.lower() for word in _SURGERY)
         if surgery:
-            _add(
-                point.scan,
+            point.scan.flag(
                 "after_surgery",
                 "it is after surgery. The network has seen no scan after surgery in training: check the mask.",
             )
         if point.scan.event and number:
-            _add(point.scan, "new_baseline", f"it is a new baseline, after: {point.scan.event}.")
+            point.scan.flag("new_baseline", f"it is a new baseline, after: {point.scan.event}.")
     for change in timeline.changes:
         fall = change.percent.get("volume")
         if change.against == "previous" and fall is not None and fall.value < FALL:
-            _add(
-                timeline.points[change.last].scan,
+            timeline.points[change.last].scan.flag(
                 "large_fall",
                 f"the volume fell by {-fall.value:.0f} % since {timeline.points[change.first].case}, and no event is "
                 "given. If the patient was treated, say so with --timeline.",
@@ -233,8 +221,7 @@ def _flag(timeline: Timeline) -> None:
         cut = int((timeline.points[0].mask & ~point.inside).sum())
         if cut:
             share = cut / int(timeline.points[0].mask.sum())
-            _add(
-                point.scan,
+            point.scan.flag(
                 "tumour_outside",
                 f"{share:.0%} of the first scan's tumour lies outside its field of view. Its volume may be too small.",
             )
@@ -243,8 +230,8 @@ def _flag(timeline: Timeline) -> None:
 def _flag_days(timeline: Timeline) -> None:
     for one, other in zip(timeline.points, timeline.points[1:]):
         if one.date is not None and one.date == other.date:
-            _add(
-                other.scan,
+            other.scan.flag(
                 "same_day",
-                f"it has the same date as {one.case}, {one.date}. Check whether one of them is a repetition.",
+                f"{other.scan.name} and {one.scan.name} have the same date, {one.date}. If one of them is a "
+                "repetition, leave it out with --timeline.",
             )

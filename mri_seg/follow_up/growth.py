@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE
 from mri_seg.follow_up.repeatability import Z, standard_deviation, weighted_line
 from mri_seg.follow_up.timeline import QUANTITIES, Change, Estimate, Velocity
 
@@ -57,7 +58,7 @@ def change_between(
     against: str,
     earlier: Mapping[str, Estimate],
     later: Mapping[str, Estimate],
-    masks: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
     voxel_ml: float,
     repeatability: Mapping[str, Any],
 ) -> Change:
@@ -69,7 +70,7 @@ def change_between(
         against: ``baseline``, ``previous`` or ``smallest``.
         earlier: values of the earlier scan.
         later: values of the later one.
-        masks: both masks in the same grid.
+        labels: result of :py:func:`~mri_seg.follow_up.change_mask.change_labels`.
         voxel_ml: volume of a voxel of that grid in mL.
         repeatability: result of :py:func:`~mri_seg.follow_up.repeatability.load_repeatability`.
 
@@ -85,9 +86,8 @@ def change_between(
         within[name] = abs(other - one) <= half
         if one > 0:
             percent[name] = _percent(one, other, sds)
-    gained, lost, stable = masks[1] & ~masks[0], masks[0] & ~masks[1], masks[0] & masks[1]
-    parts = {"gained": gained, "lost": lost, "stable": stable}
-    voxels_ml = {name: float(part.sum()) * voxel_ml for name, part in parts.items()}
+    parts = {"gained": GAINED, "lost": LOST, "stable": STABLE}
+    voxels_ml = {name: float(np.count_nonzero(labels == label)) * voxel_ml for name, label in parts.items()}
     return Change(first, last, against, difference, percent, within, voxels_ml)
 
 

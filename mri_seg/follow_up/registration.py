@@ -17,6 +17,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from mri_seg.follow_up.itk_classes import itk_classes
 from mri_seg.measurements.lesions import bounding_box
 from mri_seg.utils.files import atomic_write
 
@@ -105,7 +106,7 @@ def register(
         the transform and its quality; it is the caller who refuses a failed one.
     """
     one, other = _Head(fixed, fixed_affine, fixed_lesion), _Head(moving, moving_affine, moving_lesion)
-    transform = itk.VersorRigid3DTransform[itk.D].New()
+    transform = itk_classes().transform.New()
     transform.SetCenter(one.center.tolist())
     transform.SetTranslation((other.center - one.center).tolist())
     for level in range(len(_PIXEL)):
@@ -194,16 +195,15 @@ def _itk_image(volume: np.ndarray, affine: np.ndarray) -> Any:
 
 def _refined(transform: Any, one: _Head, other: _Head, level: int) -> Any:
     """Optimize a transform at one resolution."""
-    pixel = _PIXEL[level]
+    classes, pixel = itk_classes(), _PIXEL[level]
     (fixed, fixed_mask), (moving, _) = one.shrunk(pixel), other.shrunk(pixel)
-    kind = type(fixed)
-    metric = itk.MattesMutualInformationImageToImageMetricv4[kind, kind].New(NumberOfHistogramBins=_BINS)
-    mask = itk.ImageMaskSpatialObject[3].New(Image=fixed_mask)
+    metric = classes.metric.New(NumberOfHistogramBins=_BINS)
+    mask = classes.mask.New(Image=fixed_mask)
     mask.Update()
     metric.SetFixedImageMask(mask)
     metric.SetUseMovingImageGradientFilter(False)
     metric.SetUseFixedImageGradientFilter(False)
-    optimizer = itk.RegularStepGradientDescentOptimizerv4[itk.D].New(
+    optimizer = classes.optimizer.New(
         LearningRate=(2.0, 0.5)[level],
         MinimumStepLength=0.02,
         NumberOfIterations=_STEPS[level],
@@ -211,14 +211,14 @@ def _refined(transform: Any, one: _Head, other: _Head, level: int) -> Any:
         ReturnBestParametersAndValue=True,
     )
     # A versor's component is half an angle in radians: a change of 1 moves the edge of a head by some 150 mm.
-    scales = itk.OptimizerParameters[itk.D](6)
+    scales = classes.parameters(6)
     for n, scale in enumerate([150.0**2] * 3 + [1.0] * 3):
         scales.SetElement(n, scale)
     optimizer.SetScales(scales)
-    method = itk.ImageRegistrationMethodv4[kind, kind].New(
+    method = classes.method.New(
         FixedImage=fixed, MovingImage=moving, Metric=metric, Optimizer=optimizer, InitialTransform=transform
     )
-    method.SetMetricSamplingStrategy(itk.ImageRegistrationMethodv4Enums.MetricSamplingStrategy_RANDOM)
+    method.SetMetricSamplingStrategy(classes.enums.MetricSamplingStrategy_RANDOM)
     method.SetMetricSamplingPercentage(_SAMPLED[level])
     method.MetricSamplingReinitializeSeed(_SEED)
     method.SetNumberOfLevels(1)
@@ -313,9 +313,14 @@ def write_transform(path: PathLike | str, matrix: np.ndarray) -> None:
         matrix: ``(4, 4)``, from RAS in mm of the first scan to RAS in mm of the later one.
     """
     lps = _LPS @ matrix @ _LPS
-    transform = itk.VersorRigid3DTransform[itk.D].New()
-    rotation = Rotation.from_matrix(lps[:3, :3])
-    transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(rotation.as_matrix())), 1e-6)
-    transform.SetOffset(lps[:3, 3].tolist())
+    versor = Rotation.from_matrix(lps[:3, :3]).as_quat(canonical=True)[:3]
+    parameters = " ".join(repr(float(value)) for value in (*versor, *lps[:3, 3]))
+    lines = [
+        "#Insight Transform File V1.0",
+        "#Transform 0",
+        "Transform: VersorRigid3DTransform_double_3_3",
+        f"Parameters: {parameters}",
+        "FixedParameters: 0 0 0",  # the center of the rotation
+    ]
     with atomic_write(Path(path)) as unfinished:
-        itk.transformwrite([transform], str(unfinished))
+        unfinished.write_text("\n".join([*lines, ""]), encoding="ascii")

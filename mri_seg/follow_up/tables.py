@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mri_seg.follow_up.rano import LIMITS, VERSION
 from mri_seg.follow_up.timeline import QUANTITIES, Change, Estimate, Lesion, Timeline, Velocity
 from mri_seg.utils.files import atomic_write, write_json
 
-__all__ = ["NO_PAIRS", "timeline_content", "write_csv", "write_timeline_json"]
+__all__ = ["NO_PAIRS", "patient_row", "timeline_content", "write_csv", "write_patients", "write_timeline_json"]
 
 NO_PAIRS = (
     "Research software. No pairs of real scans of one patient were at hand when it was made: it was tried on synthetic "
@@ -22,6 +22,7 @@ NO_PAIRS = (
 
 _UNITS = {name: unit.replace("mL", "ml") for name, unit in QUANTITIES.items()}
 _CHANGED = ("baseline", "previous", "smallest")
+_VELOCITY_COLUMNS = tuple(f"velocity_mm_per_year{end}" for end in ("", "_low", "_high"))
 
 
 def timeline_content(timeline: Timeline) -> dict[str, Any]:
@@ -50,13 +51,48 @@ def write_timeline_json(path: Path, timeline: Timeline) -> None:
 
 def write_csv(path: Path, timeline: Timeline) -> None:
     """Write a table with a row for every scan, and one for each of its lesions if there are several."""
-    rows = [row for number in range(len(timeline.points)) for row in _rows(timeline, number)]
+    _write_rows(path, [row for number in range(len(timeline.points)) for row in _rows(timeline, number)])
+
+
+def patient_row(timeline: Timeline) -> dict[str, str]:
+    """What a table of all patients says of one: the latest scan, the velocity since its baseline, and flags."""
+    latest = _rows(timeline, len(timeline.points) - 1)[0]
+    kept = ("volume_ml", "mean_diameter_mm", *_VELOCITY_COLUMNS, "rano_lgg_t2_flair")
+    return {
+        "patient": timeline.patient,
+        "status": "followed",
+        "scans": str(len(timeline.points)),
+        "first_date": _date(timeline, 0),
+        "last_date": latest["date"],
+        **{name: latest[name] for name in kept},
+        "flags": " ".join(dict.fromkeys(flag["name"] for flag in timeline.flags)),
+        "error": "",
+    }
+
+
+def write_patients(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write a table of all patients.
+
+    Args:
+        path: the file to write.
+        rows: results of :py:func:`patient_row`; and ``patient``, ``status`` and ``error`` of those that failed.
+    """
+    _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    columns = max(rows, key=len) if rows else {}  # all rows have the columns of the longest, or fewer
     text = io.StringIO()
-    table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    table = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     with atomic_write(path) as unfinished:
         unfinished.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _date(timeline: Timeline, number: int) -> str:
+    date = timeline.points[number].date
+    return "" if date is None else date.isoformat()
 
 
 def _rows(timeline: Timeline, number: int) -> list[dict[str, Any]]:
@@ -64,7 +100,7 @@ def _rows(timeline: Timeline, number: int) -> list[dict[str, Any]]:
     common = {
         "patient": timeline.patient,
         "case": point.case,
-        "date": "" if point.date is None else point.date.isoformat(),
+        "date": _date(timeline, number),
         "event": point.scan.event,
         "years": "" if point.years is None else f"{point.years:.3f}",
     }
@@ -80,9 +116,8 @@ def _rows(timeline: Timeline, number: int) -> list[dict[str, Any]]:
                 row |= {f"{name}_ml": _number(value) for name, value in change.voxels_ml.items()}
     row |= {name: row.get(name, "") for name in ("gained_ml", "lost_ml", "stable_ml")}
     velocity = timeline.velocities[point.epoch].get("mean_diameter")
-    for end in Estimate._fields:
-        value = "" if velocity is None else _number(getattr(velocity.estimate, end))
-        row["velocity_mm_per_year" + ("" if end == "value" else f"_{end}")] = value
+    for name, end in zip(_VELOCITY_COLUMNS, Estimate._fields, strict=True):
+        row[name] = "" if velocity is None else _number(getattr(velocity.estimate, end))
     row["rano_lgg_t2_flair"] = "baseline" if response is None else response.category
     row["flags"] = " ".join(flag["name"] for flag in point.scan.flags)
     lesions = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -54,6 +55,17 @@ class Scan:
     files: list[str] = field(default_factory=list)
     source: str = "volume"
     flags: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The scan's first file and its case, for messages."""
+        return f"{self.files[0]} ({self.case})" if self.files else self.case
+
+    def flag(self, name: str, message: str) -> None:
+        """Raise a flag for the scan."""
+        about = {"case": self.case, "flags": json.dumps(self.flags)}
+        add_flag(about, name, message)
+        self.flags = case_flags(about)
 
 
 class Estimate(NamedTuple):
@@ -138,7 +150,7 @@ class Change:
         difference: change of each quantity in its unit.
         percent: change of each quantity in percent of the earlier value; a quantity that was 0 is left out.
         within_error: whether each quantity's change is within measurement error.
-        voxels_ml: mL of voxels ``gained``, ``lost`` and ``stable`` in the grid of the first scan.
+        voxels_ml: mL of voxels ``gained``, ``lost`` and ``stable`` in the grid of the later scan.
     """
 
     first: int
@@ -207,10 +219,13 @@ class Timeline:
 
     @property
     def flags(self) -> list[dict[str, str]]:
-        """Flags of the patient, then those of the scans with their names."""
+        """Flags of the patient, then those of the scans with their names; what several share is said once."""
         found = [{**flag, "message": _sentence(flag["message"])} for flag in case_flags(self.about)]
+        cases: dict[tuple[str, str], list[str]] = {}
         for point in self.points:
-            found += [{**flag, "message": f"{point.case}: {flag['message']}"} for flag in point.scan.flags]
+            for flag in point.scan.flags:
+                cases.setdefault((flag["name"], flag["message"]), []).append(point.case)
+        found += [{"name": name, "message": f"{', '.join(own)}: {message}"} for (name, message), own in cases.items()]
         return found
 
     @property

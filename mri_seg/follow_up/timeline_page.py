@@ -13,8 +13,9 @@ import mri_seg
 from mri_seg.follow_up.curve import growth_curve
 from mri_seg.follow_up.overlay import to_axial
 from mri_seg.follow_up.rano import LIMITS, VERSION
+from mri_seg.follow_up.sentences import change_text, scan_label, speed_text, summary
 from mri_seg.follow_up.tables import NO_PAIRS
-from mri_seg.follow_up.timeline import QUANTITIES, Estimate, Timeline, Velocity
+from mri_seg.follow_up.timeline import QUANTITIES, Estimate, Timeline
 from mri_seg.utils.colors import PREDICTION, REFERENCE
 from mri_seg.utils.orientation import AXIAL
 from mri_seg.visualize.case_page import slices_to_show
@@ -35,8 +36,6 @@ __all__ = ["timeline_page"]
 MOST_PIXELS = 24_000_000
 """Most pixels of all slices of all scans on a page; they take about 0.3 bytes each."""
 
-WITHIN = "within measurement error"
-
 _WEBP_QUALITY = 75
 
 
@@ -54,18 +53,18 @@ def timeline_page(timeline: Timeline) -> str:
     scans, total = _scans(timeline)
     return environment.get_template("timeline.html").render(
         patient=timeline.patient,
-        summary=_summary(timeline),
+        summary=summary(timeline),
         flags=timeline.flags,
         charts=[
-            growth_curve(timeline, "mean_diameter", "Mean tumour diameter"),
-            growth_curve(timeline, "volume", "Volume"),
+            _chart(timeline, "mean_diameter", "Mean tumour diameter", "in mm: the cube root of twice the volume"),
+            _chart(timeline, "volume", "Volume", "in mL"),
         ],
         scans=scans,
         slices=total,
         left_out=total - len(scans[0]["numbers"]),
         rows=[_row(timeline, number) for number in range(len(timeline.points))],
         lesions=[_lesion(timeline, number) for number in range(len(timeline.lesions))],
-        names=[_label(timeline, number) for number in range(len(timeline.points))],
+        names=[scan_label(timeline, number) for number in range(len(timeline.points))],
         velocities=[_velocity(timeline, number) for number in range(len(timeline.velocities))],
         legend=[("this scan", PREDICTION), ("baseline, at the same place", REFERENCE)],
         version_of_rano=VERSION,
@@ -80,45 +79,25 @@ def timeline_page(timeline: Timeline) -> str:
     )
 
 
-def _label(timeline: Timeline, number: int) -> str:
-    """What a scan is called on the page: its date, or its place in the order."""
-    point = timeline.points[number]
-    return f"Scan {number + 1}" if point.date is None else point.date.isoformat()
-
-
-def _summary(timeline: Timeline) -> list[str]:
-    """Sentences on the growth and on the latest scan."""
-    found = []
-    velocity = timeline.velocity
-    if velocity is not None:
-        found.append(f"Mean diameter: {_speed(velocity, 'mm')} over {_span(velocity)}.")
-    response = timeline.responses[-1]
-    if response is not None:
-        found.append(f"T2/FLAIR category of the latest scan: {response.category} ({response.reason}).")
-    if not found:
-        reason = "one scan since the baseline" if len(timeline.points) > 1 else "one scan alone"
-        found.append(f"No change is measured: {reason}.")
-    return found
-
-
-def _speed(velocity: Velocity, unit: str) -> str:
-    value, low, high = velocity.estimate
-    error = f", {WITHIN}" if velocity.within_error else ""
-    return f"{value:+.1f} {unit} a year (95 % interval {low:+.1f} to {high:+.1f}{error})"
-
-
-def _span(velocity: Velocity) -> str:
-    return f"{velocity.years:.1f} years, {velocity.scans} scans"
+def _chart(timeline: Timeline, quantity: str, title: str, about: str) -> tuple[str, str]:
+    """The curve of a quantity, and what is written below it."""
+    found = timeline.velocities[-1].get(quantity) if timeline.velocities else None
+    line = ""
+    if found is not None:
+        since = f" since {scan_label(timeline, timeline.epoch(timeline.points[-1].epoch)[0])}"
+        several = since if len(timeline.velocities) > 1 else ""
+        line = f" Dashed: the fitted line,{several} {speed_text(found, QUANTITIES[quantity])}."
+    return growth_curve(timeline, quantity, title), f"{title} {about}. Bars: 95 % intervals of the measurement.{line}"
 
 
 def _velocity(timeline: Timeline, epoch: int) -> dict[str, str]:
     numbers = timeline.epoch(epoch)
-    first, last = _label(timeline, numbers[0]), _label(timeline, numbers[-1])
+    first, last = scan_label(timeline, numbers[0]), scan_label(timeline, numbers[-1])
     found = timeline.velocities[epoch]
     return {
         "span": first if first == last else f"{first} to {last}",
-        "diameter": _speed(found["mean_diameter"], "mm") if "mean_diameter" in found else "",
-        "volume": _speed(found["volume"], "mL") if "volume" in found else "",
+        "diameter": speed_text(found["mean_diameter"], "mm") if "mean_diameter" in found else "",
+        "volume": speed_text(found["volume"], "mL") if "volume" in found else "",
     }
 
 
@@ -127,12 +106,12 @@ def _row(timeline: Timeline, number: int) -> dict[str, Any]:
     changes = {change.against: change for change in timeline.changes if change.last == number}
     baseline = changes.get("baseline")
     return {
-        "label": _label(timeline, number),
+        "label": scan_label(timeline, number),
         "case": point.case,
         "event": point.scan.event,
         "values": [_estimate(point.values[name], unit) for name, unit in QUANTITIES.items()],
         "changes": [
-            _changed(changes[against].percent.get("volume"), changes[against].within_error["volume"])
+            change_text(changes[against].percent.get("volume"), changes[against].within_error["volume"])
             if against in changes
             else ""
             for against in ("baseline", "previous")
@@ -148,12 +127,6 @@ def _estimate(estimate: Estimate, unit: str) -> tuple[str, str]:
     return f"{estimate.value:,.{digits}f}", f"{estimate.low:,.{digits}f} to {estimate.high:,.{digits}f}"
 
 
-def _changed(percent: Estimate | None, within: bool) -> str:
-    if percent is None:
-        return ""
-    return f"{percent.value:+.0f} % ({percent.low:+.0f} to {percent.high:+.0f}{', ' + WITHIN if within else ''})"
-
-
 def _lesion(timeline: Timeline, number: int) -> dict[str, Any]:
     lesion = timeline.lesions[number]
     return {
@@ -162,8 +135,8 @@ def _lesion(timeline: Timeline, number: int) -> dict[str, Any]:
             "none" if values is None else f"{values['volume'].value:.1f}" + (f" in {parts} parts" if parts > 1 else "")
             for values, parts in zip(lesion.values, lesion.parts, strict=True)
         ],
-        "new": "" if lesion.new_at is None else _label(timeline, lesion.new_at),
-        "velocity": "" if lesion.velocity is None else _speed(lesion.velocity, "mm"),
+        "new": "" if lesion.new_at is None else scan_label(timeline, lesion.new_at),
+        "velocity": "" if lesion.velocity is None else speed_text(lesion.velocity, "mm"),
     }
 
 
@@ -187,7 +160,7 @@ def _scans(timeline: Timeline) -> tuple[list[dict[str, Any]], int]:
         baseline = masks[timeline.epoch(point.epoch)[0]]
         pairs = [(int(baseline[..., k].sum()), int(masks[n][..., k].sum())) for k in range(depth)]
         packed = pack_slices(
-            _label(timeline, n),
+            scan_label(timeline, n),
             images[n],
             {"probability": np.zeros(masks[n].shape, dtype=np.uint8), "classes": _classes(masks[n], baseline)},
             box,
@@ -202,9 +175,10 @@ def _scans(timeline: Timeline) -> tuple[list[dict[str, Any]], int]:
         picture = slice_picture(images[n], box, windows[n], key, masks[n], baseline)
         scans.append(
             {
-                "label": _label(timeline, n),
+                "label": scan_label(timeline, n),
                 "case": point.case,
                 "event": point.scan.event,
+                "is_baseline": timeline.responses[n] is None,
                 "key": key,
                 "numbers": numbers,
                 "packed": json_for_script(packed),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import itk
@@ -47,6 +49,14 @@ class TestRegistration:
         expected = apply_affine(TILTED, np.multiply(point, (-1, -1, 1))) * (-1, -1, 1)
         assert list(transform.TransformPoint(point)) == pytest.approx(expected.tolist(), abs=1e-4)
 
+    def test_classes_of_itk_are_found_where_they_are_without_loading_all_others(self) -> None:
+        code = (
+            "import sys; from mri_seg.follow_up.itk_classes import _direct; _direct();"
+            "print(sum(name.startswith('itk.') for name in sys.modules))"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert int(ended.stdout) < 800  # by their usual names, more than 1900
+
     def test_same_scans_give_the_same_transform(self) -> None:
         one, other = head_scan(), head_scan(to_scanner=pose((0, 0, 5)))
         found = [register(one.image, one.affine, other.image, other.affine).matrix for _ in range(2)]
@@ -65,6 +75,12 @@ class TestTimeline:
         growth = change.difference["volume"].value
         assert change.voxels_ml["gained"] - change.voxels_ml["lost"] == pytest.approx(growth, rel=0.15)
         assert change.voxels_ml["lost"] < 0.1 * change.voxels_ml["stable"]
+
+    def test_table_and_change_map_have_the_same_voxels(self, grown: Timeline) -> None:
+        (change,) = [change for change in grown.changes if change.against == "baseline"]
+        labels, voxel_ml = change_map(grown), abs(np.linalg.det(grown.points[1].scan.affine[:3, :3])) / 1000
+        for name, label in (("stable", STABLE), ("gained", GAINED), ("lost", LOST)):
+            assert change.voxels_ml[name] == pytest.approx((labels == label).sum() * voxel_ml)
 
     def test_change_map_keeps_the_latest_mask(self, grown: Timeline) -> None:
         labels = change_map(grown)
@@ -95,6 +111,13 @@ class TestTimeline:
         timeline = make_timeline("P1", [head_scan("a", day="2020-01-01"), head_scan("b", day="2020-01-01")])
         assert "same_day" in flags_of(timeline)
         assert timeline.velocity is None
+
+    def test_flag_of_one_day_names_both_files(self, caplog: pytest.LogCaptureFixture) -> None:
+        scans = [head_scan("a", day="2020-01-01"), head_scan("b", day="2020-01-01")]
+        for scan in scans:
+            scan.files = [f"/data/{scan.case}.nii.gz"]
+        make_timeline("P1", scans)
+        assert "/data/b.nii.gz (b) and /data/a.nii.gz (a) have the same date, 2020-01-01" in caplog.text
 
     def test_falling_dates_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="b: its date 2019-01-01 is before that of a"):

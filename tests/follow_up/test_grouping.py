@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dicom_series import write_series
 
+from mri_seg.follow_up.dated_cases import DatedCase
 from mri_seg.follow_up.grouping import Patient, group_cases
 from mri_seg.io.cases import find_cases
 from mri_seg.utils.case_flags import case_flags
@@ -33,10 +34,14 @@ def days_of(patient: Patient) -> list[str]:
     return [str(case.date) for case in patient.cases]
 
 
-def csv_of(folder: Path, text: str) -> Path:
+def csv_of(folder: Path, text: str | bytes) -> Path:
     file = folder / "times.csv"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     return file
+
+
+def flags_of(case: DatedCase) -> list[str]:
+    return [flag["name"] for flag in case_flags(case.case)]
 
 
 class TestNames:
@@ -83,6 +88,16 @@ class TestNames:
         (patient,) = grouped(tmp_path, "2020-01-01/P1_2021-01-01.nii.gz")
         assert "has two dates" in patient.cases[0].case["error"]
 
+    def test_file_with_two_dates_is_not_followed_and_says_why(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P1_2021-01-01_2020-01-01.nii.gz")
+        assert "has two dates, expected one" in patient.error
+
+    def test_patients_whose_names_give_the_same_folder_get_folders_of_their_own(self, tmp_path: Path) -> None:
+        text = "patient,date,file\nA/1,2020-01-01,a.nii.gz\nA:1,2020-01-01,b.nii.gz\na_1,2020-01-01,c.nii.gz\n"
+        found = grouped(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", timeline=csv_of(tmp_path, text))
+        assert len({patient.name.lower() for patient in found}) == 3
+        assert sorted(files_of(patient)[0] for patient in found) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+
     def test_scan_without_date_beside_dated_ones_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         (patient,) = grouped(tmp_path, "P1_2020-01-01.nii.gz", "P1.nii.gz")
         assert "P1.nii.gz: has no date" in patient.error
@@ -104,6 +119,23 @@ class TestBIDS:
         (patient,) = grouped(tmp_path, *self.NAMES)
         assert files_of(patient) == ["sub-1_ses-a_FLAIR.nii.gz", "sub-1_ses-b_FLAIR.nii.gz"]
 
+    def test_tables_that_contradict_each_other_are_flagged(self, tmp_path: Path) -> None:
+        cases = cases_of(tmp_path, *self.NAMES)
+        (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text(
+            "session_id\tacq_time\nses-a\t2020-01-01\nses-b\t2021-01-01\n"
+        )
+        (tmp_path / "sub-1" / "ses-b" / "sub-1_ses-b_scans.tsv").write_text(
+            "filename\tacq_time\nanat/sub-1_ses-b_FLAIR.nii.gz\t2019-01-01T08:00:00\n"
+        )
+        (patient,) = group_cases(cases, [tmp_path])
+        assert days_of(patient) == ["2020-01-01", "2021-01-01"]
+        assert [flags_of(case) for case in patient.cases] == [[], ["dates_contradict"]]
+
+    def test_two_runs_of_a_session_without_date_are_flagged(self, tmp_path: Path) -> None:
+        names = [f"sub-1/ses-a/anat/sub-1_ses-a_run-{n}_FLAIR.nii.gz" for n in (1, 2)]
+        (patient,) = grouped(tmp_path, *names)
+        assert [flags_of(case) for case in patient.cases] == [[], ["same_study"]]
+
 
 class TestDICOM:
     VOLUME = np.ones((8, 6, 3), dtype=np.uint16)
@@ -119,6 +151,18 @@ class TestDICOM:
         (patient,) = self.group(tmp_path)
         assert (patient.name, patient.error) == ("P001", "")
         assert days_of(patient) == ["2019-01-01", "2021-01-01"]
+
+    @pytest.mark.parametrize("keyword", ["AcquisitionDate", "AcquisitionDateTime", "SeriesDate"])
+    def test_date_of_the_scan_alone_orders_the_studies(self, tmp_path: Path, keyword: str) -> None:
+        time = "101500.000" if keyword.endswith("Time") else ""
+        values = {"a": f"20190203{time}", "b": f"20200405{time}"}
+        (patient,) = self.group(tmp_path, **{"StudyDate": "", "ContentDate": None, keyword: values})
+        assert days_of(patient) == ["2019-02-03", "2020-04-05"]
+
+    def test_scans_without_patient_id_are_flagged_and_not_compared(self, tmp_path: Path) -> None:
+        found = self.group(tmp_path, PatientID="")
+        assert [len(patient.cases) for patient in found] == [1, 1]
+        assert [flags_of(patient.cases[0]) for patient in found] == [["no_patient_id"]] * 2
 
     @pytest.mark.parametrize(
         ("keyword", "values", "said"),
@@ -138,7 +182,22 @@ class TestDICOM:
     def test_dates_that_contradict_are_flagged(self, tmp_path: Path) -> None:
         (patient,) = self.group(tmp_path, AcquisitionDate="20150101")
         assert days_of(patient) == ["2019-01-01", "2021-01-01"]
-        assert [flag["name"] for case in patient.cases for flag in case_flags(case.case)] == ["dates_contradict"] * 2
+        assert [flags_of(case) for case in patient.cases] == [["dates_contradict"]] * 2
+
+    def test_user_who_names_the_patient_gets_a_flag_for_another_sex_and_no_error(self, tmp_path: Path) -> None:
+        self.group(tmp_path, PatientSex={"a": "M", "b": "F"})
+        table = csv_of(tmp_path, "patient,file\nX,a\nX,b\n")
+        (patient,) = group_cases(find_cases(tmp_path), [tmp_path], timeline=table)
+        assert patient.error == ""
+        assert days_of(patient) == ["2019-01-01", "2021-01-01"]  # from the headers, since the table has no date
+        assert [flags_of(case) for case in patient.cases] == [[], ["person_contradicts"]]
+
+    def test_date_of_the_user_settles_what_headers_contradict(self, tmp_path: Path) -> None:
+        self.group(tmp_path, AcquisitionDate="20150101")
+        table = csv_of(tmp_path, "patient,date,file\nX,2018-01-01,a\nX,2020-01-01,b\n")
+        (patient,) = group_cases(find_cases(tmp_path), [tmp_path], timeline=table)
+        assert days_of(patient) == ["2018-01-01", "2020-01-01"]
+        assert [flags_of(case) for case in patient.cases] == [[], []]
 
 
 class TestTimelineFile:
@@ -152,6 +211,17 @@ class TestTimelineFile:
         (patient,) = grouped(tmp_path, "a.nii.gz", "b.nii.gz", timeline=csv_of(tmp_path, "patient,file\nX,a.nii.gz\n"))
         assert files_of(patient) == ["a.nii.gz"]
 
+    def test_cases_that_are_not_named_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        grouped(tmp_path, "a.nii.gz", "b.nii.gz", timeline=csv_of(tmp_path, "patient,file\nX,a.nii.gz\n"))
+        assert f"does not name {tmp_path / 'b.nii.gz'}, which will not be followed" in caplog.text
+
+    def test_file_of_events_alone_leaves_patients_and_dates_to_the_names(self, tmp_path: Path) -> None:
+        table = csv_of(tmp_path, "patient,date,event\nP1,2020-03-01,surgery\nP1,2020-04-01,radiotherapy\n")
+        names = ("P1_2020-01-01.nii.gz", "P1_2020-06-01.nii.gz", "P2_2020-06-01.nii.gz")
+        one, other = grouped(tmp_path, *names, timeline=table)
+        assert [case.event for case in one.cases] == ["", "surgery; radiotherapy"]
+        assert [case.event for case in other.cases] == [""]
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -162,9 +232,12 @@ class TestTimelineFile:
             ("patient,file\n,a.nii.gz\n", "line 2: has no patient"),
             ("patient,file,date,event\nX,,,surgery\n", "line 2: has no file, so it needs a date"),
             ("patient,file,date,event\nX,a.nii.gz,2020-01-01,\nX,,2021-01-01,surgery\n", "is after all its scans"),
+            ("patient,date,event\nY,2020-01-01,surgery\n", "line 2: there is no patient Y; found: a"),
+            ("patient,date\nX,2020-01-01\n", "has no column file; it has patient, date"),
+            ("patient,file\nM\u00fcller,a.nii.gz\n".encode("latin-1"), "cannot be read as a CSV file in UTF-8"),
         ],
     )
-    def test_wrong_file_is_an_error_that_names_the_line(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_wrong_file_is_an_error_that_names_the_line(self, tmp_path: Path, text: str | bytes, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             grouped(tmp_path, "a.nii.gz", timeline=csv_of(tmp_path, text))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.repeatability import critical_difference, interval, load_repeatability, standard_deviation
@@ -70,9 +71,10 @@ class TestVelocity:
 
 class TestChange:
     def change(self, one: float, other: float, error: dict = ROUGH):
-        masks = (np.arange(10) < 4, np.arange(10) >= 2)
+        before, now = np.arange(10) < 4, np.arange(10) >= 2
+        labels = np.select([before & now, now, before], [STABLE, GAINED, LOST])
         values = [{name: interval(error, name, value) for name in QUANTITIES} for value in (one, other)]
-        return change_between(0, 1, "baseline", values[0], values[1], masks, 0.5, error)
+        return change_between(0, 1, "baseline", values[0], values[1], labels, 0.5, error)
 
     def test_change_is_in_ml_and_percent(self) -> None:
         change = self.change(20, 30, EXACT)

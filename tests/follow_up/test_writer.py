@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import highdicom
 import nibabel
 import numpy as np
 import pydicom
@@ -24,6 +25,7 @@ from mri_seg.inference.provenance import result_settings
 from mri_seg.io.cases import find_cases
 from mri_seg.io.earlier_outputs import earlier_outputs
 from mri_seg.io.load import LoadVolumed
+from mri_seg.utils.case_flags import add_flag
 
 TUMORS = {"2020": [((20, 10, 5), 15.0)], "2022": [((20, 10, 5), 18.0)]}
 POSES = {"2020": pose(), "2022": pose((3, -2, 6), (4, -5, 3))}
@@ -34,6 +36,7 @@ class Segmented(SimpleNamespace):
 
     file = None
     outputs = ("mask",)
+    stopped = False
 
     def finish(self) -> None:
         """All went well."""
@@ -99,6 +102,12 @@ class TestNIfTI:
         assert float(rows[1]["volume_ml"]) > float(rows[0]["volume_ml"])
         assert rows[1]["date"] == "2022-01-01"
 
+    def test_table_of_patients_has_the_velocity_of_each(self, written: Path) -> None:
+        with (written.parent / "patients.csv").open() as stream:
+            (row,) = csv.DictReader(stream)
+        assert (row["patient"], row["status"], row["scans"], row["last_date"]) == ("P1", "followed", "2", "2022-01-01")
+        assert float(row["velocity_mm_per_year_low"]) < float(row["velocity_mm_per_year"])
+
     def test_json_holds_intervals_and_says_that_no_real_pairs_were_at_hand(self, written: Path) -> None:
         found = json.loads((written / "P1_timeline.json").read_text())
         assert "No pairs of real scans" in found["note"]
@@ -128,6 +137,51 @@ class TestNIfTI:
         found = json.loads((written / "P1" / "P1_timeline.json").read_text())
         assert {"scan_missing", "single_scan"} <= {flag["name"] for flag in found["flags"]}
 
+    def test_flags_of_the_dates_reach_the_outputs(
+        self, nifti: Callable[[], tuple[Path, Segmented]], tmp_path: Path
+    ) -> None:
+        folder, writer = nifti()
+        case = writer.sources["P1_2022-01-01_FLAIR"]
+        add_flag(case, "dates_contradict", "its dates contradict each other.")  # as the search for cases raises flags
+        _, written = follow(folder, writer)
+        found = json.loads((written / "P1" / "P1_timeline.json").read_text())
+        assert [flag["name"] for flag in found["scans"][1]["flags"]] == ["dates_contradict"]
+        assert "its dates contradict each other." in (written / "P1" / "P1_timeline.html").read_text()
+
+    def test_latest_scan_after_an_event_has_no_change_and_that_of_an_earlier_run_is_removed(
+        self, nifti: Callable[[], tuple[Path, Segmented]], tmp_path: Path
+    ) -> None:
+        folder, writer = nifti()
+        _, written = follow(folder, writer)
+        assert (written / "P1" / "P1_change.nii.gz").is_file()
+        (tmp_path / "times.csv").write_text("patient,date,event\nP1,2021-01-01,surgery\n")
+        following, _ = follow(folder, writer, timeline=tmp_path / "times.csv")
+        assert following.failed == {}
+        assert not (written / "P1" / "P1_change.nii.gz").exists()
+        page = (written / "P1" / "P1_timeline.html").read_text()
+        assert "No change is measured: the latest scan is a new baseline (after: surgery)." in page
+
+    def test_patient_who_fails_keeps_no_outputs_of_an_earlier_run(
+        self, nifti: Callable[[], tuple[Path, Segmented]]
+    ) -> None:
+        folder, writer = nifti()
+        _, written = follow(folder, writer)
+        (written / "P1" / "my_notes.txt").write_text("mine")
+        for row in writer.rows.values():
+            row["status"] = "failed"
+        following, _ = follow(folder, writer)
+        assert list(following.failed) == ["P1"]
+        assert [file.name for file in (written / "P1").iterdir()] == ["my_notes.txt"]
+
+    def test_wrong_timeline_is_found_before_scans_are_segmented(
+        self, nifti: Callable[[], tuple[Path, Segmented]], tmp_path: Path
+    ) -> None:
+        folder, writer = nifti()
+        (tmp_path / "times.csv").write_text("patient,date,event\nP2,2021-01-01,surgery\n")
+        following = FollowUp(writer, folder, reader=LoadVolumed("image"), timeline=tmp_path / "times.csv")
+        with pytest.raises(ValueError, match="there is no patient P2; found: P1"):
+            following.group()
+
     def test_patient_that_cannot_be_followed_ends_with_status_1(
         self, nifti: Callable[[], tuple[Path, Segmented]], capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -139,7 +193,11 @@ class TestNIfTI:
             following.finish()
         assert ended.value.code == 1
         assert "failed: 1" in capsys.readouterr().out
-        assert not written.exists()
+        assert [path.name for path in written.iterdir()] == ["patients.csv"]
+        with (written / "patients.csv").open() as stream:
+            (row,) = csv.DictReader(stream)
+        assert (row["patient"], row["status"]) == ("P1", "failed")
+        assert "none of the patient's scans was segmented" in row["error"]
 
     def test_masks_are_needed(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="outputs: is page, expected mask"):
@@ -167,6 +225,33 @@ class TestDICOM:
         }
         assert studies == {pydicom.dcmread(next((folder / y).iterdir())).StudyInstanceUID for y in ("2020", "2022")}
         assert "mm/a" in str(report)
+
+    def test_report_holds_the_figures_of_the_table(self, dicom: tuple[Path, Path]) -> None:
+        report = highdicom.sr.srread(dicom[1] / "P001_change_sr.dcm")
+        groups = report.content.get_image_measurement_groups()
+        with (dicom[1] / "P001_timeline.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(groups) == len(rows)
+        for group, row in zip(groups, rows, strict=True):
+            found = {measured.name.meaning: measured.value for measured in group.get_measurements()}
+            assert found["Volume"] == pytest.approx(float(row["volume_ml"]), abs=0.001)
+            assert found["Diameter"] == pytest.approx(float(row["mean_diameter_mm"]), abs=0.001)
+        assert found["Velocity of diametric expansion"] == pytest.approx(float(row["velocity_mm_per_year"]), abs=0.001)
+
+    def test_report_refers_to_each_segment_with_its_volume(self, dicom: tuple[Path, Path]) -> None:
+        report = highdicom.sr.srread(dicom[1] / "P001_change_sr.dcm")
+        segmentation = highdicom.seg.segread(dicom[1] / "P001_change_seg.dcm")
+        labels = nibabel.load(dicom[1] / "P001_change.nii.gz")
+        counts = np.bincount(np.asarray(labels.dataobj).ravel(), minlength=4)
+        groups = report.content.get_volumetric_roi_measurement_groups()
+        assert len(groups) == 3
+        for group in groups:
+            image = group.referenced_segment[0]
+            (volume,) = group.get_measurements()
+            (number,) = image.referenced_segment_numbers
+            assert image.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+            milliliters = counts[number] * abs(np.linalg.det(labels.affine[:3, :3])) / 1000
+            assert volume.value == pytest.approx(milliliters, abs=0.001)
 
     @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
     @pytest.mark.parametrize("name", ["P001_change_seg.dcm", "P001_change_sr.dcm"])
