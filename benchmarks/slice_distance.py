@@ -1,0 +1,253 @@
+"""Estimate the distance of slices of each TCGA-LGG volume, which its files do not give, with its uncertainty.
+
+    python benchmarks/slice_distance.py --dataset_dir data/kaggle_3m                     # writes slice_distance.csv
+    python benchmarks/slice_distance.py --dataset_dir data/kaggle_3m --only_errors --healthy FLAIR.nii.gz
+
+The brain narrows towards the vertex by much the same curve in every head: its height below the vertex, in units of the
+root of its largest area, is a function of the root of its area relative to the largest. Phantoms of known distance
+give this curve. In a volume, the heights that it gives for the upper slices, against their numbers, make a line, whose
+slope is the distance. The unit is in pixels, which count as 0.94 mm (``benchmarks/pixel_size.py``).
+
+The interval (90 %) holds three errors: that of other phantoms in any pose, with distances of 2.5 to 7 mm (heads differ
+in shape), that of the pixel size (4 %, as heads differ in size), and that of the line. A volume with fewer than four
+slices to go by gets the distance at which it covers as much of the head as others do. The estimate is for figures in
+mm of this data set alone; nothing that the network does depends on it.
+
+``--only_errors`` prints how far the estimate is off: on phantoms by distance, on a healthy head of 1 mm averaged to
+thicker slices, and on real heads that lose every second slice, so that it must double.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+from scipy.ndimage import median_filter
+
+from mri_seg.datasets.lgg.index import find_patients, institution, slice_files
+from mri_seg.datasets.phantom import PhantomPatient
+from mri_seg.io.load import LoadVolumed
+from mri_seg.transforms.brain import brain_mask
+
+FILE = Path(__file__).resolve().parent / "slice_distance.csv"
+PIXEL = 0.94  # mm
+PIXEL_SD = 0.04  # of it: heads differ as much in size
+LEVELS = (0.45, 0.93)  # of the root of the area relative to the largest, between which slices count
+FEWEST = 4  # slices
+Z90 = 1.645
+CURVE_SEED, ERROR_SEED = 11, 12
+
+
+class Distance(NamedTuple):
+    """Distance of slices in mm, with its 90 % interval."""
+
+    mm: float
+    low: float
+    high: float
+
+
+def relative_areas(volume: np.ndarray) -> tuple[np.ndarray, float]:
+    """Root of the brain's area in each slice, relative to the largest, and the root of the largest in pixels.
+
+    Args:
+        volume: ``(H, W, D)``, slices upwards.
+    """
+    areas = brain_mask(volume).sum((0, 1)).astype(float)
+    largest = float(median_filter(areas, 3, mode="nearest").max())  # no single slice where the mask ran out
+    return np.sqrt(areas / max(largest, 1)), float(np.sqrt(largest))
+
+
+def upper_slices(roots: np.ndarray) -> np.ndarray:
+    """Numbers of the slices above the widest one whose area is between the levels, up to the first that is smaller."""
+    low, high = LEVELS
+    chosen: list[int] = []
+    for n in range(len(roots) - 1, -1, -1):
+        if roots[n] > high:
+            break
+        if roots[n] >= low:
+            chosen.append(n)
+    return np.array(chosen[::-1], dtype=int)
+
+
+@cache
+def curve(number: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """The brain's narrowing: relative roots of the area, ascending, and heights below the vertex at which it has them.
+
+    Heights are in units of the root of the largest area; only their differences matter. Mean of phantoms.
+    """
+    levels = np.linspace(LEVELS[0] - 0.02, LEVELS[1] + 0.02, 25)
+    heights = []
+    for index in range(number):
+        scan = PhantomPatient(CURVE_SEED, index, tumor=False).scan(angles=(0, 0, 0), spacing=2.5)
+        roots, unit = relative_areas(scan.image)
+        rising = roots[::-1][: int(roots[::-1].argmax()) + 1]  # from the vertex down
+        rising = np.maximum.accumulate(rising)
+        keep = np.concatenate([[True], np.diff(rising) > 0])
+        below = np.interp(levels, rising[keep], np.flatnonzero(keep).astype(float))
+        heights.append(below * 2.5 / (unit * 240 / 256))
+    return levels, np.mean(heights, axis=0)
+
+
+def estimate(volume: np.ndarray, pixel: float = PIXEL) -> tuple[float, float] | None:
+    """Distance of slices in mm, and the relative standard error of the line.
+
+    Args:
+        volume: ``(H, W, D)``, slices upwards.
+        pixel: size of a pixel in mm.
+
+    Returns:
+        None if too few slices show how the brain narrows.
+    """
+    roots, unit = relative_areas(volume)
+    numbers = upper_slices(roots)
+    if len(numbers) < FEWEST:
+        return None
+    levels, heights = curve()
+    below = np.interp(roots[numbers], levels, heights)
+    (slope, _), covariance = np.polyfit(numbers, below, 1, cov=True)
+    if slope >= 0:
+        return None
+    return float(-slope * unit * pixel), float(np.sqrt(covariance[0, 0]) / -slope)
+
+
+def phantom_errors(number: int, spacings: Iterable[float]) -> dict[float, list[float]]:
+    """Logarithm of estimated over true distance in phantoms in any pose, by true distance."""
+    found: dict[float, list[float]] = {}
+    for spacing in spacings:
+        for index in range(number):
+            scan = PhantomPatient(ERROR_SEED, index, tumor=index % 2 == 0).scan(1, spacing=spacing)
+            one = estimate(scan.image, 240 / 256)
+            if one is not None:
+                found.setdefault(spacing, []).append(float(np.log(one[0] / spacing)))
+    return found
+
+
+def shape_sd(number: int = 6) -> float:
+    """Relative error from the heads' shapes and poses, as the root of its mean square over phantoms."""
+    errors = [error for some in phantom_errors(number, (2.5, 5.0, 7.0)).values() for error in some]
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def volumes(dataset_dir: str) -> Iterable[tuple[str, np.ndarray]]:
+    """Patients and their volumes ``(H, W, D)``."""
+    load = LoadVolumed("image")
+    for patient, folder in find_patients(dataset_dir).items():
+        yield patient, load({"image": [str(image) for _, image, _ in slice_files(folder)]})["image"].numpy()[0]
+
+
+def of_data_set(dataset_dir: str) -> dict[str, tuple[int, Distance]]:
+    """Number of slices and their distance for each patient."""
+    sd = shape_sd()
+    slices, found = {}, {}
+    for patient, volume in volumes(dataset_dir):
+        slices[patient], found[patient] = volume.shape[-1], estimate(volume)
+    covered = np.log([slices[patient] * one[0] for patient, one in found.items() if one is not None])
+    result = {}
+    for patient, one in found.items():
+        if one is None:
+            mm, error = float(np.exp(np.median(covered))) / slices[patient], float(covered.std())
+        else:
+            mm, error = one[0], float(np.sqrt(sd**2 + PIXEL_SD**2 + one[1] ** 2))
+        result[patient] = (slices[patient], Distance(mm, mm * np.exp(-Z90 * error), mm * np.exp(Z90 * error)))
+    return result
+
+
+def read_distances(file: Path = FILE) -> dict[str, Distance]:
+    """The distance of each patient's slices, as this program wrote them."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return {
+            row["patient"]: Distance(*(float(row[name]) for name in Distance._fields)) for row in csv.DictReader(stream)
+        }
+
+
+def write_distances(found: Mapping[str, tuple[int, Distance]], file: Path = FILE) -> None:
+    """Write patient, slices, mm, low and high."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["patient", "slices", *Distance._fields])
+        for patient, (count, distance) in sorted(found.items()):
+            table.writerow([patient, count, *(f"{value:.2f}" for value in distance)])
+
+
+def by_institution(found: Mapping[str, tuple[int, Distance]]) -> str:
+    """Distances and what the slices cover, in Markdown."""
+    lines = ["| institution | patients | slices | distance in mm, median (range) | covered in mm, median (range) |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for place in [*sorted({institution(patient) for patient in found}), "all"]:
+        own = [one for patient, one in found.items() if place in (institution(patient), "all")]
+        mm = np.array([distance.mm for _, distance in own])
+        count = np.array([slices for slices, _ in own])
+        lines.append(
+            f"| {place} | {len(own)} | {count.min()} to {count.max()} | {np.median(mm):.1f} ({mm.min():.1f} to "
+            f"{mm.max():.1f}) | {np.median(mm * count):.0f} ({(mm * count).min():.0f} to {(mm * count).max():.0f}) |"
+        )
+    width = np.median([distance.high / distance.mm for _, distance in found.values()])
+    return "\n".join(
+        [*lines, "", f"The 90 % interval of a volume reaches a factor of {width:.2f} up and down (median)."]
+    )
+
+
+def errors_table(dataset_dir: str, healthy: Path | None, number: int, every: int) -> str:
+    """How far the estimate is off, in Markdown."""
+    lines = ["| heads | true distance | heads | mean error | SD | largest |", "| --- | --- | --- | --- | --- | --- |"]
+
+    def add(name: str, truth: str, errors: Iterable[float]) -> None:
+        off = 100 * (np.exp(list(errors)) - 1)
+        spread = f"{off.std(ddof=1):.1f} %" if len(off) > 1 else "-"
+        lines.append(
+            f"| {name} | {truth} | {len(off)} | {off.mean():+.1f} % | {spread} | {off[np.abs(off).argmax()]:+.1f} % |"
+        )
+
+    for spacing, errors in phantom_errors(number, (2.5, 3.0, 5.0, 6.5)).items():
+        add("phantoms in any pose", f"{spacing:g} mm", errors)
+    if healthy is not None:
+        image = nibabel.funcs.as_closest_canonical(nibabel.nifti1.load(healthy))
+        values, steps = image.get_fdata(dtype=np.float32), nibabel.affines.voxel_sizes(image.affine)
+        for planes in (3, 5, 6):
+            errors = []
+            for offset in range(0, planes, 2):  # where the slices begin
+                cut = values[..., offset : offset + (values.shape[-1] - offset) // planes * planes]
+                one = estimate(cut.reshape(*cut.shape[:2], -1, planes).mean(-1), float(np.sqrt(steps[0] * steps[1])))
+                if one is not None:
+                    errors.append(float(np.log(one[0] / (planes * steps[2]))))
+            if errors:
+                add("healthy head, slices begin elsewhere", f"{planes * steps[2]:.1f} mm", errors)
+    doubled, lost = [], 0
+    for n, (_, volume) in enumerate(volumes(dataset_dir)):
+        if n % every == 0:
+            full, half = estimate(volume), estimate(volume[..., ::2])
+            lost += full is not None and half is None
+            if full is not None and half is not None:
+                doubled.append(float(np.log(half[0] / full[0] / 2)))
+    if doubled:
+        add("TCGA-LGG, every second slice", "twice the estimate", doubled)
+    if lost:
+        lines += ["", f"{lost} of TCGA-LGG have too few slices when every second one is left out."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", default="data/kaggle_3m")
+    parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--only_errors", action="store_true", help="print the errors; write nothing")
+    parser.add_argument("--healthy", type=Path, help="a head of thin slices without tumour (NIfTI)")
+    parser.add_argument("--phantoms", type=int, default=12, help="phantoms for each distance")
+    parser.add_argument("--every", type=int, default=1, help="take every so many patients for the errors")
+    args = parser.parse_args()
+    if args.only_errors:
+        print(errors_table(args.dataset_dir, args.healthy, args.phantoms, args.every))
+        return
+    found = of_data_set(args.dataset_dir)
+    write_distances(found, args.output)
+    print(by_institution(found))
+
+
+if __name__ == "__main__":
+    main()
