@@ -42,7 +42,6 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 from slice_distance import read_distances
 
-import mri_seg
 from mri_seg.datasets.lgg import datalist
 from mri_seg.datasets.phantom import PhantomPatient
 from mri_seg.follow_up.repeatability import Z
@@ -164,10 +163,10 @@ def of_image(model: Model, case: Mapping[str, Any], distance: float, number: int
     return {"network": figures(pred, grid), "mask": figures(mask, grid)}
 
 
-def of_phantom(segmenter: mri_seg.Segmenter, index: int, number: int, condition: str) -> dict[str, Any]:
+def of_phantom(model: Model, index: int, number: int, condition: str) -> dict[str, Any]:
     """Scan a phantom and segment it: figures of prediction and true mask."""
     scan = PhantomPatient(PHANTOM_SEED, index, tumor=True).scan(number, **CONDITIONS[condition])
-    pred = segmenter(scan.image, scan.affine).mask.numpy() > 0
+    pred = model(MetaTensor(torch.from_numpy(scan.image[None]), affine=torch.from_numpy(scan.affine)))
     return {"network": figures(pred, scan.affine), "mask": figures(scan.mask, scan.affine)}
 
 
@@ -362,13 +361,13 @@ def main() -> None:
                         about = {"case": case["case"], "number": number, "condition": "", "institution": place}
                         keep({**about, "distance": distance, **found})
                 print(f"image {number + 1} of {len(cases[place])} heads of {place}", flush=True)
-        segmenter = mri_seg.Segmenter(checkpoint=str(WEIGHTS)) if given.phantoms else None
+        shipped = Model(WEIGHTS, 800.0, True)
         for index in range(given.phantoms):
             for condition in CONDITIONS:
                 for number in range(2):
                     name = f"phantom {index}"
                     if (name, number, condition) not in done:
-                        found = of_phantom(segmenter, index, number, condition)
+                        found = of_phantom(shipped, index, number, condition)
                         keep(
                             {"case": name, "number": number, "condition": condition, "institution": "phantom", **found}
                         )

@@ -3,18 +3,19 @@
     python benchmarks/slice_distance.py --dataset_dir data/kaggle_3m                     # writes slice_distance.csv
     python benchmarks/slice_distance.py --dataset_dir data/kaggle_3m --only_errors --healthy FLAIR.nii.gz
 
-The brain narrows towards the vertex by much the same curve in every head: its height below the vertex, in units of the
+The head narrows towards the vertex by much the same curve in everybody: its height below the vertex, in units of the
 root of its largest area, is a function of the root of its area relative to the largest. Phantoms of known distance
-give this curve. In a volume, the heights that it gives for the upper slices, against their numbers, make a line, whose
-slope is the distance. The unit is in pixels, which count as 0.94 mm (``benchmarks/pixel_size.py``).
+give this curve, and another one for the brain, for volumes without skull. In a volume, the heights that it gives for
+the upper slices, against their numbers, make a line, whose slope is the distance in these units. The unit is that of
+an adult head, 151 by 194 mm (``benchmarks/pixel_size.py``): so no pixel size is assumed.
 
 The interval (90 %) holds three errors: that of other phantoms in any pose, with distances of 2.5 to 7 mm (heads differ
-in shape), that of the pixel size (4 %, as heads differ in size), and that of the line. A volume with fewer than four
-slices to go by gets the distance at which it covers as much of the head as others do. The estimate is for figures in
-mm of this data set alone; nothing that the network does depends on it.
+in shape), that of the size of heads (4 %), and that of the line. A volume with fewer than four slices to go by gets the
+distance at which it covers as much of the head as others do. The estimate is for figures in mm of this data set alone;
+nothing that the network does depends on it.
 
 ``--only_errors`` prints how far the estimate is off: on phantoms by distance, on a healthy head of 1 mm averaged to
-thicker slices, and on real heads that lose every second slice, so that it must double.
+thicker slices (the size of both known), and on real heads that lose every second slice, so that it must double.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
-from scipy.ndimage import median_filter
+from pixel_size import ADULT_HEAD
+from scipy import ndimage
 
 from mri_seg.datasets.lgg.index import find_patients, institution, slice_files
 from mri_seg.datasets.phantom import PhantomPatient
@@ -36,10 +38,12 @@ from mri_seg.io.load import LoadVolumed
 from mri_seg.transforms.brain import brain_mask
 
 FILE = Path(__file__).resolve().parent / "slice_distance.csv"
-PIXEL = 0.94  # mm
-PIXEL_SD = 0.04  # of it: heads differ as much in size
+ADULT_ROOT = float(np.sqrt(np.pi / 4 * np.prod(ADULT_HEAD)))  # mm, the root of the area of an ellipse of this size
+SIZE_SD = 0.04  # of it, between people
 LEVELS = (0.45, 0.93)  # of the root of the area relative to the largest, between which slices count
 FEWEST = 4  # slices
+BARE = 0.9  # share of the head's area beyond which the brain is all of it: the skull was taken away
+HEAD = 0.12  # where the head begins, as a fraction of the way from the darkest to the brightest values
 Z90 = 1.645
 CURVE_SEED, ERROR_SEED = 11, 12
 
@@ -52,19 +56,43 @@ class Distance(NamedTuple):
     high: float
 
 
-def relative_areas(volume: np.ndarray) -> tuple[np.ndarray, float]:
-    """Root of the brain's area in each slice, relative to the largest, and the root of the largest in pixels.
+class Profile(NamedTuple):
+    """How a head narrows.
 
-    Args:
-        volume: ``(H, W, D)``, slices upwards.
+    Attributes:
+        roots: root of the area of each slice, relative to the largest in the upper half of the slices.
+        unit: root of this largest area in pixels.
+        bare: whether the skull was taken away, so that the areas are those of the brain.
     """
-    areas = brain_mask(volume).sum((0, 1)).astype(float)
-    largest = float(median_filter(areas, 3, mode="nearest").max())  # no single slice where the mask ran out
-    return np.sqrt(areas / max(largest, 1)), float(np.sqrt(largest))
+
+    roots: np.ndarray
+    unit: float
+    bare: bool
+
+
+def head_areas(volume: np.ndarray) -> np.ndarray:
+    """Pixels of the head in each slice of a volume ``(H, W, D)``: its largest bright region, filled."""
+    low, high = np.percentile(volume, (0.5, 99.5))
+    areas = []
+    for pixels in np.moveaxis(volume > low + HEAD * (high - low), -1, 0):
+        labels, count = ndimage.label(ndimage.binary_opening(pixels, iterations=2))
+        largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1 if count else labels > 0
+        areas.append(ndimage.binary_fill_holes(largest).sum())
+    return np.array(areas, dtype=float)
+
+
+def profile(volume: np.ndarray) -> Profile:
+    """How the head in a volume ``(H, W, D)``, slices upwards, narrows."""
+    areas, brain = head_areas(volume), brain_mask(volume).sum((0, 1))
+    widest = len(areas) // 2 + int(areas[len(areas) // 2 :].argmax())
+    bare = bool(brain[widest] > BARE * areas[widest])
+    roots = np.sqrt(areas)
+    unit = float(max(ndimage.median_filter(roots, 3, mode="nearest")[len(areas) // 2 :].max(), 1))
+    return Profile(roots / unit, unit, bare)
 
 
 def upper_slices(roots: np.ndarray) -> np.ndarray:
-    """Numbers of the slices above the widest one whose area is between the levels, up to the first that is smaller."""
+    """Numbers of the slices between the levels, from the vertex down to the first that is larger."""
     low, high = LEVELS
     chosen: list[int] = []
     for n in range(len(roots) - 1, -1, -1):
@@ -76,44 +104,52 @@ def upper_slices(roots: np.ndarray) -> np.ndarray:
 
 
 @cache
-def curve(number: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """The brain's narrowing: relative roots of the area, ascending, and heights below the vertex at which it has them.
+def curve(number: int = 8, *, bare: bool = False) -> tuple[np.ndarray, np.ndarray, float]:
+    """How heads narrow, or bare brains: mean of phantoms.
 
-    Heights are in units of the root of the largest area; only their differences matter. Mean of phantoms.
+    Returns:
+        relative roots of the area, ascending; the heights below the vertex at which a head has them, of which only
+        differences matter, in units of the root of the largest area; and this root in mm, relative to that of a head.
     """
     levels = np.linspace(LEVELS[0] - 0.02, LEVELS[1] + 0.02, 25)
-    heights = []
+    heights, units = [], []
     for index in range(number):
         scan = PhantomPatient(CURVE_SEED, index, tumor=False).scan(angles=(0, 0, 0), spacing=2.5)
-        roots, unit = relative_areas(scan.image)
-        rising = roots[::-1][: int(roots[::-1].argmax()) + 1]  # from the vertex down
-        rising = np.maximum.accumulate(rising)
+        whole = profile(scan.image)
+        roots, unit = whole.roots, whole.unit
+        if bare:
+            roots = np.sqrt(brain_mask(scan.image).sum((0, 1)))
+            unit = float(roots[len(roots) // 2 :].max())
+            roots = roots / unit
+        rising = np.maximum.accumulate(roots[::-1][: int(roots[len(roots) // 2 :][::-1].argmax()) + 1])
         keep = np.concatenate([[True], np.diff(rising) > 0])
         below = np.interp(levels, rising[keep], np.flatnonzero(keep).astype(float))
         heights.append(below * 2.5 / (unit * 240 / 256))
-    return levels, np.mean(heights, axis=0)
+        units.append(unit / whole.unit)
+    return levels, np.mean(heights, axis=0), float(np.mean(units))
 
 
-def estimate(volume: np.ndarray, pixel: float = PIXEL) -> tuple[float, float] | None:
+def estimate(volume: np.ndarray, pixel: float | None = None) -> tuple[float, float] | None:
     """Distance of slices in mm, and the relative standard error of the line.
 
     Args:
         volume: ``(H, W, D)``, slices upwards.
-        pixel: size of a pixel in mm.
+        pixel: size of a pixel in mm; None if it is unknown, so that the head counts as that of an average adult.
 
     Returns:
-        None if too few slices show how the brain narrows.
+        None if too few slices show how the head narrows.
     """
-    roots, unit = relative_areas(volume)
-    numbers = upper_slices(roots)
+    found = profile(volume)
+    numbers = upper_slices(found.roots)
     if len(numbers) < FEWEST:
         return None
-    levels, heights = curve()
-    below = np.interp(roots[numbers], levels, heights)
+    levels, heights, ratio = curve(bare=found.bare)
+    below = np.interp(found.roots[numbers], levels, heights)
     (slope, _), covariance = np.polyfit(numbers, below, 1, cov=True)
     if slope >= 0:
         return None
-    return float(-slope * unit * pixel), float(np.sqrt(covariance[0, 0]) / -slope)
+    unit = ADULT_ROOT * ratio if pixel is None else found.unit * pixel
+    return float(-slope * unit), float(np.sqrt(covariance[0, 0]) / -slope)
 
 
 def phantom_errors(number: int, spacings: Iterable[float]) -> dict[float, list[float]]:
@@ -153,7 +189,7 @@ def of_data_set(dataset_dir: str) -> dict[str, tuple[int, Distance]]:
         if one is None:
             mm, error = float(np.exp(np.median(covered))) / slices[patient], float(covered.std())
         else:
-            mm, error = one[0], float(np.sqrt(sd**2 + PIXEL_SD**2 + one[1] ** 2))
+            mm, error = one[0], float(np.sqrt(sd**2 + SIZE_SD**2 + one[1] ** 2))
         result[patient] = (slices[patient], Distance(mm, mm * np.exp(-Z90 * error), mm * np.exp(Z90 * error)))
     return result
 
