@@ -45,6 +45,7 @@ FEWEST = 4  # slices
 BARE = 0.9  # share of the head's area beyond which the brain is all of it: the skull was taken away
 HEAD = 0.12  # where the head begins, as a fraction of the way from the darkest to the brightest values
 Z90 = 1.645
+LOWERED = 16.0  # mm, the phantoms of the curve, so that all of the vertex is in the picture
 CURVE_SEED, ERROR_SEED = 11, 12
 
 
@@ -71,14 +72,31 @@ class Profile(NamedTuple):
 
 
 def head_areas(volume: np.ndarray) -> np.ndarray:
-    """Pixels of the head in each slice of a volume ``(H, W, D)``: its largest bright region, filled."""
-    low, high = np.percentile(volume, (0.5, 99.5))
+    """Area of the head in pixels in each slice of a volume ``(H, W, D)``: its largest bright region, filled.
+
+    Works on every second pixel, smoothed. What is within 12 pixels is joined, so that the dark skull does not part the
+    scalp from the brain.
+    """
+    smooth = ndimage.uniform_filter(volume.astype(np.float32), (2, 2, 1))[1::2, 1::2]
+    low, high = np.percentile(smooth, (0.5, 99.5))
     areas = []
-    for pixels in np.moveaxis(volume > low + HEAD * (high - low), -1, 0):
-        labels, count = ndimage.label(ndimage.binary_opening(pixels, iterations=2))
-        largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1 if count else labels > 0
-        areas.append(ndimage.binary_fill_holes(largest).sum())
-    return np.array(areas, dtype=float)
+    for pixels in np.moveaxis(smooth > low + HEAD * (high - low), -1, 0):
+        near = ndimage.distance_transform_edt(~np.pad(ndimage.binary_opening(pixels), 4)) <= 3
+        joined = ndimage.distance_transform_edt(ndimage.binary_fill_holes(near))[4:-4, 4:-4] > 3
+        labels, count = ndimage.label(joined)
+        areas.append(4.0 * np.bincount(labels.ravel())[1:].max() if count else 0.0)
+    return np.array(areas)
+
+
+def relative(areas: np.ndarray, more: int = 0) -> tuple[np.ndarray, float]:
+    """Root of each area, relative to the largest in the upper half of the slices; and this root, in pixels.
+
+    ``more`` slices below the upper half count too.
+    """
+    roots = np.sqrt(areas.astype(float))
+    upper = ndimage.median_filter(roots, 3, mode="nearest")[len(areas) // 2 - more :]
+    unit = float(max(upper.max(), 1))
+    return roots / unit, unit
 
 
 def profile(volume: np.ndarray) -> Profile:
@@ -86,9 +104,7 @@ def profile(volume: np.ndarray) -> Profile:
     areas, brain = head_areas(volume), brain_mask(volume).sum((0, 1))
     widest = len(areas) // 2 + int(areas[len(areas) // 2 :].argmax())
     bare = bool(brain[widest] > BARE * areas[widest])
-    roots = np.sqrt(areas)
-    unit = float(max(ndimage.median_filter(roots, 3, mode="nearest")[len(areas) // 2 :].max(), 1))
-    return Profile(roots / unit, unit, bare)
+    return Profile(*relative(areas), bare)
 
 
 def upper_slices(roots: np.ndarray) -> np.ndarray:
@@ -103,30 +119,41 @@ def upper_slices(roots: np.ndarray) -> np.ndarray:
     return np.array(chosen[::-1], dtype=int)
 
 
-@cache
-def curve(number: int = 8, *, bare: bool = False) -> tuple[np.ndarray, np.ndarray, float]:
-    """How heads narrow, or bare brains: mean of phantoms.
+class Curve(NamedTuple):
+    """How heads narrow, or bare brains.
 
-    Returns:
-        relative roots of the area, ascending; the heights below the vertex at which a head has them, of which only
-        differences matter, in units of the root of the largest area; and this root in mm, relative to that of a head.
+    Attributes:
+        levels: root of the area relative to the largest, ascending.
+        heights: height below the vertex at which a head has it, in units of the root of the largest area; only their
+            differences matter.
+        unit: this root, relative to that of the head.
     """
+
+    levels: np.ndarray
+    heights: np.ndarray
+    unit: float
+
+
+@cache
+def curves(number: int = 6) -> dict[bool, Curve]:
+    """The curves of heads (False) and of bare brains (True): means of phantoms."""
     levels = np.linspace(LEVELS[0] - 0.02, LEVELS[1] + 0.02, 25)
-    heights, units = [], []
+    found: dict[bool, list[tuple[np.ndarray, float]]] = {False: [], True: []}
     for index in range(number):
-        scan = PhantomPatient(CURVE_SEED, index, tumor=False).scan(angles=(0, 0, 0), spacing=2.5)
-        whole = profile(scan.image)
-        roots, unit = whole.roots, whole.unit
-        if bare:
-            roots = np.sqrt(brain_mask(scan.image).sum((0, 1)))
-            unit = float(roots[len(roots) // 2 :].max())
-            roots = roots / unit
-        rising = np.maximum.accumulate(roots[::-1][: int(roots[len(roots) // 2 :][::-1].argmax()) + 1])
-        keep = np.concatenate([[True], np.diff(rising) > 0])
-        below = np.interp(levels, rising[keep], np.flatnonzero(keep).astype(float))
-        heights.append(below * 2.5 / (unit * 240 / 256))
-        units.append(unit / whole.unit)
-    return levels, np.mean(heights, axis=0), float(np.mean(units))
+        scan = PhantomPatient(CURVE_SEED, index, tumor=False).scan(
+            angles=(0, 0, 0), shift=(0, 0, -LOWERED), spacing=2.5
+        )
+        for bare, areas in {False: head_areas(scan.image), True: brain_mask(scan.image).sum((0, 1))}.items():
+            roots, unit = relative(areas, more=round(LOWERED / 2.5))
+            rising = np.maximum.accumulate(roots[::-1][: int((roots[::-1] >= 0.99).argmax()) + 1])
+            keep = np.concatenate([[True], np.diff(rising) > 0])
+            below = np.interp(levels, rising[keep], np.flatnonzero(keep).astype(float))
+            found[bare].append((below * 2.5 / (unit * 240 / 256), unit))
+    whole = np.mean([unit for _, unit in found[False]])
+    return {
+        bare: Curve(levels, np.mean([below for below, _ in some], axis=0), float(np.mean([u for _, u in some]) / whole))
+        for bare, some in found.items()
+    }
 
 
 def estimate(volume: np.ndarray, pixel: float | None = None) -> tuple[float, float] | None:
@@ -143,12 +170,12 @@ def estimate(volume: np.ndarray, pixel: float | None = None) -> tuple[float, flo
     numbers = upper_slices(found.roots)
     if len(numbers) < FEWEST:
         return None
-    levels, heights, ratio = curve(bare=found.bare)
-    below = np.interp(found.roots[numbers], levels, heights)
+    curve = curves()[found.bare]
+    below = np.interp(found.roots[numbers], curve.levels, curve.heights)
     (slope, _), covariance = np.polyfit(numbers, below, 1, cov=True)
     if slope >= 0:
         return None
-    unit = ADULT_ROOT * ratio if pixel is None else found.unit * pixel
+    unit = ADULT_ROOT * curve.unit if pixel is None else found.unit * pixel
     return float(-slope * unit), float(np.sqrt(covariance[0, 0]) / -slope)
 
 
@@ -164,7 +191,7 @@ def phantom_errors(number: int, spacings: Iterable[float]) -> dict[float, list[f
     return found
 
 
-def shape_sd(number: int = 6) -> float:
+def shape_sd(number: int = 4) -> float:
     """Relative error from the heads' shapes and poses, as the root of its mean square over phantoms."""
     errors = [error for some in phantom_errors(number, (2.5, 5.0, 7.0)).values() for error in some]
     return float(np.sqrt(np.mean(np.square(errors))))
