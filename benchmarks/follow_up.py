@@ -12,7 +12,7 @@ does, and the same with the true masks beside it.
 
 Velocity needs no registration, since every mask is measured in its own grid. Registration decides whether a lesion is
 new. So a series is registered and its lesions are tracked, as the command does, if any scan shows anything but a single
-lesion that can count (both diameters at least 10 mm) and that is the true tumour in the main; and every tenth series in
+lesion that can count (both diameters at least 10 mm) and that is the true tumour in the main; and every 25th series in
 any case, whose transforms are compared with the true ones. ``--follow_every 1`` does so for all.
 
 For the first ``--prior`` series, the probability of the scan before, brought to the scan by the true transform, is also
@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, help="weights (default: the shipped ones)")
-    parser.add_argument("--follow_every", type=int, default=10, help="register every so many series in any case")
+    parser.add_argument("--follow_every", type=int, default=25, help="register every so many series in any case")
     parser.add_argument("--prior", type=int, default=60, help="series in which a prior is tried")
     parser.add_argument("--repeatability", type=Path, help="measurement error (default: the shipped one)")
     parser.add_argument("--only_table", action="store_true")

@@ -38,7 +38,8 @@ from mri_seg.io.load import LoadVolumed
 from mri_seg.transforms.brain import brain_mask
 
 FILE = Path(__file__).resolve().parent / "slice_distance.csv"
-ADULT_ROOT = float(np.sqrt(np.pi / 4 * np.prod(ADULT_HEAD)))  # mm, the root of the area of an ellipse of this size
+FULLER = 1.05  # root of a head's area, relative to that of the ellipse of its breadth and length: median of TCGA-LGG
+ADULT_ROOT = FULLER * float(np.sqrt(np.pi / 4 * np.prod(ADULT_HEAD)))  # mm
 SIZE_SD = 0.04  # of it, between people
 LEVELS = (0.45, 0.93)  # of the root of the area relative to the largest, between which slices count
 FEWEST = 4  # slices
