@@ -125,6 +125,8 @@ def run(
         done = {row["case"] for row in rows if row["weights"] == digest and row["seed"] == seed}
         model = Model(weights, 800.0, True)
         share = heads // len(runs) + (n < heads % len(runs))
+        if not share:
+            continue
         for index, (name, item, affine, diameter) in enumerate(heads_of(dataset_dir, place, share)):
             if name not in done:
                 row = of_head(model, item, affine, diameter, seed, 100 * n + index)
