@@ -219,7 +219,7 @@ OPTIONS: dict[str, Option] = {
         Rule("auto, memory or disk", lambda value: value in ("auto", "memory", "disk")),
     ),
     "cache_dir": Option(
-        "folder of the slices on disk, about 30 GB for 1,000 cases of 155 slices; runs share it, and it is safe to "
+        "folder of the slices on disk, about 61 GB for 1,000 cases of 155 slices; runs share it, and it is safe to "
         "delete while no training uses it",
         PATH,
     ),
