@@ -37,9 +37,9 @@ _CASES_NAMED = 10  # maximum number of cases listed in a message
 class SliceDataset(Dataset):
     """Slices of volumes that are read and preprocessed once.
 
-    Volumes are kept as half-precision slices and byte masks: 192 KiB per slice of 256 x 256 for image and label, 384 KiB
-    with the mirrored slice and the mask of the brain, and 128 KiB for each further sequence. They are kept in memory,
-    or in memory-mapped files that all processes of a machine share (:py:mod:`mri_seg.training.slice_cache`).
+    Volumes are kept as half-precision slices and byte masks: 192 KiB per slice of 256 x 256 for image and label, 384
+    KiB with the mirrored slice and the mask of the brain, and 128 KiB more for each further sequence. They are kept in
+    memory, or in memory-mapped files that all processes of a machine share (:py:mod:`mri_seg.training.slice_cache`).
 
     Args:
         data: cases, each a dictionary that ``transform`` reads.
