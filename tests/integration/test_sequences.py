@@ -87,7 +87,7 @@ class TestSequences:
         (tmp_path / "data" / VALIDATED / f"{VALIDATED}_t2.nii.gz").unlink()
         ended = infer(trained / "missing", tmp_path / "data")
         assert ended.status == 1
-        assert "expected one volume beside it that is its sequence t2, found none" in ended.stderr
+        assert "expected one volume beside it that is its sequence t2, found none" in ended.stdout
         assert not [*trained.glob("refused/*/*_mask.nii.gz"), *trained.glob("missing/*/*_mask.nii.gz")]
 
 
