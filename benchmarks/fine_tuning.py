@@ -97,7 +97,7 @@ def draw(results: Results, file: Path) -> None:
     axes.set_ylabel("mean patient Dice")
     axes.set_xticks(sorted({count for _, count in results}))
     axes.grid(alpha=0.3)
-    axes.legend(title="mean (bold) and each deal", loc="lower right")
+    axes.legend(title="mean (bold) and each deal", loc="best")
     figure.savefig(file, dpi=120)
     plt.close(figure)
 
