@@ -5,9 +5,9 @@
 
 Random volumes in the size of a modern FLAIR are written as NIfTI. For each place of the slices, a process of its own
 makes the data set twice (the slices on disk are there the second time) and then takes training steps with the bundle's
-network. It reports the seconds of both, the median seconds of a step, and the peak of the memory that belongs to the
-process alone (`RssAnon`; mapped files are left out, since the system frees them if it needs memory). Steps of both
-places alternate in rounds. With `--linked`, only the first case is preprocessed, and the slices of all others are links
+network. It reports the seconds of both, the median seconds of a step, its CPU time, which other programs change less,
+and the peak of the memory that belongs to the process alone (`RssAnon`; mapped files are left out, since the system
+frees them if it needs memory). Steps of both places alternate in rounds. With `--linked`, only the first case is preprocessed, and the slices of all others are links
 to its slices: the files, maps and indices of a large data set without its bytes on disk.
 """
 
@@ -69,10 +69,10 @@ loader = parser.get_parsed_content("train#dataloader")
 network, loss = parser.get_parsed_content("network"), parser.get_parsed_content("loss")
 optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 augment = mri_seg.AugmentBatch(parser.get_parsed_content("train#augmentation"))
-found["took"], found["loading"] = [], []
+found["took"], found["loading"], found["cpu"] = [], [], []
 batches = iter(loader)
 while True:
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     batch = next(batches, None)
     if batch is None:
         break
@@ -82,6 +82,7 @@ while True:
     optimizer.step()
     optimizer.zero_grad()
     found["took"].append(time.perf_counter() - began)
+    found["cpu"].append(time.process_time() - cpu)
 found["memory_before_gib"], found["anonymous_gib"] = before, peak
 """
 
@@ -137,13 +138,14 @@ def main() -> None:
                     flush=True,
                 )
         on_disk = sum(file.stat().st_size for file in Path(folder).glob("cache/*")) / 1e9
-    print("\n| slices | data set, first time | again | a step | of which loading | own memory |")
-    print("|" + " --- |" * 6)
+    print("\n| slices | data set, first time | again | a step | its CPU time | of which loading | own memory |")
+    print("|" + " --- |" * 7)
     for place, runs in results.items():
-        took, loading = ([value for run in runs for value in run[key][2:]] for key in ("took", "loading"))
+        took, cpu, loading = ([value for run in runs for value in run[key][2:]] for key in ("took", "cpu", "loading"))
         again = f"{runs[1]['seconds']:.1f} s" if len(runs) > 1 else ""
         print(
             f"| {place} | {runs[0]['seconds']:.1f} s | {again} | {statistics.median(took):.3f} s | "
+            f"{statistics.median(cpu):.3f} s | "
             f"{1000 * statistics.median(loading):.1f} ms | {max(run['anonymous_gib'] for run in runs):.2f} GiB |"
         )
     print(f"\nThe slices on disk take {on_disk:.2f} GB{', counting links as files' * args.linked}.")
