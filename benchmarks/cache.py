@@ -7,8 +7,9 @@ Random volumes in the size of a modern FLAIR are written as NIfTI. For each plac
 makes the data set twice (the slices on disk are there the second time) and then takes training steps with the bundle's
 network. It reports the seconds of both, the median seconds of a step, its CPU time, which other programs change less,
 and the peak of the memory that belongs to the process alone (`RssAnon`; mapped files are left out, since the system
-frees them if it needs memory). Steps of both places alternate in rounds. With `--linked`, only the first case is preprocessed, and the slices of all others are links
-to its slices: the files, maps and indices of a large data set without its bytes on disk.
+frees them if it needs memory). Steps of both places alternate in rounds. With `--linked`, only the first case is
+preprocessed, and the slices of all others are links to its slices: the files, maps and indices of a large data set
+without its bytes on disk.
 """
 
 from __future__ import annotations
