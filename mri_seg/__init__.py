@@ -139,6 +139,7 @@ _PUBLIC = {
         "FillHolesInSlicesd",
         "RemoveSmallLesionsd",
     ),
+    "mri_seg.transforms.sequences": ("AddSequencesd",),
     "mri_seg.transforms.volume": (
         "NeighboringSlicesd",
         "NormalizeForeground",
@@ -158,6 +159,7 @@ _PUBLIC = {
     ),
     "mri_seg.utils.flags": ("flag",),
     "mri_seg.utils.label_classes": ("LabelClasses",),
+    "mri_seg.utils.sequence_names": ("sequence_names",),
 }
 """Public names by the module that defines them."""
 

@@ -159,8 +159,8 @@ def _check(ctx: click.Context, folder: Path, options: tuple[str, ...]) -> None:
     """Check FOLDER before it is used.
 
     Of training data, in which images have masks, every defect is reported; OPTIONS are those of training that matter
-    for it: --datalist, --split, --seed, --label_values, --volume, --spacing. Of any other folder or file, the cases
-    are listed that `segment` would find, and what it would pass over.
+    for it: --datalist, --split, --seed, --label_values, --sequences, --volume, --spacing. Of any other folder or file,
+    the cases are listed that `segment` would find, and what it would pass over.
     """
     from mri_seg.cli.check import check
 

@@ -199,6 +199,12 @@ OPTIONS: dict[str, Option] = {
         "that are nested, the largest first; see [your own data](own_data.md)",
         Rule("binary, exclusive or regions", lambda value: value in LABEL_MODES),
     ),
+    "sequences": Option(
+        "names of the sequences that the network sees beside FLAIR, which lie beside it or are listed by `datalist`; "
+        "needs weights trained so; see [your own data](own_data.md)",
+        _or_none(Rule("names with commas between, as in t1ce,t2", _NAMES.holds)),
+    ),
+    "sequence_names": Option("list of the names in `sequences`; follows from it"),
     "cases_for_training": Option("the cases trained on; follow from `dataset_dir`, `split` and `training_section`"),
     "cases_for_validation": Option(
         "the cases validated on; follow from `dataset_dir` and `split`, and may be none",
@@ -215,7 +221,7 @@ OPTIONS: dict[str, Option] = {
         Rule("auto, memory or disk", lambda value: value in ("auto", "memory", "disk")),
     ),
     "cache_dir": Option(
-        "folder of the slices on disk, about 30 GB for 1,000 cases of 155 slices; runs share it, and it is safe to "
+        "folder of the slices on disk, about 61 GB for 1,000 cases of 155 slices; runs share it, and it is safe to "
         "delete while no training uses it",
         PATH,
     ),

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FORMER: dict[str, Any] = {
     "num_slices": 3,
+    "sequences": [],
     "mirror": False,
     "normalize_region": "head",
     "pixdim": [0.94, 0.94],
@@ -163,7 +164,7 @@ def _load(network: torch.nn.Module, weights: dict, prefix: str, metadata: dict, 
 def _plain(value: Any) -> Any:
     """A value as the record holds it, whether it came from a config, a command line or Python."""
     if isinstance(value, (list, tuple)):
-        return [_plain(one) if isinstance(one, (list, tuple, int)) else float(one) for one in value]
+        return [_plain(one) if isinstance(one, (list, tuple, int, str)) else float(one) for one in value]
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mri_seg.config.options import PATH, PATH_OR_PATHS, RULES
 from mri_seg.utils.label_classes import LabelClasses
+from mri_seg.utils.sequence_names import sequence_names
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +93,9 @@ def check_values(config: Mapping[str, Any]) -> None:
     classes = [_followed(key, config) for key in ("label_mode", "label_values") if key in config]
     if len(classes) > 1 and not any(map(_is_expression, classes)):
         LabelClasses(*classes)
+    sequences, fade = (_followed(key, config) if key in config else None for key in ("sequences", "fade_probability"))
+    if not _is_expression(sequences) and sequence_names(sequences) and not _is_expression(fade) and fade:
+        raise ValueError("--fade_probability: fades lesions in FLAIR alone, expected 0 with --sequences.")
     if isinstance(config.get("dataset_dir"), (list, tuple)) and "split" in config:
         raise ValueError(f"--dataset_dir: {config['dataset_dir']!r}, expected one folder: training data have a split.")
     for smaller, larger in (("batch_size", "slices_per_epoch"), ("roi_size", "spatial_size")):

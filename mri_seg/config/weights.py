@@ -94,11 +94,13 @@ def load_weights(
             other preprocessing; the message has both values.
     """
     weights = read_weights(path, map_location)
+    found, expected = record_of(weights), recorded_by(network)
+    if check_preprocessing and found and expected and weights.keys() == network.state_dict().keys():
+        check_record(str(path), found, expected)  # first, since it names the option that makes shapes differ
     _check_fit(path, weights, network)
     if not check_preprocessing:
         weights = give_metadata(weights, network)
     else:
-        found, expected = record_of(weights), recorded_by(network)
         check_record(str(path), found, expected)
         if found is None and expected is not None:
             logger.info(
@@ -276,5 +278,5 @@ def _check_fit(path: PathLike | str, weights: Mapping[str, torch.Tensor], networ
             raise ValueError(
                 f"{path}: belongs to a network of another size: {name} has shape {tuple(value.shape)}, expected "
                 f"{tuple(expected[name].shape)}. Give weights of the network that the config defines (see its "
-                "num_slices and channels)."
+                "num_slices, sequences and channels)."
             )

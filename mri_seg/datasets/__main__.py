@@ -16,6 +16,7 @@ from mri_seg.datasets.lgg.check import CheckReport as LGGReport
 from mri_seg.datasets.lgg.check import check as check_lgg
 from mri_seg.datasets.lgg.form import is_lgg
 from mri_seg.utils.messages import reason
+from mri_seg.utils.sequence_names import sequence_names
 
 _SILENCED = ("tifffile", "mri_seg.utils.case_flags")  # what they log is listed as defects
 
@@ -58,6 +59,7 @@ def _check(arguments: argparse.Namespace) -> CheckReport | LGGReport:
         label_values=arguments.label_values,
         volume=arguments.volume,
         spacing=arguments.spacing,
+        sequences=sequence_names(arguments.sequences),
     )
 
 
@@ -70,6 +72,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     command.add_argument("--split", default="auto", help="as in training; patients must be in one section of it")
     command.add_argument("--seed", type=int, default=0, help="seed of a random split")
     command.add_argument("--label_values", type=_numbers(int), metavar="1,2,4", help="values that count as tumour")
+    command.add_argument("--sequences", metavar="t1ce,t2", help="sequences that the network sees beside FLAIR")
     command.add_argument("--volume", type=int, help="which volume of a 4D file is FLAIR, counted from 0")
     command.add_argument("--spacing", type=_numbers(float), metavar="ROWS,COLUMNS,SLICES", help="of slices, in mm")
     return parser

@@ -19,7 +19,9 @@ from monai.transforms import Orientation
 from mri_seg.datasets.data_set import DataSet, problems_of
 from mri_seg.datasets.lgg.check import Defect
 from mri_seg.io.load import LoadVolumed
+from mri_seg.io.sequences import with_sequences_or_error
 from mri_seg.transforms.labels import BinaryLabeld, LabelToImageGridd
+from mri_seg.transforms.sequences import AddSequencesd
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.messages import reason
 from mri_seg.utils.meta_tensors import as_meta_tensor
@@ -111,12 +113,13 @@ def check(
     label_values: Sequence[int] | int | None = None,
     volume: int | None = None,
     spacing: Sequence[float] | None = None,
+    sequences: Sequence[str] = (),
 ) -> CheckReport:
     """Read every case of a data set, as training and evaluation do, and report all defects.
 
     Defects are: a label that is missing, cannot be read, does not fit its image, lies outside it or is empty; a label
-    that no image claims; an image that is named after another sequence than FLAIR; a patient with cases in two sections
-    of the split; and cases with the same image.
+    that no image claims; an image that is named after another sequence than FLAIR; a further sequence that is missing
+    or in another grid; a patient with cases in two sections of the split; and cases with the same image.
 
     Args:
         dataset_dir: the data set, or its folder.
@@ -125,6 +128,7 @@ def check(
         label_values: values of the labels that count as tumour; by default all above 0.
         volume: index of FLAIR in 4D files.
         spacing: spacing of slices whose files carry none, in mm.
+        sequences: names of the sequences that the network sees beside FLAIR.
 
     Returns:
         the cases and the defects.
@@ -135,8 +139,8 @@ def check(
     """
     data_set = dataset_dir if isinstance(dataset_dir, DataSet) else DataSet(dataset_dir)
     shared = [Defect(data_set.place, problem) for problem in problems_of(data_set, split, seed)]
-    examine = _Examination(label_values, volume, spacing)
-    cases = sorted(data_set.cases, key=lambda case: case["case"])
+    examine = _Examination(label_values, volume, spacing, sequences)
+    cases = sorted((with_sequences_or_error(case, sequences) for case in data_set.cases), key=lambda case: case["case"])
     with ThreadPoolExecutor() as pool:
         examined = list(pool.map(examine, cases))
     defects = [defect for one in examined for defect in one.defects]
@@ -162,10 +166,13 @@ class _Examined(NamedTuple):
 class _Examination:
     """Reads a case with the transforms of training."""
 
-    def __init__(self, label_values: Any, volume: int | None, spacing: Sequence[float] | None) -> None:
+    def __init__(
+        self, label_values: Any, volume: int | None, spacing: Sequence[float] | None, sequences: Sequence[str]
+    ) -> None:
         options: dict[str, Any] = {"volume": volume, "spacing": spacing}
         self._load_image = LoadVolumed("image", **options)
         self._load = LoadVolumed(["image", "label"], **options)
+        self._add_sequences = AddSequencesd("image", sequences)
         self._fit = LabelToImageGridd("label")
         self._binary = BinaryLabeld("label", values=label_values)
         self._orient = Orientation(axcodes="PLS", labels=None)
@@ -176,12 +183,18 @@ class _Examination:
         about = {"group": case["patient"], "institution": case.get("institution") or ""}
         empty = CaseReport(case["case"], None, None, None, None, None, **about)
         try:
-            image = as_meta_tensor(self._orient(self._load_image(item)["image"]))
+            loaded = self._load_image(item)
+            image = as_meta_tensor(self._orient(loaded["image"]))
         except Exception as error:  # damaged files raise errors of many kinds
             return _Examined(empty, defects or [_defect(file, error)], "")
         digest = hashlib.sha256(image.numpy().astype(np.float32).tobytes() + str(image.shape).encode()).hexdigest()
         report = empty._replace(**self._geometry(image))
         flags = case_flags(case)
+        if not defects:
+            try:
+                self._add_sequences(loaded)
+            except Exception as error:
+                defects.append(_defect(file, error))
         if "label" in case and not defects:
             label_file = Path(case["label"][0])
             try:

@@ -14,6 +14,7 @@ from mri_seg.datasets.forms import recognize
 from mri_seg.datasets.found import Found
 from mri_seg.datasets.lgg.split import SHIPPED_SPLITS, load_split
 from mri_seg.datasets.splits import Split, random_split, select, shared_patients, split_content
+from mri_seg.io.sequences import with_sequences_or_error
 from mri_seg.utils.distributed import broadcast_object, is_main_process
 from mri_seg.utils.files import read_json, write_json
 
@@ -173,6 +174,7 @@ def datalist(
     *,
     seed: int = 0,
     optional: bool = False,
+    sequences: Sequence[str] = (),
 ) -> CaseList:
     """List the cases of a section of a split, in the form that MONAI's data sets expect.
 
@@ -198,10 +200,11 @@ def datalist(
             warning, and the other cases of the section are used.
         seed: seed of a random split.
         optional: whether the list is empty if the split has no such section.
+        sequences: names of the sequences that the network sees beside FLAIR; a case that lacks one cannot be used.
 
     Returns:
         one dictionary per case, sorted by name: ``image`` and ``label``, lists of files; ``case``; ``patient``;
-        ``group``, with which its figures are shown; and ``volume`` and ``flags`` if the case has them.
+        ``group``, with which its figures are shown; and ``sequences``, ``volume`` and ``flags`` if the case has them.
 
     Raises:
         FileNotFoundError: when the folder does not exist.
@@ -216,7 +219,8 @@ def datalist(
     remedy = "Complete the data set"
     if chosen.name in SHIPPED_SPLITS:
         remedy = f"Complete the folder (python -m mri_seg.datasets.lgg fetch {found.root})"
-    cases = select(found.cases, chosen, section, place=found.place, allow_missing=allow_missing, remedy=remedy)
+    complete = [with_sequences_or_error(case, sequences) for case in found.cases]
+    cases = select(complete, chosen, section, place=found.place, allow_missing=allow_missing, remedy=remedy)
     return CaseList(cases, chosen, content)
 
 

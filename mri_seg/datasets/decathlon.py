@@ -42,7 +42,8 @@ def read_datalist(file: Path, root: Path) -> Found:
     """Read a list of cases in MONAI's form.
 
     The file is a JSON object with lists of cases under ``training``, ``validation`` and ``test``. A case is an object
-    with ``image`` and ``label`` (a path, or a list of slices or of DICOM files) and, optionally, ``fold`` (a whole
+    with ``image`` and ``label`` (a path, or a list of slices or of DICOM files; an image also a list of volumes, FLAIR
+    and then further sequences) and, optionally, ``fold`` (a whole
     number, in ``training``), ``case`` (its name), ``patient`` or ``group`` (its patient), ``institution`` and
     ``volume`` (the index of FLAIR in a 4D file). A case that is only a path has no label and is skipped.
 
@@ -99,11 +100,13 @@ def _entry(entry: Any, place: str, folder: Path, root: Path) -> dict[str, Any]:
     if not isinstance(entry, Mapping) or "image" not in entry:
         raise ValueError(f"{place}: expected an object with image and label, found {str(entry)[:60]}.")
     image = _files(entry["image"], f"{place}: image", folder, root)
-    if len(image) > 1 and any(source_of(Path(name)) == "volume" for name in image):
+    volumes = [name for name in image if source_of(Path(name)) == "volume"]
+    if volumes and len(volumes) != len(image):
         raise ValueError(
-            f"{place}: image lists {len(image)} volumes, expected one, FLAIR. A list is for slices or the files of a "
-            "DICOM series."
+            f"{place}: image lists {len(volumes)} volumes and {len(image) - len(volumes)} other files, expected the "
+            "slices or DICOM files of one volume, or volumes alone: FLAIR and further sequences."
         )
+    image, further = (image[:1], image[1:]) if volumes else (image, [])
     label = _files(entry["label"], f"{place}: label", folder, root) if entry.get("label") else None
     found: dict[str, Any] = {"case": str(entry.get("case") or _name(image)), "image": image, "label": label}
     if patient := entry.get("patient", entry.get("group")):
@@ -115,7 +118,9 @@ def _entry(entry: Any, place: str, folder: Path, root: Path) -> dict[str, Any]:
             if type(entry[key]) is not int or entry[key] < 0:
                 raise ValueError(f"{place}: {key} is {entry[key]!r}, expected a whole number, 0 or more.")
             found[key] = entry[key]
-    if "volume" not in found and (volume := flair_volume(Path(image[0]).parent)) is not None:
+    if further:
+        found["sequences"] = further
+    elif "volume" not in found and (volume := flair_volume(Path(image[0]).parent)) is not None:
         found["volume"] = volume
     if all(source_of(Path(name)) in ("tiff", "picture") for name in image) and len(image) > 1:
         found["slices"] = len(image)

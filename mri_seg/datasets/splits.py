@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 SECTIONS = ("training", "validation", "test")
 
-_KEPT = ("image", "label", "case", "patient", "group", "volume", "flags")  # keys of a case that go on
+_KEPT = ("image", "sequences", "label", "case", "patient", "group", "volume", "flags")  # keys of a case that go on
 _RANDOM = re.compile(r"random:(?P<folds>\d+):(?P<fold>\d+)")
 
 

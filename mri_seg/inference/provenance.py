@@ -47,6 +47,7 @@ _NEUTRAL = {
 
 _FILES = {
     "input": "image",
+    "sequences": "sequences",
     "reference": "label",
     "prediction": "prediction",
 }  # keys of a case by their names in records
@@ -151,9 +152,9 @@ def describe_input(case: Mapping[str, Any]) -> dict[str, Any]:
             :py:func:`describe_volume` under ``described``.
 
     Returns:
-        for ``input`` and, if there is one, ``reference``: ``path``, the file or the folder of all files; ``files``,
-        their names in it; ``sha256`` of their content; and ``stat``, the SHA-256 of their paths, sizes and modification
-        times, by which unchanged files are recognized without reading them.
+        for ``input`` and, if there are any, ``sequences`` and ``reference``: ``path``, the file or the folder of all
+        files; ``files``, their names in it; ``sha256`` of their content; and ``stat``, the SHA-256 of their paths,
+        sizes and modification times, by which unchanged files are recognized without reading them.
 
     Raises:
         OSError: when a file cannot be read.

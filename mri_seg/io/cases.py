@@ -17,6 +17,7 @@ from mri_seg.io.image_files import SortedFiles, sort_files, stem_of
 from mri_seg.io.label_names import Label, owners_of
 from mri_seg.io.passed_over import PassedOver, kind_of_dicom, kind_of_file
 from mri_seg.io.patients import choose_images, named_image
+from mri_seg.io.sequences import with_sequences_or_error
 from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.files import safe_name
 
@@ -69,6 +70,7 @@ def search_cases(
     *,
     series_uid: str | None = None,
     series_description: str | None = None,
+    sequences: Sequence[str] = (),
     exclude: PathLike | str | None = None,
     passed_over: PassedOver | None = None,
 ) -> tuple[list[dict], PassedOver]:
@@ -95,15 +97,17 @@ def search_cases(
         dataset_dir: a folder with any of these, a file, or several of them.
         series_uid: the DICOM series to take (SeriesInstanceUID); studies without it are skipped.
         series_description: text that occurs in the description of the DICOM series to take.
+        sequences: names of further sequences, whose files are found beside FLAIR
+            (:py:func:`mri_seg.io.sequences.with_sequences`).
         exclude: a folder that is not searched, such as that of the results, or a file that is not taken.
         passed_over: counts the files that are skipped, for a caller that wants to know them if no case is found too.
 
     Returns:
         the cases and what is passed over. A case is a dictionary; they are sorted by name: ``case``, its unique name;
         ``image``, a list of files in order; ``source``: ``dicom``, ``tiff``, ``picture`` or ``volume``; ``label``, a
-        list of files, if there is a reference; ``volume``, the index of FLAIR in a 4D file, if ``dataset.json`` gives
-        it; ``flags``, see :py:mod:`mri_seg.utils.case_flags`. A case that cannot be segmented, such as a study without
-        a FLAIR series, has ``error``, the reason.
+        list of files, if there is a reference; ``sequences``, the files of further sequences; ``volume``, the index of
+        FLAIR in a 4D file, if ``dataset.json`` gives it; ``flags``, see :py:mod:`mri_seg.utils.case_flags`. A case that
+        cannot be segmented, such as a study without a FLAIR series, has ``error``, the reason.
 
     Raises:
         FileNotFoundError: when a folder or file does not exist.
@@ -144,6 +148,7 @@ def search_cases(
             f"{_listed(empty or roots)}: holds no case to segment: no DICOM MR series, no NIfTI, NRRD, MHA or MGZ "
             f"volume, no TIFF, PNG or JPEG slice. {held}"
         )
+    found = [with_sequences_or_error(case, sequences) for case in found]
     make_names_unique(found, roots)
     return sorted(found, key=lambda case: case["case"]), passed_over
 

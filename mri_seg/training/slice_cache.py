@@ -372,7 +372,7 @@ def _place_on_machine() -> tuple[int, int]:
 
 
 def _files_of(case: Mapping[str, Any]) -> list[Path]:
-    found = [file for key in ("image", "label") for file in ensure_tuple(case.get(key, ()))]
+    found = [file for key in ("image", "sequences", "label") for file in ensure_tuple(case.get(key, ()))]
     return [Path(file) for file in found if isinstance(file, (str, PathLike))]
 
 

@@ -37,18 +37,19 @@ _CASES_NAMED = 10  # maximum number of cases listed in a message
 class SliceDataset(Dataset):
     """Slices of volumes that are read and preprocessed once.
 
-    Volumes are kept as half-precision slices and byte labels: 192 KiB per slice of 256 x 256. They are kept in memory,
-    or in memory-mapped files that all processes of a machine share (:py:mod:`mri_seg.training.slice_cache`).
+    Volumes are kept as half-precision slices and byte masks: 192 KiB per slice of 256 x 256 for image and label, 384
+    KiB with the mirrored slice and the mask of the brain, and 128 KiB more for each further sequence. They are kept in
+    memory, or in memory-mapped files that all processes of a machine share (:py:mod:`mri_seg.training.slice_cache`).
 
     Args:
         data: cases, each a dictionary that ``transform`` reads.
-        transform: preprocessing of a case; it returns ``image`` and ``label`` volumes ``(1, H, W, D)``, which must all
-            have the same H and W.
+        transform: preprocessing of a case; it returns volumes ``image`` ``(S, H, W, D)``, with S sequences, and
+            ``label`` ``(1, H, W, D)``, which must all have the same H and W.
         num_slices: number of slices that the network sees at once, odd; slices at the ends of a volume are repeated.
         num_workers: number of threads for preprocessing.
         progress: whether to show a progress bar.
         device: where the slices are kept; on the training device, no slice has to be copied.
-        mirror: whether the slice mirrored about the midline follows its neighbors as one more channel.
+        mirror: whether the slice of the first sequence, mirrored about the midline, follows as one more channel.
         neighbor_steps: distances of the neighbors, in slices: item ``index + n * len(dataset)`` has the neighbors at
             the n-th distance (see ``variants`` of :py:class:`EpochSampler`). So the network sees other slice distances:
             0 repeats the slice, as if slices were thin; 2 leaves one out.
@@ -62,7 +63,7 @@ class SliceDataset(Dataset):
             is something else.
         OSError: when the disk has no room for the slices.
 
-    Each item is a dictionary of ``image`` ``(num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
+    Each item is a dictionary of ``image`` ``(S * num_slices, H, W)`` in float16, with a channel more if ``mirror``, and
     ``label`` ``(1, H, W)`` in uint8, 0 or 1, or the number of the class; also ``brain``, a mask like the label, if the
     preprocessing gives it.
     """
@@ -110,6 +111,7 @@ class SliceDataset(Dataset):
             cached = CacheDataset(data, compact, num_workers=num_workers, progress=progress)
             volumes = [cached[n] for n in range(len(cached))]
             tumor = [tumor_slices(volume["label"]) for volume in volumes]
+        count = sum(key.startswith(_FURTHER) for key in volumes[0])
         sizes = {tuple(volume["image"].shape[1:]) for volume in volumes}
         if len(sizes) != 1:
             raise ValueError(f"volumes differ in size ({sorted(sizes)}): resize them to one size in the preprocessing.")
@@ -119,6 +121,8 @@ class SliceDataset(Dataset):
             return MappedSlices(parts) if self.cache == "disk" else torch.cat(parts).to(device)  # (slices, H, W)
 
         self.images, self.labels = joined("image"), joined("label")
+        self.further = [joined(f"{_FURTHER}{n}") for n in range(1, 1 + count)]
+        """Slices of the sequences after the first."""
         self.mirrored, self.brain = (joined(key) if key in volumes[0] else None for key in ("mirrored", "brain"))
         self.tumor = torch.cat(tumor)
         """Whether each slice has tumour ``(slices,)``."""
@@ -139,9 +143,11 @@ class SliceDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices and lists of places
         """One slice with its neighbors, and its place in the data set."""
         step, index = divmod(index, len(self))
-        image = self.images[self.neighbors[index, step]]
+        places = self.neighbors[index, step]
+        parts = [images[places] for images in (self.images, *self.further)]
         if self.mirrored is not None:
-            image = torch.cat([image, self.mirrored[index][None]])
+            parts.append(self.mirrored[index][None])
+        image = parts[0] if len(parts) == 1 else torch.cat(parts)
         item = {"image": image, "label": self.labels[index][None], "index": index}
         if self.brain is not None:
             item["brain"] = self.brain[index][None]
@@ -255,6 +261,7 @@ class EpochSampler(Sampler):
 
 
 _KEPT = {"image": torch.float16, "label": torch.uint8, "brain": torch.uint8, "mirrored": torch.float16}
+_FURTHER = "sequence"  # and its number, from 1: what the sequences after the first are kept as
 
 
 class _Compact(Transform):
@@ -268,9 +275,10 @@ class _Compact(Transform):
         volume = self.transform(case)
         if self.mirror:
             volume["mirrored"] = torch.from_numpy(mirrored(volume["image"].numpy()[0]))[None]
+        further = {f"{_FURTHER}{n}": one[None] for n, one in enumerate(volume["image"][1:], start=1)}
+        kept = _KEPT | dict.fromkeys(further, _KEPT["image"])
         return {
             # (D, H, W), without metadata, which would slow down every draw
-            key: convert_to_tensor(volume[key][0], track_meta=False).movedim(-1, 0).to(dtype).contiguous()
-            for key, dtype in _KEPT.items()
-            if key in volume
+            key: convert_to_tensor(one[0], track_meta=False).movedim(-1, 0).to(kept[key]).contiguous()
+            for key, one in {**{key: volume[key] for key in _KEPT if key in volume}, **further}.items()
         }

@@ -113,6 +113,7 @@ class TensorBoardSlices(SummaryHandler):
         interval: number of epochs between pictures.
         threshold: a pixel counts as tumour if its probability is at least this.
         classes: the classes; if there are several, their union is shown.
+        channel: channel of the network's input that is shown; None for the middle one.
     """
 
     def __init__(
@@ -125,8 +126,10 @@ class TensorBoardSlices(SummaryHandler):
         interval: int = 1,
         threshold: float = 0.5,
         classes: LabelClasses | None = None,
+        channel: int | None = None,
     ) -> None:
         super().__init__(summary_writer, str(log_dir))
+        self.channel = channel
         self.classes = classes or LabelClasses()
         self.dataset = dataset
         self.number = number
@@ -158,7 +161,7 @@ class TensorBoardSlices(SummaryHandler):
         logits = logits[0].float()
         tumor = 1 - logits.softmax(dim=0)[0] if self.classes.exclusive else logits.sigmoid().amax(dim=0)
         pred = tumor.cpu().numpy() >= self.threshold
-        gray = gray_levels(image[len(image) // 2].numpy())
+        gray = gray_levels(image[len(image) // 2 if self.channel is None else self.channel].numpy())
         box = head_box(gray[..., None])  # the air around the head would only make the event files larger
         picture = draw_contours(gray, [(label, REFERENCE), (pred, PREDICTION)])[box]
         if not attention:

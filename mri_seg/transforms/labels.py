@@ -22,7 +22,7 @@ from mri_seg.utils.case_flags import add_flag
 from mri_seg.utils.label_classes import LabelClasses
 from mri_seg.utils.meta_tensors import as_meta_tensor
 
-__all__ = ["BinaryLabeld", "LabelToImageGridd"]
+__all__ = ["BinaryLabeld", "LabelToImageGridd", "same_grid"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +84,12 @@ class LabelToImageGridd(MapTransform):
     def _moved(self, image: MetaTensor, label: MetaTensor) -> MetaTensor:
         # From voxels of the label to voxels of the image, in double precision.
         to_image = np.linalg.inv(_affine(image)) @ _affine(label)
-        if _same_grid(to_image, label.shape[1:], image.shape[1:]):
+        if same_grid(to_image, label.shape[1:], image.shape[1:]):
             return label
         if _has_geometry(label) and not _is_identity(label):
             # In voxel coordinates of the image, whose axes are its rows, columns and slices.
             oriented = as_meta_tensor(self._orient(MetaTensor(label.as_tensor(), affine=to_image)))
-            if _same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
+            if same_grid(_affine(oriented), oriented.shape[1:], image.shape[1:]):
                 return oriented
             if _has_geometry(image):
                 return self._resampled(image, label, to_image)
@@ -250,8 +250,14 @@ def _affine(volume: MetaTensor) -> np.ndarray:
     return np.asarray(volume.affine, dtype=np.float64)
 
 
-def _same_grid(affine: np.ndarray, shape: Sequence[int], other_shape: Sequence[int]) -> bool:
-    """Whether the corners of two grids coincide; the affine maps voxels of the first to voxels of the second."""
+def same_grid(affine: np.ndarray, shape: Sequence[int], other_shape: Sequence[int]) -> bool:
+    """Whether the corners of two grids coincide, within a tenth of a voxel.
+
+    Args:
+        affine: maps voxels of the first to voxels of the second.
+        shape: voxels of the first along each axis.
+        other_shape: those of the second.
+    """
     corners = np.array(list(product(*((-0.5, size - 0.5) for size in shape))))
     return tuple(shape) == tuple(other_shape) and bool(
         np.abs(apply_affine(affine, corners) - corners).max() <= _SAME_GRID

@@ -121,9 +121,10 @@ class NormalizeForeground(Transform):
         self.limits = limits
 
     def __call__(self, img: NdarrayOrTensor, brain: NdarrayOrTensor | None = None) -> torch.Tensor:
-        """Normalize the volume ``(1, H, W, D)``; a constant volume becomes all 0, with a warning.
+        """Normalize the volume ``(C, H, W, D)``; a constant volume becomes all 0, with a warning.
 
-        NaN, which marks the outside of a skull-stripped brain, becomes the lowest value.
+        NaN, which marks the outside of a skull-stripped brain, becomes the lowest value. Channels are normalized each
+        on its own, with the brain of the first.
 
         Args:
             img: the volume.
@@ -131,6 +132,10 @@ class NormalizeForeground(Transform):
         """
         volume = convert_to_tensor(img, track_meta=get_track_meta(), dtype=torch.float32)
         values = convert_to_numpy(volume)
+        if values.ndim == 4 and len(values) > 1:
+            if brain is None and self.region == "brain":
+                brain = brain_mask(values[0])[None]
+            return torch.cat([self(volume[[channel]], brain) for channel in range(len(values))])
         median, spread = self._median_and_spread(values, None if brain is None else convert_to_numpy(brain)[0] > 0)
         if spread <= 0:
             name = volume.meta.get("filename_or_obj", "volume") if isinstance(volume, MetaTensor) else "volume"
@@ -336,17 +341,17 @@ class RequireAxiald(MapTransform):
 
 
 class NeighboringSlicesd(MapTransform):
-    """Add the adjacent slices of every slice as channels (2.5D): ``(1, H, W, D)`` becomes ``(number, H, W, D)``.
+    """Add the adjacent slices of every slice as channels (2.5D): ``(S, H, W, D)`` becomes ``(S * number, H, W, D)``.
 
-    The middle channel is the slice itself, and lower slices come before it. At the ends of the volume, the last slice
-    is repeated. Channels of adjacent slices share their memory, so do not write to them;
-    :py:func:`mri_seg.io.collate.case_batch` keeps it shared.
+    Of each of the S sequences, the middle channel is the slice itself, and lower slices come before it. At the ends of
+    the volume, the last slice is repeated. Channels of adjacent slices of a single sequence share their memory, so do
+    not write to them; :py:func:`mri_seg.io.collate.case_batch` keeps it shared.
 
     Args:
         keys: keys of the volumes.
         number: number of slices that the network sees at once, odd; 1 changes nothing.
-        mirror: whether the slice mirrored about the midline follows as one more channel, which shows the network
-            asymmetry; this copies the volume.
+        mirror: whether the slice of the first sequence, mirrored about the midline, follows as one more channel, which
+            shows the network asymmetry; this copies the volume.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
@@ -361,17 +366,22 @@ class NeighboringSlicesd(MapTransform):
         self.offsets = neighbor_offsets(number)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Stack the adjacent slices of each volume ``(1, H, W, D)``."""
+        """Stack the adjacent slices of each volume ``(S, H, W, D)``."""
         d = dict(data)
         for key in self.key_iterator(d):
-            slices, ends = d[key][0].movedim(-1, 0), len(self.offsets) // 2
-            stack = torch.cat([slices[:1]] * ends + [slices] + [slices[-1:]] * ends)  # (D + 2 ends, H, W)
-            channels = stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)  # a view: each slice is kept once
+            stacks = [self._stacked(sequence) for sequence in d[key]]
+            channels = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
             if self.mirror:
                 other_side = torch.from_numpy(mirrored(d[key].numpy()[0])).to(channels.dtype)
                 channels = torch.cat([channels, other_side[None]])
             d[key] = channels
         return d
+
+    def _stacked(self, volume: torch.Tensor) -> torch.Tensor:
+        """The adjacent slices of each slice of a volume ``(H, W, D)``, as a view in which each slice is kept once."""
+        slices, ends = volume.movedim(-1, 0), len(self.offsets) // 2
+        stack = torch.cat([slices[:1]] * ends + [slices] + [slices[-1:]] * ends)  # (D + 2 ends, H, W)
+        return stack.unfold(0, len(self.offsets), 1).permute(3, 1, 2, 0)
 
 
 def neighbor_offsets(number: int) -> range:

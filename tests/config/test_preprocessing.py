@@ -79,6 +79,7 @@ class TestRecord:
         found = record_of(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
         assert found == {
             "num_slices": 5,
+            "sequences": [],
             "mirror": True,
             "normalize_region": "brain",
             "pixdim": [1.0, 1.0],
@@ -150,6 +151,13 @@ class TestDoors:
     ) -> None:
         without_record().load_state_dict(torch.load(other[0], weights_only=True))
         assert "The weights were trained with" in caplog.text
+
+    def test_weights_of_other_sequences_are_refused_with_the_option_to_give(self, tmp_path: Path) -> None:
+        file = saved(tmp_path / "model.pt", network("train.json", sequences="t1ce,t2"))
+        for sequences in (None, "t1ce,t1", ["t2", "t1ce"]):
+            with pytest.raises(ValueError, match=r"""--sequences "\['t1ce','t2'\]\""""):
+                load_weights(network(sequences=sequences), file)
+        load_weights(network(sequences=["t1ce", "t2"]), file)
 
     def test_weights_of_the_same_preprocessing_load(self, tmp_path: Path) -> None:
         options = {"normalize_region": "brain", "pixdim": [1.2, 1.2]}

@@ -248,7 +248,7 @@ class TestDatalist:
         [
             ({"image": 5}, "image is '5', expected a path"),
             ({"fold": "one"}, "fold is 'one', expected a whole number"),
-            ({"image": ["P01.nii.gz", "P02.nii.gz"]}, "image lists 2 volumes"),
+            ({"image": ["P01.nii.gz", "l.json"]}, "image lists 1 volumes and 1 other files"),
             ({"image": "P02.nii.gz"}, "twice, under training and training"),
         ],
     )
@@ -257,6 +257,16 @@ class TestDatalist:
         with pytest.raises(ValueError, match=problem) as error:
             DataSet(tmp_path / "data", file)
         assert str(file) in str(error.value)
+
+    def test_volumes_of_an_entry_are_flair_and_the_sequences_that_the_option_names(
+        self, entries: list[dict], tmp_path: Path
+    ) -> None:
+        entries[0]["image"] = ["P01.nii.gz", "P02.nii.gz"]
+        found = DataSet(tmp_path / "data", write_list(tmp_path / "data" / "list.json", training=entries[:1]))
+        (case,) = datalist(found, "all", sequences=["t1ce"])
+        assert [Path(name).name for name in (*case["image"], *case["sequences"])] == entries[0]["image"]
+        with pytest.raises(ValueError, match=r"lists 2 volumes, expected 1: FLAIR\. Name those beside FLAIR"):
+            datalist(found, "all")
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"training": {}}', '{"train": []}', '{"training": ["a"]}'])
     def test_files_that_list_no_case_are_refused(self, content: str, tmp_path: Path) -> None:

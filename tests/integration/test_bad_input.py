@@ -239,7 +239,7 @@ CHECKPOINTS = [
     (
         "one input channel",
         save("one.pt", bundle_network(**{"network_def#channels": [2, 4], "num_slices": 1}).state_dict()),
-        r"one\.pt: belongs to a network of another size: .*num_slices",
+        r"one\.pt: was trained with .*num_slices 1, but the config gives .*num_slices 3\. Give --num_slices 1",
     ),
 ]
 
