@@ -26,6 +26,18 @@ class TestInterval:
         (low, high), (lower, higher) = interval(50.0, 0.1), interval(50.0, 0.8)
         assert 0 < lower < low < 50 < high < higher
 
+    def test_errors_that_grow_faster_than_the_spread_make_the_interval_grow_faster(self) -> None:
+        predicted, _, spreads = simulated(200, 0)
+        errors = np.random.default_rng(2).normal(0, spreads**1.6)
+        found = fit_volume_interval(predicted, predicted * np.exp(errors), spreads)
+        proportional = fit_volume_interval(predicted, predicted * np.exp(errors), spreads, power=1.0)
+        assert 1.2 < found.power < 2
+        assert found(1.0, 0.1)[1] < proportional(1.0, 0.1)[1]
+
+    def test_cases_of_one_spread_have_one_width(self) -> None:
+        predicted, reference, _ = simulated(40, 0)
+        assert fit_volume_interval(predicted, reference, [0.3] * 40).power == 1
+
     def test_hospital_with_larger_errors_widens_the_interval(self) -> None:
         predicted, reference, spreads = simulated(60, 0)
         groups = ["a"] * 40 + ["b"] * 20
