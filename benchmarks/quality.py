@@ -35,6 +35,7 @@ from mri_seg.quality.interval import VolumeInterval, fit_volume_interval
 from mri_seg.utils.files import sha256, write_json
 
 LOW = 0.7
+CORRELATIONS = (0.0, 0.2, 0.4)
 Records = list[dict[str, Any]]
 
 
@@ -84,7 +85,7 @@ def fitted_without(group: str, found: Records) -> Fitted:
     spreads, groups = [one["spread"] for one in seen], [one["group"] for one in seen]
     volumes = [one["pred_voxels"] for one in seen], [one["label_voxels"] for one in seen]
     return Fitted(
-        fit_calibration([one["near"] for one in others], [one["spread"] for one in others]),
+        fit_calibration([one["near"] for one in seen], spreads),
         fit_expected_dice(spreads, [one["dice"] for one in seen], groups),
         fit_volume_interval(*volumes, spreads, groups),
         fit_volume_interval(*volumes, [1.0] * len(seen), groups)(1.0, 1.0),
@@ -137,7 +138,7 @@ def maps_table(found: Records, fits: dict[str, Fitted]) -> None:
     ordinary = of_kind(found)
     inside = {group: [one for one in ordinary if one["group"] == group] for group in INSTITUTIONS}
     others = {group: [one for one in ordinary if one["group"] != group] for group in INSTITUTIONS}
-    plain = {g: fit_calibration([one["near"] for one in cases]) for g, cases in others.items()}
+    plain = {g: fit_calibration([one["near"] for one in cases if one["pred_voxels"]]) for g, cases in others.items()}
     from_others = {group: offset_fitted(cases) for group, cases in others.items()}
     from_itself = {group: offset_fitted(cases) for group, cases in inside.items()}
     ways: dict[str, Callable[[dict[str, Any]], np.ndarray | None]] = {
@@ -152,6 +153,32 @@ def maps_table(found: Records, fits: dict[str, Fitted]) -> None:
     for name, way in ways.items():
         errors = [[expected_calibration_error(bins) for bins in bins_of(one, way(one))] for one in ordinary]
         print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in np.nanmean(errors, 0)) + " |")
+    for correlation in CORRELATIONS:
+        errors = [
+            expected_if_perfect(one, fits[one["group"]].calibration.levels(one["spread"]), correlation)
+            for one in ordinary
+        ]
+        means = " | ".join(f"{mean:.3f}" for mean in np.nanmean(errors, 0))
+        print(f"| a perfect one, errors within a patient correlated by {correlation:g} | {means} |")
+
+
+def expected_if_perfect(one: dict[str, Any], values: np.ndarray, correlation: float) -> np.ndarray:
+    """Error to expect of a patient if the probability is right, and the voxels of a patient err together.
+
+    Voxels are tumour where a normal variable is below the probability's quantile. It is the sum of a part that all
+    voxels of the patient share, with this fraction of the variance, and one of each voxel.
+    """
+    shared = stats.norm.ppf((np.arange(40) + 0.5) / 40)
+    quantiles = stats.norm.ppf(values)
+    errors = []
+    for part in shared:
+        fraction = stats.norm.cdf((quantiles + np.sqrt(correlation) * part) / np.sqrt(1 - correlation))
+        simulated = {}
+        for name in ("near", "all"):
+            voxels = np.sum(one[name], 0)
+            simulated[name] = np.stack([voxels * (1 - fraction), voxels * fraction])
+        errors.append([expected_calibration_error(bins) for bins in bins_of(simulated, values)])
+    return np.mean(errors, 0)
 
 
 def draw(curves: dict[str, list[np.ndarray]], file: Path) -> None:

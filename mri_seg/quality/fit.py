@@ -69,9 +69,7 @@ def fit_quality(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     groups = [str(record.get("group") or "") for record in found]
     spreads = columns["spread"]
     return {
-        "calibration": fit_calibration(
-            [record["near"] for record in records], [record["spread"] for record in records]
-        ).as_json(),
+        "calibration": fit_calibration([record["near"] for record in found], spreads).as_json(),
         "expected_dice": fit_expected_dice(spreads, columns["dice"], groups)._asdict(),
         "volume": fit_volume_interval(columns["pred_voxels"], columns["label_voxels"], spreads, groups)._asdict(),
         "lesion": _fit_lesions([record["lesions"] for record in found]),
