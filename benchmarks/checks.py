@@ -413,7 +413,7 @@ def dimmed_table(found: list[dict[str, Any]]) -> Iterator[str]:
         for one in found
         if one["kind"] == ORDINARY and (one["case"], DIMMED) in by_case
     ]
-    for group in (*dict.fromkeys(group for group, _, _ in pairs), "all"):
+    for group in (*dict.fromkeys(group for group, _, _ in pairs), *(["all"] if pairs else [])):
         before, after = np.array([dice for name, *dice in pairs if group in (name, "all")]).T
         lost, draw = before - after, np.random.default_rng(0)
         low, high = np.percentile(draw.choice(lost, (2000, len(lost))).mean(1), (2.5, 97.5))

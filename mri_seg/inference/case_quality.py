@@ -166,7 +166,7 @@ class CaseQuality:
         if not is_doubtful(part, 1.0):
             return dict(lesion)
         false = (self.fitted or {})["lesion"].get("false_in_doubt")
-        known = "" if false is None else f"; {false:.0%} of such lesions were false where this was fitted"
+        known = "" if false is None else f"; {100 * false:.0f} % of such lesions were false where this was fitted"
         return {**lesion, "look": (lesion.get("look") or doubt(part)) + known}
 
 

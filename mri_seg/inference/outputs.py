@@ -143,7 +143,7 @@ class Result:
         image = self._axial("flair")
         rows, columns, _ = affine_to_spacing(image.affine).tolist()
         masks = [_volume(self._axial(key)) for key in ("pred", "probability", *(["label"] if self.has_label else []))]
-        if self.quality.calibration is not None:
+        if "expected_dice" in self.measurements and self.quality.calibration is not None:
             masks[1] = self.quality.calibration(masks[1])
         return case_page(self.measurements, _volume(image), *masks, pixel_height=rows / columns)
 

@@ -126,8 +126,8 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
     if doubtful := _numbers(is_doubtful(lesion.volume, lesions[0].volume) for lesion in lesions):
         yield (
             "lesion_doubtful",
-            f"{doubtful} in doubt, with less than {BESIDE:.0%} of the volume of the largest lesion: most such lesions "
-            "are false. Check whether it is a tumour.",
+            f"{doubtful} in doubt, with less than {100 * BESIDE:.0f} % of the volume of the largest lesion: most such "
+            "lesions are false. Check whether it is a tumour.",
         )
 
 
@@ -150,7 +150,7 @@ def why_look(lesions: list[LesionMeasures]) -> list[str]:
 
 def doubt(part: float) -> str:
     """Why a lesion of a part of the volume of the largest is in doubt."""
-    return f"it has {part:.1%} of the volume of the largest lesion"
+    return f"it has {100 * part:.1f} % of the volume of the largest lesion"
 
 
 def _is_cut(lesion: LesionMeasures) -> bool:

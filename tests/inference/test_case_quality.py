@@ -67,7 +67,7 @@ class TestEstimates:
         found["pred"][0, 50:52, 30:34, 1] = 1  # 8 voxels beside 330
         first, second = written(tmp_path / "out", quality_of(weights), found)["lesions"]
         assert "look" not in first
-        assert "2.4% of the volume of the largest lesion; 64% of such lesions were false" in second["look"]
+        assert "2.4 % of the volume of the largest lesion; 64 % of such lesions were false" in second["look"]
         assert second["look"] in (tmp_path / "out" / "a" / "a.html").read_text(encoding="utf-8")
 
     def test_lesion_that_a_check_marked_says_why_without_a_fit_too(self, weights: Path, tmp_path: Path) -> None:
@@ -92,6 +92,16 @@ class TestEstimates:
         found["pred"] = found["pred"] * 0
         written(tmp_path / "out", quality_of(weights), found)
         assert {table(tmp_path / "out" / "summary.csv")["a"][key] for key in QUALITY_KEYS} == {""}
+
+    def test_probability_of_a_case_without_estimates_is_not_called_calibrated(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
+        found = item(NIFTI["image"])
+        found["pred"] = found["pred"] * 0
+        written(tmp_path / "out", quality_of(weights), found)
+        page = (tmp_path / "out" / "a" / "a.html").read_text(encoding="utf-8")
+        assert "Probability from 0 to 1" in page
+        assert "White lines" not in page
 
     def test_sharp_probability_is_trusted_more_than_a_blurred_one(self, weights: Path) -> None:
         quality, sharp = quality_of(weights), np.zeros((20, 20, 4))

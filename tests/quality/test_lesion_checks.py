@@ -81,7 +81,7 @@ class TestLooks:
         first, second, third = json.loads(LesionChecksd("pred")(item)["pred"].meta["looks"])
         assert first == ""
         assert second == "almost no training patient has tumour there"
-        assert "3.7% of the volume of the largest lesion" in third
+        assert "3.7 % of the volume of the largest lesion" in third
 
     def test_mask_without_a_lesion_has_nothing_to_look_at(self) -> None:
         mask = MetaTensor(torch.zeros(1, *SHAPE), affine=torch.eye(4))
