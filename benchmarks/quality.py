@@ -85,7 +85,7 @@ def fitted_without(group: str, found: Records) -> Fitted:
     spreads, groups = [one["spread"] for one in seen], [one["group"] for one in seen]
     volumes = [one["pred_voxels"] for one in seen], [one["label_voxels"] for one in seen]
     return Fitted(
-        fit_calibration([one["near"] for one in seen], spreads),
+        fit_calibration([one["near"] for one in seen], [one["all"] for one in seen], spreads),
         fit_expected_dice(spreads, [one["dice"] for one in seen], groups),
         fit_volume_interval(*volumes, spreads, groups),
         fit_volume_interval(*volumes, [1.0] * len(seen), groups)(1.0, 1.0),
@@ -133,12 +133,18 @@ def offset_fitted(cases: Records) -> np.ndarray:
     return special.expit(LOGITS * np.exp(-scale) + offset)
 
 
+def without_spread(cases: Records) -> Calibration:
+    """One temperature for all cases."""
+    seen = [one for one in cases if one["pred_voxels"]]
+    return fit_calibration([one["near"] for one in seen], [one["all"] for one in seen])
+
+
 def maps_table(found: Records, fits: dict[str, Fitted]) -> None:
     """Print the error of other maps, as a mean over patients, some of which see what no map may see."""
     ordinary = of_kind(found)
     inside = {group: [one for one in ordinary if one["group"] == group] for group in INSTITUTIONS}
     others = {group: [one for one in ordinary if one["group"] != group] for group in INSTITUTIONS}
-    plain = {g: fit_calibration([one["near"] for one in cases if one["pred_voxels"]]) for g, cases in others.items()}
+    plain = {group: without_spread(cases) for group, cases in others.items()}
     from_others = {group: offset_fitted(cases) for group, cases in others.items()}
     from_itself = {group: offset_fitted(cases) for group, cases in inside.items()}
     ways: dict[str, Callable[[dict[str, Any]], np.ndarray | None]] = {

@@ -118,33 +118,42 @@ def voxel_counts(probability: np.ndarray, label: np.ndarray, where: np.ndarray) 
     return np.stack([np.bincount(levels[inside == value], minlength=len(LOGITS)) for value in (False, True)])
 
 
-def fit_calibration(counts: Sequence[np.ndarray], spreads: Sequence[float] | None = None) -> Calibration:
-    """Fit the temperature by maximum likelihood, every case with the same weight.
+def fit_calibration(
+    near: Sequence[np.ndarray],
+    everything: Sequence[np.ndarray] | None = None,
+    spreads: Sequence[float] | None = None,
+) -> Calibration:
+    """Fit the temperature: the least sum of the calibration errors near the masks and of unsure voxels, over cases.
+
+    The likelihood of the voxels would be ruled by the few cases in which a large part of a tumour was missed surely.
 
     Args:
-        counts: results of :py:func:`voxel_counts`.
+        near: results of :py:func:`voxel_counts` near the masks of each case.
+        everything: those of all its voxels; None for the same.
         spreads: result of :py:func:`mri_seg.quality.expected_dice.threshold_spread` of each case; None for the same
             temperature in all cases.
 
     Raises:
         ValueError: when there are no voxels.
     """
-    shares = np.array([np.asarray(one) / np.sum(one) for one in counts if np.sum(one)])
-    if not shares.size:
+    sizes = [1.0 - _LEAST] * len(near) if spreads is None else spreads
+    counted = [one for one in zip(near, near if everything is None else everything, sizes) if np.sum(one[0])]
+    if not counted:
         raise ValueError("calibration needs voxels near a tumour. Give cases with tumour.")
-    one_for_all = spreads is None
-    sizes = [1.0] * len(shares) if spreads is None else [s + _LEAST for s, one in zip(spreads, counts) if np.sum(one)]
-    logarithms = np.log(sizes)
-    outside, inside = shares[:, 0], shares[:, 1]
 
     def loss(found: np.ndarray) -> float:
-        scales = np.exp(-found[0] - (0 if one_for_all else found[1]) * logarithms)
-        logits = LOGITS * scales[:, None]
-        return float((outside * np.logaddexp(0, logits) + inside * np.logaddexp(0, -logits)).sum() / len(shares))
+        calibration = Calibration(float(np.exp(found[0])), float(found[1]))
+        errors: tuple[list[float], list[float]] = ([], [])
+        for close, whole, spread in counted:
+            values = calibration.levels(spread)
+            for kind, counts in zip(errors, (close, unsure_counts(whole, values))):
+                if np.sum(counts):
+                    kind.append(expected_calibration_error(reliability(counts, values)))
+        return float(sum(np.mean(kind) for kind in errors if kind))
 
-    bounds = [(-2.3, 2.3)] if one_for_all else [(-2.3, 2.3), (0.0, 1.0)]
-    found = optimize.minimize(loss, [0.5] if one_for_all else [0.5, 0.1], bounds=bounds).x
-    return Calibration(float(np.exp(found[0])), 0.0 if one_for_all else float(found[1]))
+    growth = slice(0.0, 0.01, 0.1) if spreads is None else slice(0.0, 0.81, 0.1)
+    found = optimize.brute(loss, (slice(-0.7, 2.61, 0.1), growth), finish=None)
+    return Calibration(float(np.exp(found[0])), float(found[1]))
 
 
 def unsure_counts(counts: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
