@@ -45,7 +45,6 @@ class Fitted(NamedTuple):
     calibration: Calibration
     expected_dice: ExpectedDice
     interval: VolumeInterval
-    constant: tuple[float, float]
 
 
 def area_under_curve(trust: np.ndarray, bad: np.ndarray) -> float:
@@ -88,7 +87,6 @@ def fitted_without(group: str, found: Records) -> Fitted:
         fit_calibration([one["near"] for one in seen], [one["all"] for one in seen], spreads),
         fit_expected_dice(spreads, [one["dice"] for one in seen], groups),
         fit_volume_interval(*volumes, spreads, groups),
-        fit_volume_interval(*volumes, [1.0] * len(seen), groups)(1.0, 1.0),
     )
 
 
@@ -205,8 +203,8 @@ def draw(curves: dict[str, list[np.ndarray]], file: Path) -> None:
 
 def volume_table(found: Records, fits: dict[str, Fitted]) -> None:
     """Print how many references lie in their interval, by institution, and how wide intervals are."""
-    print("\n| interval of volume | within | 95 % interval (Clopper-Pearson) | median high / low | power |")
-    print("| --- | --- | --- | --- | --- |")
+    print("\n| interval of volume | within | 95 % interval (Clopper-Pearson) | median high / low |")
+    print("| --- | --- | --- | --- |")
     inside, widths, errors, total = 0, [], [], 0
     for group in INSTITUTIONS:
         interval = fits[group].interval
@@ -217,47 +215,52 @@ def volume_table(found: Records, fits: dict[str, Fitted]) -> None:
         here = [high / low for low, high in ends]
         errors += [abs(np.log(one["label_voxels"] / one["pred_voxels"])) for one in own if one["pred_voxels"]]
         low, high = stats.binomtest(held, len(own)).proportion_ci(method="exact")
-        print(
-            f"| {group} | {held} of {len(own)} | {low:.2f} to {high:.2f} | {np.median(here):.2f} | "
-            f"{interval.power:.2f} |"
-        )
+        print(f"| {group} | {held} of {len(own)} | {low:.2f} to {high:.2f} | {np.median(here):.2f} |")
         inside, widths, total = inside + held, widths + here, total + len(own)
     # The narrowest constant factor, chosen afterwards, that holds as many references.
     best = float(np.exp(2 * np.sort(errors)[inside - 1]))
-    print(f"| all | {inside} of {total} | | {np.median(widths):.2f} | |")
+    print(f"| all | {inside} of {total} | | {np.median(widths):.2f} |")
     print(f"\nA constant factor that holds as many, chosen afterwards: high / low {best:.2f}.")
 
 
-WAYS = {
-    "in proportion to the spread": {"power": 1.0},
-    "by a power of the spread": {},
-    "the same for all": {"power": 0.0},
-}
+POWERS = (0.0, 1.0, 1.25, 1.5, 2.0)
 
 
-def choice_table(found: Records) -> None:
-    """Print which way to scale the interval the other two institutions choose, each tried on the other of them."""
+def powers_table(found: Records) -> None:
+    """Print what other powers of the spread give, and what the other two institutions say of them.
+
+    Their say is the mean interval score (Gneiting and Raftery 2007) of logarithms, width and 20 times what lies
+    outside, each of the two by the interval that is fitted to the other.
+    """
     ordinary = [one for one in of_kind(found) if one["pred_voxels"] and one["label_voxels"]]
 
-    def score(fitted_on: str, tried_on: str, options: dict[str, float]) -> float:
-        """Mean interval score (Gneiting and Raftery 2007) of logarithms: width, and 20 times what lies outside."""
-        rows = [one for one in ordinary if one["group"] == fitted_on]
-        columns = ([one[name] for one in rows] for name in ("pred_voxels", "label_voxels", "spread"))
-        interval = fit_volume_interval(*columns, **options)
-        scores = []
-        for one in ordinary:
-            if one["group"] == tried_on:
-                low, high = np.log(interval(one["pred_voxels"], one["spread"]))
-                true = np.log(one["label_voxels"])
-                scores.append(high - low + 20 * (max(low - true, 0) + max(true - high, 0)))
-        return float(np.mean(scores))
+    def ends(groups: tuple[str, ...], tried_on: str, power: float) -> np.ndarray:
+        """Logarithms of the interval's ends and of the reference ``(cases, 3)``."""
+        rows = [one for one in ordinary if one["group"] in groups]
+        columns = ([one[name] for one in rows] for name in ("pred_voxels", "label_voxels", "spread", "group"))
+        interval = fit_volume_interval(*columns, power=power)
+        tried = [one for one in ordinary if one["group"] == tried_on]
+        return np.log([[*interval(one["pred_voxels"], one["spread"]), one["label_voxels"]] for one in tried])
 
-    print("\n| interval score, each of two institutions by the other | " + " | ".join(WAYS) + " |")
-    print("| --- |" + " --- |" * len(WAYS))
-    for group in INSTITUTIONS:
-        first, second = (one for one in INSTITUTIONS if one != group)
-        scores = [np.mean([score(first, second, way), score(second, first, way)]) for way in WAYS.values()]
-        print(f"| {first} and {second} | " + " | ".join(f"{one:.2f}" for one in scores) + " |")
+    def score(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> float:
+        return float(np.mean(high - low + 20 * (np.maximum(low - true, 0) + np.maximum(true - high, 0))))
+
+    pairs = {group: tuple(one for one in INSTITUTIONS if one != group) for group in INSTITUTIONS}
+    said = " | ".join(f"score, {' and '.join(pair)}" for pair in pairs.values())
+    print(f"\n| power of the spread | within | median high / low | {said} |")
+    print("| --- |" + " --- |" * (2 + len(pairs)))
+    for power in POWERS:
+        low, high, true = np.concatenate([ends(pairs[group], group, power) for group in INSTITUTIONS]).T
+        scores = [
+            np.mean([score(*ends((one,), other, power).T) for one, other in (pair, pair[::-1])])
+            for pair in pairs.values()
+        ]
+        inside = ((low <= true) & (true <= high)).sum()
+        print(
+            f"| {power:g} | {inside} of {len(of_kind(found))} | {np.exp(np.median(high - low)):.2f} | "
+            + " | ".join(f"{one:.2f}" for one in scores)
+            + " |"
+        )
 
 
 def trust_table(found: Records, fits: dict[str, Fitted], ordinary: bool) -> None:
@@ -309,7 +312,7 @@ def main() -> None:
     curves = calibration_table(found, fits)
     maps_table(found, fits)
     volume_table(found, fits)
-    choice_table(found)
+    powers_table(found)
     trust_table(found, fits, ordinary=True)
     trust_table(found, fits, ordinary=False)
     if args.no_fit:

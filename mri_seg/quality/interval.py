@@ -12,8 +12,8 @@ from mri_seg.quality.expected_dice import COVERAGE, group_rows
 
 __all__ = ["VolumeInterval", "fit_volume_interval"]
 
-_LEAST = 0.02  # least spread and least error, so that no interval shrinks to a point
-_STEEPEST = 2.0  # largest power; few cases could ask for more
+_LEAST = 0.02  # least spread, so that no interval shrinks to a point
+_POWER = 1.5  # errors grow faster than the spread: where much is unsure, more is missed
 
 
 class VolumeInterval(NamedTuple):
@@ -47,21 +47,21 @@ def fit_volume_interval(
     groups: Sequence[str] | None = None,
     *,
     base: float = _LEAST,
-    power: float | None = None,
+    power: float = _POWER,
 ) -> VolumeInterval:
     """Fit the interval by normalized split-conformal prediction (Lei et al. 2018, section 5.2).
 
-    How errors grow with the spread is a line through their logarithms, by least squares. The error is taken without its
-    sign: one institution's tumours may be drawn larger and another's smaller. The interval covers the model's error on
-    cases like these, and not the difference between two readers.
+    The error is taken without its sign: one institution's tumours may be drawn larger and another's smaller. The
+    interval covers the model's error on cases like these, and not the difference between two readers.
 
     Args:
         predicted: volume of each predicted mask.
         reference: volume of each reference; cases in which either is 0 do not count, since no ratio exists.
         spreads: result of :py:func:`mri_seg.quality.expected_dice.threshold_spread` of each case.
-        groups: group of each case, such as its institution. The interval holds for each that has at least 10 cases.
+        groups: group of each case, such as its institution. The interval holds 90 % of all cases, with the correction
+            for few cases, and 90 % of each group of at least 10, without it.
         base: see :py:class:`VolumeInterval`.
-        power: likewise; None to fit it.
+        power: likewise.
 
     Raises:
         ValueError: when fewer than 10 cases have both volumes.
@@ -71,20 +71,15 @@ def fit_volume_interval(
     if counted.sum() < 10:
         raise ValueError(f"expected at least 10 cases with a tumour that was found, got {counted.sum()}.")
     volumes = volumes[:, counted]
-    errors, spread = np.abs(np.log(volumes[1] / volumes[0])), volumes[2] + base
-    power = _slope(np.log(spread), np.log(errors + _LEAST)) if power is None else power
-    scores = errors / spread**power
+    scores = np.abs(np.log(volumes[1] / volumes[0])) / (volumes[2] + base) ** power
     names = None if groups is None else np.array(groups)[counted].tolist()
-    widths = []
-    for rows in group_rows(names, len(scores)):
-        ordered = np.sort(scores[rows])
-        widths.append(float(ordered[min(math.ceil((len(ordered) + 1) * COVERAGE) - 1, len(ordered) - 1)]))
+    widths = [
+        _quantile(scores, len(scores) + 1),
+        *(_quantile(scores[rows], rows.sum()) for rows in group_rows(names, len(scores))),
+    ]
     return VolumeInterval(max(widths), base, power)
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Slope of the line through the points, from 0 to 2; 1 if all are at one place."""
-    apart = x - x.mean()
-    if not (apart @ apart) > 1e-9:
-        return 1.0
-    return float(np.clip(apart @ y / (apart @ apart), 0.0, _STEEPEST))
+def _quantile(scores: np.ndarray, count: int) -> float:
+    """The score that 90 % of so many cases do not exceed; the highest if there are too few."""
+    return float(np.sort(scores)[min(math.ceil(count * COVERAGE), len(scores)) - 1])
