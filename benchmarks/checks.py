@@ -380,7 +380,7 @@ def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]
     image = without_each(measures, str) if measures else {}
     at_edge, counts, number = seen_at_edge(), defaultdict(int), 0
     wrong: dict[str, int] = defaultdict(int)
-    ordinary = flagged = 0
+    ordinary = flagged = carrying = 0
     for record in (one for one in found if one["kind"] == ORDINARY):
         of_image = image.get(record["case"], {}).get("FLAIR", set())
         of_lesions = {name for name, _ in lesion_flags(measures_of(record))}
@@ -395,12 +395,14 @@ def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]
         for name in of_image | of_lesions:
             counts[name] += 1
             wrong[name] += not holds.get(name, False)
+        carrying += bool(of_image | of_lesions)
         if lesions and not false and not holds["head_cut"]:
             ordinary += 1
             flagged += bool(of_image | of_lesions)
     yield "| flag | raised | of these, where it does not hold |\n| --- | ---: | ---: |"
     for name in sorted(counts, key=lambda one: -counts[one]):
         yield f"| `{name}` | {counts[name]} of {number} | {wrong[name]} |"
+    yield f"| any | {carrying} of {number} | |"
     yield f"| any, in patients in whom none holds | {flagged} of {ordinary} | {flagged} |"
 
 
