@@ -1,47 +1,68 @@
 """Measure how often each flag of the checks is raised where it holds, and where it does not.
 
-    python benchmarks/checks.py image --dataset_dir data/kaggle_3m --healthy FLAIR.nii.gz --measures runs/checks.json
+    python benchmarks/checks.py image --dataset_dir data/kaggle_3m --healthy FLAIR.nii.gz
     python benchmarks/checks.py phantoms
-    python benchmarks/checks.py lesions --dataset_dir data/kaggle_3m
     python benchmarks/checks.py place --dataset_dir data/kaggle_3m
+    python benchmarks/checks.py lesions --dataset_dir data/kaggle_3m
+    python benchmarks/checks.py cost
 
 ``image`` measures the volume of every patient, its channels that are not FLAIR, and changes of it for which a flag
-holds; ``--measures`` keeps the measures, so that thresholds can be changed and tried in a second. ``lesions`` segments
-the patients of DU, HT and FG, and changes of them, with the weights in ``benchmarks/left_out`` that left their
-institution out, and judges the lesions. ``place`` writes the map of the places of tumours that is shipped, and tries
-it by leaving one patient out. Tables are Markdown. What was seen in the patients is in ``patients.csv``.
+holds; the measures are kept in ``runs/quality``, so that limits can be changed and tried in a second. Limits come from
+a rule; the figures are those of patients who were left out when it was applied. ``lesions`` judges the lesions that
+weights found that left the patient's institution out; the patients are segmented once for this program and
+``benchmarks/quality.py``. ``place`` writes the map of the places of tumours that is shipped, and tries it by leaving
+one patient out. ``cost`` times the checks and estimates as a share of a case. Tables are Markdown. What was seen in the
+patients is in ``patients.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
 import torch
 from monai.transforms import Orientationd
-from robustness import Model, around_brain, dice, half_contrast, noise
+from robustness import around_brain, healthy_variants, noise
 from scipy import ndimage
+from segmented import DIMMED, ORDINARY, ROOT, add_arguments, measures_of, records
 
+import mri_seg
 from mri_seg.datasets.lgg import datalist
 from mri_seg.datasets.phantom import patient
 from mri_seg.io.load import LoadVolumed
-from mri_seg.measurements.lesions import label_lesions
-from mri_seg.quality.frame import HeadFrame, head_frame
-from mri_seg.quality.image_checks import ImageChecksd, ImageMeasures, Spacing, image_flags, image_measures
-from mri_seg.quality.lesion_checks import LESION_FLAGS, RARE, is_doubtful, lesion_flags, lesion_measures
+from mri_seg.quality.frame import head_frame
+from mri_seg.quality.image_checks import (
+    IMAGE_FLAGS,
+    ImageChecksd,
+    ImageLimits,
+    ImageMeasures,
+    Spacing,
+    image_flags,
+    image_measures,
+)
+from mri_seg.quality.lesion_checks import (
+    BESIDE,
+    RARE,
+    LesionChecksd,
+    lesion_flags,
+    lesion_measures,
+)
 from mri_seg.quality.place import PLACE_FILE, PlaceMap
 from mri_seg.transforms.brain import brain_mask
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.orientation import AXIAL
 
-ROOT = Path(__file__).resolve().parent
 Volume = np.ndarray
+Measures = dict[str, dict[str, list]]
 UNKNOWN = Spacing(None, None)
 
 
@@ -120,6 +141,9 @@ def measured_patients(
     for number, case in enumerate(patients(dataset_dir)):
         name = str(case.get("case") or Path(case["image"][0]).parent.name)
         found = dict(known.get(name, {}))
+        if "FLAIR" in found and (number % every or POSITIVES.keys() <= found.keys()):
+            yield name, found
+            continue
         volumes = channels(case["image"])
         brain = None
         for what in (*volumes, *(POSITIVES if number % every == 0 else ())):
@@ -143,22 +167,94 @@ def tumor_places(dataset_dir: str) -> Iterator[tuple[str, np.ndarray]]:
             yield str(image.meta["case"]), frame.coordinates(np.argwhere(label), image.affine.numpy())
 
 
-def flags_of(measures: list | None, spacing: Spacing = UNKNOWN) -> list[str]:
-    return [name for name, _ in image_flags(None if measures is None else ImageMeasures(*measures), spacing)]
+class Rule(NamedTuple):
+    """How a limit is set: halfway between the last ordinary volume and the first in which the flag holds.
+
+    Without such volumes, a lower limit is half the value of the last ordinary volume.
+
+    Attributes:
+        limit: its name in :py:class:`ImageLimits`.
+        measure: what is measured.
+        flag: what is raised.
+        above: whether it is raised above the limit.
+        holds: volumes in which it holds.
+    """
+
+    limit: str
+    measure: str
+    flag: str
+    above: bool
+    holds: tuple[str, ...]
 
 
-def image_table(measures: dict[str, dict[str, list]]) -> Iterator[str]:
+RULES = (
+    Rule("cortex", "cortex", "not_flair", False, ("T1", "T1 with contrast")),
+    Rule("fluid", "fluid", "not_flair", False, ()),
+    Rule("around", "around", "skull_stripped", False, ("skull stripped",)),
+    Rule("noise", "noise", "noisy_or_moved", True, ("Rician noise of 10 %",)),
+    Rule("jump", "jump", "noisy_or_moved", True, ("every second slice moved by 4 pixels",)),
+    Rule("top", "top", "head_cut", True, ("upper third of the brain cut off",)),
+    Rule("at_edge", "at_edge", "head_cut", True, ("back quarter of the brain cut off",)),
+    Rule("shortest", "length", "resampled_far", False, ("pixels of double the size, size unknown",)),
+    Rule("longest", "length", "resampled_far", True, ("pixels of half the size, size unknown",)),
+)
+
+
+def seen_at_edge() -> set[str]:
+    """Patients whose scalp or brain lies at the edge of the picture, by what was seen in them."""
+    with open(ROOT / "benchmarks" / "patients.csv", encoding="utf-8") as file:
+        return {row["patient"] for row in csv.DictReader(file) if {"scalp", "brain"} & set(row["cut"].split())}
+
+
+def limits_of(measures: Measures) -> ImageLimits:
+    """Limits by the rules."""
+    found, at_edge = {}, seen_at_edge()
+    for rule in RULES:
+        place, last, first = ImageMeasures._fields.index(rule.measure), *((max, min) if rule.above else (min, max))
+        ordinary = [
+            one["FLAIR"][place] for name, one in measures.items() if rule.limit != "at_edge" or name not in at_edge
+        ]
+        holds = [one[what][place] for one in measures.values() for what in rule.holds if one.get(what)]
+        found[rule.limit] = (last(ordinary) + first(holds)) / 2 if holds else last(ordinary) / 2
+    return ImageLimits(**found)
+
+
+def flags_of(measures: list | None, limits: ImageLimits, spacing: Spacing = UNKNOWN) -> set[str]:
+    return {name for name, _ in image_flags(None if measures is None else ImageMeasures(*measures), spacing, limits)}
+
+
+def without_each(measures: Measures, key: Callable[[str], str]) -> dict[str, dict[str, set[str]]]:
+    """Flags of each patient's volumes, by limits that were set without the patient's group."""
+    flags = {}
+    for group in {key(name) for name in measures}:
+        limits = limits_of({name: one for name, one in measures.items() if key(name) != group})
+        for name in (name for name in measures if key(name) == group):
+            flags[name] = {what: flags_of(values, limits) for what, values in measures[name].items()}
+    return flags
+
+
+def institution(name: str) -> str:
+    return name.split("_")[1]
+
+
+def image_table(flags: dict[str, dict[str, set[str]]]) -> Iterator[str]:
     """How often each flag is raised in each kind of volume."""
-    kinds: dict[str, list[list[str]]] = defaultdict(list)
-    for found in measures.values():
-        for what, values in found.items():
-            kinds[what].append(flags_of(values))
-    names = ("not_flair", "skull_stripped", "thin_slices", "head_cut", "noisy_or_moved", "resampled_far")
-    yield f"| volumes | number | {' | '.join(f'`{name}`' for name in names)} | any |"
-    yield f"| --- | ---: |{' ---: |' * (len(names) + 1)}"
+    kinds: dict[str, list[set[str]]] = defaultdict(list)
+    for found in flags.values():
+        for what, names in found.items():
+            kinds[what].append(names)
+    yield f"| volumes | number | {' | '.join(f'`{name}`' for name in IMAGE_FLAGS)} | any |"
+    yield f"| --- | ---: |{' ---: |' * (len(IMAGE_FLAGS) + 1)}"
     for what, raised in kinds.items():
-        counts = [sum(name in flags for flags in raised) for name in names]
+        counts = [sum(name in names for names in raised) for name in IMAGE_FLAGS]
         yield f"| {what} | {len(raised)} | {' | '.join(map(str, counts))} | {sum(map(bool, raised))} |"
+
+
+def limit_table(measures: Measures) -> Iterator[str]:
+    """Limits by the rules, and those of the package."""
+    yield "| limit | by the rule | in the package |\n| --- | ---: | ---: |"
+    for name, by_rule, shipped in zip(ImageLimits._fields, limits_of(measures), ImageLimits()):
+        yield f"| {name} | {by_rule:.3f} | {shipped:g} |"
 
 
 CONTRASTS = {
@@ -229,73 +325,156 @@ def cut_table(dataset_dir: str) -> Iterator[str]:
     yield from (f"| {what} | {number} | {count} |" for what, count in counts.items())
 
 
-LESION_CHANGES: dict[str, Callable[[Volume, Volume], Volume]] = {
-    "scalp at 0.3": around_brain(0.3),
-    "skull stripped": around_brain(0.0),
-    "half contrast": half_contrast,
-    "noise": noise,
-}
+FALSE = 0.1  # a lesion of which less than this fraction lies in the reference is false
 
 
-class Judged:
-    """Counts of lesions and cases by what holds and what was flagged."""
+class Lesion(NamedTuple):
+    """A lesion of a record: its size beside the largest of its case, and whether it is false."""
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = defaultdict(int)
-        self.dice: list[float] = []
-
-    def add(self, mask: Volume, probability: Volume, label: Volume, frame: HeadFrame | None, places: PlaceMap) -> None:
-        """Count the lesions of a mask, and the flags of its case."""
-        found = lesion_measures(mask, probability, np.eye(4), frame, places=places)
-        names = {name for name, _ in lesion_flags(found)}
-        labels, count = label_lesions(mask)
-        sizes = ndimage.sum_labels(mask, labels, range(1, count + 1))
-        hit = ndimage.sum_labels(label, labels, range(1, count + 1))
-        real = [share >= 0.1 for _, share in sorted(zip(sizes, hit / np.maximum(sizes, 1)), key=lambda one: -one[0])]
-        doubtful = [is_doubtful(lesion, found[0]) for lesion in found]
-        for true, doubt in zip(real, doubtful):
-            kind = "true" if true else "false"
-            self.counts[f"{kind} lesions"] += 1
-            self.counts[f"{kind} lesions in doubt"] += doubt
-        self.counts["cases"] += 1
-        self.counts["cases without false lesion"] += all(real)
-        self.counts["in doubt without false lesion"] += all(real) and any(doubtful)
-        for name in names:
-            self.counts[name] += 1
-        self.dice.append(dice(mask, label))
+    beside: float
+    false: bool
 
 
-def lesion_table(args: argparse.Namespace) -> Iterator[str]:
-    """Lesions that left-out weights find in the patients, with and without changes of the volume."""
-    tumors = dict(tumor_places(args.dataset_dir))
-    places = PlaceMap.of(tumors.values())
-    judged: dict[str, Judged] = defaultdict(Judged)
-    runs = [run.partition("=")[::2] for run in args.runs] or [
-        (group, str(args.left_out / group / "model_final.pt")) for group in ("DU", "HT", "FG")
+def lesions_of(record: dict[str, Any]) -> list[Lesion]:
+    measured = record["measures"]
+    return [Lesion(one["volume"] / measured[0]["volume"], one["inside"] < FALSE) for one in measured]
+
+
+def beside_limit(found: list[dict[str, Any]]) -> float:
+    """The size beside the largest lesion that tells false lesions best: most of them below it, fewest true ones."""
+    lesions = sorted(one for record in found for one in lesions_of(record))
+    false, true = (np.array([one.beside for one in lesions if one.false == kind]) for kind in (True, False))
+    sizes = np.array([one.beside for one in lesions])
+    between = np.sqrt(sizes[1:] * sizes[:-1])
+    gain = [(false < limit).mean() - (true < limit).mean() for limit in between]
+    return float(between[int(np.argmax(gain))])
+
+
+def lesion_table(found: list[dict[str, Any]]) -> Iterator[str]:
+    """Lesions in doubt among true and false ones, by a limit from the other institutions, by kind of volume."""
+    kinds = list(dict.fromkeys(record["kind"] for record in found))
+    yield (
+        "| volumes | number | mean Dice | false lesions | in doubt | true lesions | in doubt | without a false lesion "
+        "| one in doubt |"
+    )
+    yield f"| --- |{' ---: |' * 8}"
+    for kind in sorted(kinds, key=lambda one: one != ORDINARY):
+        counts: dict[str, int] = defaultdict(int)
+        dice = []
+        for record in (one for one in found if one["kind"] == kind):
+            ordinary = [one for one in found if one["kind"] == ORDINARY and one["group"] != record["group"]]
+            limit, lesions = beside_limit(ordinary), lesions_of(record)
+            for lesion in lesions:
+                counts[f"{'false' if lesion.false else 'true'}"] += 1
+                counts[f"{'false' if lesion.false else 'true'} in doubt"] += lesion.beside < limit
+            all_true = bool(lesions) and not any(lesion.false for lesion in lesions)
+            counts["patients"] += all_true
+            counts["patients in doubt"] += all_true and any(lesion.beside < limit for lesion in lesions)
+            dice.append(record["dice"])
+        names = ("false", "false in doubt", "true", "true in doubt", "patients", "patients in doubt")
+        yield f"| {kind} | {len(dice)} | {np.mean(dice):.3f} | {' | '.join(str(counts[name]) for name in names)} |"
+
+
+def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]:
+    """Flags of the patients as they are: of the image by limits without the patient, and of the lesions."""
+    image = without_each(measures, str) if measures else {}
+    at_edge, counts, number = seen_at_edge(), defaultdict(int), 0
+    wrong: dict[str, int] = defaultdict(int)
+    ordinary = flagged = carrying = 0
+    for record in (one for one in found if one["kind"] == ORDINARY):
+        of_image = image.get(record["case"], {}).get("FLAIR", set())
+        of_lesions = {name for name, _ in lesion_flags(measures_of(record))}
+        lesions, number = record["measures"], number + 1
+        false = any(one["inside"] < FALSE for one in lesions)
+        holds = {
+            "nothing_found": True,
+            "lesion_doubtful": false,
+            "lesion_where_training_has_none": any(one["inside"] < FALSE and one["rare"] > 0.5 for one in lesions),
+            "head_cut": record["label_at_edge"] >= 10 or record["case"] in at_edge,
+        }
+        for name in of_image | of_lesions:
+            counts[name] += 1
+            wrong[name] += not holds.get(name, False)
+        carrying += bool(of_image | of_lesions)
+        if lesions and not false and not holds["head_cut"]:
+            ordinary += 1
+            flagged += bool(of_image | of_lesions)
+    yield "| flag | raised | of these, where it does not hold |\n| --- | ---: | ---: |"
+    for name in sorted(counts, key=lambda one: -counts[one]):
+        yield f"| `{name}` | {counts[name]} of {number} | {wrong[name]} |"
+    yield f"| any | {carrying} of {number} | |"
+    yield f"| any, in patients in whom none holds | {flagged} of {ordinary} | {flagged} |"
+
+
+def dimmed_table(found: list[dict[str, Any]]) -> Iterator[str]:
+    """What dimmed scalp costs, as if fat had been suppressed."""
+    yield "| institution | patients | mean Dice | with scalp at 0.3 | lost | 95 % interval |\n| --- |" + " ---: |" * 5
+    by_case = {(one["case"], one["kind"]): one for one in found}
+    pairs = [
+        (one["group"], one["dice"], by_case[one["case"], DIMMED]["dice"])
+        for one in found
+        if one["kind"] == ORDINARY and (one["case"], DIMMED) in by_case
     ]
-    for group, weights in runs:
-        model = Model(Path(weights), 800.0, flip=True)
-        load = LoadVolumed(["image", "label"])
-        for number, case in enumerate(datalist(args.dataset_dir, f"institution/{group}", "validation", True)):
-            item = load(dict(case))
-            image, label = item["image"], item["label"].numpy()[0] > 0
-            values = image.numpy()[0].astype(np.float32)
-            brain = brain_mask(values)
-            frame = head_frame(values, brain, np.eye(4))
-            tumor = tumors.get(str(image.meta["case"]))
-            others = places if tumor is None else places.without(PlaceMap.of([tumor]))
-            for what in ("unchanged", *(LESION_CHANGES if number % args.every == 0 else ())):
-                volume = image.clone()
-                if what in LESION_CHANGES:
-                    volume[0] = torch.from_numpy(LESION_CHANGES[what](values, brain))
-                mask = model(volume)
-                judged[what].add(mask, model.probability, label, frame, others)
-    keys = ("cases", "cases without false lesion", "in doubt without false lesion", "true lesions")
-    keys += ("true lesions in doubt", "false lesions", "false lesions in doubt", *LESION_FLAGS)
-    yield f"| volumes | mean Dice | {' | '.join(keys)} |"
-    yield f"| --- | ---: |{' ---: |' * len(keys)}"
-    for what, one in judged.items():
-        yield f"| {what} | {np.mean(one.dice):.3f} | {' | '.join(str(one.counts[key]) for key in keys)} |"
+    for group in (*dict.fromkeys(group for group, _, _ in pairs), *(["all"] if pairs else [])):
+        before, after = np.array([dice for name, *dice in pairs if group in (name, "all")]).T
+        lost, draw = before - after, np.random.default_rng(0)
+        low, high = np.percentile(draw.choice(lost, (2000, len(lost))).mean(1), (2.5, 97.5))
+        yield (
+            f"| {group} | {len(lost)} | {before.mean():.3f} | {after.mean():.3f} | {lost.mean():+.3f} | "
+            f"{low:+.3f} to {high:+.3f} |"
+        )
+
+
+def cost_table(repeats: int) -> Iterator[str]:
+    """Seconds of the checks and of the estimates, as a share of a case of 26 slices, in the same run."""
+    from mri_seg.inference.case_quality import CaseQuality
+    from mri_seg.quality.calibration import Calibration
+
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(owner: Any, name: str, what: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                spent[what] += time.perf_counter() - began
+
+        setattr(owner, name, call)
+
+    timed(ImageChecksd, "__call__", "checks of the image, frame of the head")
+    timed(LesionChecksd, "__call__", "checks of the lesions")
+    timed(CaseQuality, "of_case", "expected Dice, interval")
+    timed(Calibration, "__call__", "calibrated probability")
+    scan = patient.PhantomPatient(seed=7, index=0).scan(slices=26)
+    segmenter = mri_seg.Segmenter(amp=False)
+    shares: dict[str, list[float]] = defaultdict(list)
+    for number in range(repeats + 1):
+        spent.clear()
+        began = time.perf_counter()
+        found = segmenter(scan.image.astype(np.float32), affine=scan.affine)
+        _ = found.measurements
+        _ = found._result.page
+        seconds = time.perf_counter() - began
+        for what, value in [*spent.items(), ("all", sum(spent.values()))]:
+            if number:  # the first call is a warm-up
+                shares[what].append(value / seconds)
+    yield f"Case of 26 slices with its page: {seconds:.2f} s, {torch.get_num_threads()} threads.\n"
+    yield "| part | share of the case (median) |\n| --- | ---: |"
+    yield from (f"| {what} | {100 * np.median(values):.1f} % |" for what, values in shares.items())
+
+
+def healthy_table(file: str) -> Iterator[str]:
+    """What the weights of the bundle mark in a healthy volume and its variants, and the flags of these masks."""
+    volume = LoadVolumed(["image"])({"image": [file]})["image"]
+    segment = mri_seg.Segmenter(amp=False, min_lesion_volume=0, quality=False)
+    yield "| variant | marked, mL | flags |\n| --- | ---: | --- |"
+    for name, variant in healthy_variants(volume).items():
+        found = segment(variant)
+        names = [flag["name"] for flag in found.flags]
+        yield f"| {name} | {found.measurements['volume_ml']:.1f} | {', '.join(f'`{one}`' for one in names)} |"
 
 
 def healthy_flags(file: str) -> list[str]:
@@ -306,15 +485,15 @@ def healthy_flags(file: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["image", "phantoms", "lesions", "place"])
-    parser.add_argument("--dataset_dir", default="data/kaggle_3m")
+    parser.add_argument("what", choices=["image", "phantoms", "lesions", "place", "cost"])
+    add_arguments(parser)
     parser.add_argument("--healthy", nargs="*", default=[])
-    parser.add_argument("--left_out", type=Path, default=ROOT / "left_out", help="folder of the left-out weights")
-    parser.add_argument("--runs", nargs="*", default=[], metavar="INSTITUTION=WEIGHTS", help="instead of --left_out")
     parser.add_argument("--phantoms", type=int, default=8, help="phantoms of each kind")
-    parser.add_argument("--measures", type=Path, help="JSON file in which measures of volumes are kept")
-    parser.add_argument("--every", type=int, default=1, help="change every so many patients")
+    parser.add_argument("--repeats", type=int, default=5, help="timed cases")
+    parser.add_argument("--every", type=int, default=3, help="change every so many patients")
     args = parser.parse_args()
+    file = args.cache / "measures.json"
+    measures: Measures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if args.what == "place":
         tumors = dict(tumor_places(args.dataset_dir))
         shipped = Path(str(resources.files("mri_seg.quality") / PLACE_FILE))
@@ -322,17 +501,25 @@ def main() -> None:
         print("\n".join([*place_table(tumors), "", *cut_table(args.dataset_dir)]))
     if args.what == "phantoms":
         print("\n".join(phantom_table(args.phantoms)))
+    if args.what == "cost":
+        print("\n".join(cost_table(args.repeats)))
     if args.what == "lesions":
-        print("\n".join(lesion_table(args)))
+        found = records(args)
+        limit = beside_limit([one for one in found if one["kind"] == ORDINARY])
+        print("\n".join([*lesion_table(found), "", *flag_table(found, measures), "", *dimmed_table(found)]))
+        for healthy in args.healthy:
+            print("\n".join(["", *healthy_table(healthy)]))
+        print(f"\nLimit of the size beside the largest lesion: {limit:.3f} by the rule, {BESIDE:g} in the package.")
     if args.what == "image":
-        kept = args.measures is not None and args.measures.is_file()
-        measures = json.loads(args.measures.read_text(encoding="utf-8")) if kept else {}
+        args.cache.mkdir(parents=True, exist_ok=True)
         for name, found in measured_patients(args.dataset_dir, measures, args.every):
             if measures.get(name) != found:
                 measures[name] = found
-                if args.measures:
-                    args.measures.write_text(json.dumps(measures) + "\n", encoding="utf-8")
-        print("\n".join(image_table(measures)))
+                file.write_text(json.dumps(measures) + "\n", encoding="utf-8")
+        for what, key in (("patient", str), ("institution", institution)):
+            print(f"Limits were set without the {what}:\n")
+            print("\n".join([*image_table(without_each(measures, key)), ""]))
+        print("\n".join(limit_table(measures)))
         for file in args.healthy:
             print(f"\n{Path(file).name}: {', '.join(healthy_flags(file)) or 'no flag'}")
 

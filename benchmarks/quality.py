@@ -2,95 +2,49 @@
 
     python benchmarks/quality.py --dataset_dir data/kaggle_3m
 
-Every patient of DU, HT and FG is segmented by the weights in ``benchmarks/left_out`` that left its institution out.
-What is fitted is fitted to the other two. Each patient is also segmented once with a simulated fault: scalp dimmed,
-half contrast, noise or a cropped head, in turn. The program prints the figures as tables in Markdown, draws
+Every patient of DU, HT and FG is segmented by the weights in ``benchmarks/left_out`` that left its institution out, as
+it is and with simulated faults; see ``benchmarks/segmented.py``, whose records ``benchmarks/checks.py`` uses too. What
+is fitted is fitted to the other two institutions. The program prints the figures as tables in Markdown, draws
 the reliability diagram, and writes ``quality.json``, fitted to all three institutions, for the weights of the bundle.
-The record of each case is kept in ``runs/quality``, by the weights' SHA-256: figures are computed again in seconds.
+The first run takes about ten minutes of one core; later ones take seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from robustness import CHANGES
-from scipy import stats
+from scipy import optimize, special, stats
+from segmented import INSTITUTIONS, OPTIONS, ORDINARY, ROOT, add_arguments, left_out_weights, records
 
 import mri_seg
-from mri_seg.quality.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
+from mri_seg.quality.calibration import (
+    LOGITS,
+    Calibration,
+    expected_calibration_error,
+    fit_calibration,
+    reliability,
+    unsure_counts,
+)
 from mri_seg.quality.expected_dice import ExpectedDice, fit_expected_dice
 from mri_seg.quality.fit import fit_quality
 from mri_seg.quality.interval import VolumeInterval, fit_volume_interval
-from mri_seg.quality.records import preprocessing_options, records_of
-from mri_seg.transforms.brain import brain_mask
 from mri_seg.utils.files import sha256, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
-INSTITUTIONS = ("DU", "HT", "FG")
 LOW = 0.7
-OPTIONS = {"threshold": 0.5, "min_lesion_volume": 800, "tta_flip": True, "fill_holes": True}
+CORRELATIONS = (0.0, 0.2, 0.4)
+Records = list[dict[str, Any]]
 
 
-def cropped(image: MetaTensor, label: MetaTensor) -> tuple[MetaTensor, MetaTensor]:
-    """Cut off the front fifth of the head."""
-    rows = image.shape[1] // 5
-    return image[:, rows:], label[:, rows:]
+class Fitted(NamedTuple):
+    """What the patients of the other institutions give."""
 
-
-def changed(name: str) -> Any:
-    """A change of the program that measures robustness."""
-
-    def change(image: MetaTensor, label: MetaTensor) -> tuple[MetaTensor, MetaTensor]:
-        values = image.numpy()[0].astype(np.float32)
-        image = image.clone()
-        image[0] = torch.from_numpy(CHANGES[name](values, brain_mask(values)).astype(np.float32))
-        return image, label
-
-    return change
-
-
-DEGRADED = {
-    "cropped": cropped,
-    **{name: changed(name) for name in ("scalp at 0.3", "half contrast", "noise")},
-}
-
-
-def records(weights: Path, group: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Records of all patients of an institution, unchanged and degraded; those of an earlier run are read."""
-    file = args.cache / f"{group}-{sha256(weights)[:12]}.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    done = {(record["case"], record["kind"]) for record in found}
-    segmenter: Any = None
-    cases = mri_seg.datalist(args.dataset_dir, f"institution/{group}", "validation", True)
-    for number, case in enumerate(cases):
-        kinds: dict[str, Any] = {"ordinary": None}
-        if not args.no_degraded:
-            kind = list(DEGRADED)[number % len(DEGRADED)]
-            kinds[kind] = DEGRADED[kind]
-        for kind, change in kinds.items():
-            if (case["case"], kind) in done:
-                continue
-            if segmenter is None:
-                segmenter = mri_seg.Segmenter(
-                    checkpoint=str(weights),
-                    runtime=args.runtime,
-                    amp=False,
-                    quality=False,
-                    **OPTIONS,
-                    **preprocessing_options(weights),
-                )
-            (record,) = records_of(segmenter, [case], change)
-            found.append({**record, "group": group, "kind": kind})
-            if len(found) % 10 == 0:
-                write_json(file, found)
-    write_json(file, found)
-    return found
+    calibration: Calibration
+    expected_dice: ExpectedDice
+    interval: VolumeInterval
 
 
 def area_under_curve(trust: np.ndarray, bad: np.ndarray) -> float:
@@ -119,162 +73,260 @@ def mean_rank_correlation(trust: np.ndarray, dice: np.ndarray, groups: np.ndarra
     return float(np.mean([stats.spearmanr(a, b).statistic for a, b in within if len(set(a)) > 1 and len(set(b)) > 1]))
 
 
-def fitted_without(
-    group: str, found: list[dict[str, Any]]
-) -> tuple[Calibration, ExpectedDice, VolumeInterval, tuple[float, float]]:
-    """What the patients of the other institutions give: calibration, expected Dice, interval and a constant factor."""
-    others = [one for one in found if one["group"] != group and one["kind"] == "ordinary"]
+def of_kind(found: Records, ordinary: bool = True) -> Records:
+    return [one for one in found if (one["kind"] == ORDINARY) == ordinary]
+
+
+def fitted_without(group: str, found: Records) -> Fitted:
+    """What the ordinary patients of the other institutions give."""
+    others = [one for one in of_kind(found) if one["group"] != group]
     seen = [one for one in others if one["pred_voxels"]]
     spreads, groups = [one["spread"] for one in seen], [one["group"] for one in seen]
     volumes = [one["pred_voxels"] for one in seen], [one["label_voxels"] for one in seen]
-    return (
-        fit_calibration([np.array(one["near"]) for one in others]),
+    return Fitted(
+        fit_calibration([one["near"] for one in seen], [one["all"] for one in seen], spreads),
         fit_expected_dice(spreads, [one["dice"] for one in seen], groups),
         fit_volume_interval(*volumes, spreads, groups),
-        fit_volume_interval(*volumes, [1.0] * len(seen), groups)(1.0, 1.0),
     )
 
 
-def calibration_table(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Print the expected calibration error before and after, by institution and as a mean over patients."""
-    print("\n| institution | temperature | near: before | after | 0.05 to 0.95: before | after |")
+def bins_of(one: dict[str, Any], values: np.ndarray | None = None) -> list[np.ndarray]:
+    """Bins near the masks, and those of unsure voxels, for a probability at each level."""
+    return [reliability(one["near"], values), reliability(unsure_counts(one["all"], values), values)]
+
+
+def calibration_table(found: Records, fits: dict[str, Fitted]) -> dict[str, list[np.ndarray]]:
+    """Print the expected calibration error before and after, pooled by institution and as a mean over patients."""
+    print("\n| expected calibration error | temperature | near: before | after | 0.05 to 0.95: before | after |")
     print("| --- | --- | --- | --- | --- | --- |")
-    curves: dict[str, Any] = {}
-    single: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    means: list[list[float]] = []
+    curves: dict[str, list[np.ndarray]] = {}
+    patients: list[list[np.ndarray]] = []
     for group in INSTITUTIONS:
-        calibration = fitted_without(group, found)[0]
-        counts = [np.array(one["near"]) for one in found if one["group"] == group and one["kind"] == "ordinary"]
-        ways = [(None, False), (calibration, False), (None, True), (calibration, True)]
-        errors = [expected_calibration_error(reliability(sum(counts), how, unsure=unsure)) for how, unsure in ways]
-        means += [
-            [expected_calibration_error(reliability(one, how, unsure=unsure)) for how, unsure in ways] for one in counts
-        ]
-        curves[group] = [reliability(sum(counts), how) for how in (None, calibration)]
-        for one in counts:
-            for rows, how in zip(single, (None, calibration)):
-                rows.append(reliability(one / max(one.sum(), 1), how))
-        print(f"| {group} | {calibration.temperature:.2f} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
-    print("| mean over patients | | " + " | ".join(f"{error:.3f}" for error in np.nanmean(means, 0)) + " |")
-    curves["mean over patients"] = [averaged(np.concatenate(rows)) for rows in single]
+        calibration = fits[group].calibration
+        own = [one for one in of_kind(found) if one["group"] == group]
+        rows = [[*bins_of(one), *bins_of(one, calibration.levels(one["spread"]))] for one in own]
+        patients += rows
+        near, unsure, near_after, unsure_after = (sum(bins) for bins in zip(*rows))
+        curves[group] = [near, near_after]
+        errors = (expected_calibration_error(bins) for bins in (near, near_after, unsure, unsure_after))
+        temperatures = np.quantile([calibration.of_spread(one["spread"]) for one in own], (0.05, 0.95))
+        between = " to ".join(f"{one:.1f}" for one in temperatures)
+        print(f"| {group} | {between} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
+    order = [0, 2, 1, 3]
+    means = np.nanmean([[expected_calibration_error(row[n]) for n in order] for row in patients], 0)
+    print("| mean over patients | | " + " | ".join(f"{error:.3f}" for error in means) + " |")
+    curves["mean over patients"] = [sum(row[n] / max(row[n][:, 0].sum(), 1) for row in patients) for n in (0, 2)]
     return curves
 
 
-def averaged(rows: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Merge the bins of several patients."""
-    places = np.minimum((rows[:, 1] * bins).astype(int), bins - 1)
-    return np.array(
-        [[1, *np.average(rows[places == n, 1:], axis=0, weights=rows[places == n, 0])] for n in set(places)]
-    )
+def offset_fitted(cases: Records) -> np.ndarray:
+    """Probability at each level by Platt scaling: a temperature and an offset."""
+    shares = sum(np.array(one["near"]) / max(np.sum(one["near"]), 1) for one in cases)
+
+    def loss(found: np.ndarray) -> float:
+        logits = LOGITS * np.exp(-found[0]) + found[1]
+        return float((shares[0] * np.logaddexp(0, logits) + shares[1] * np.logaddexp(0, -logits)).sum())
+
+    scale, offset = optimize.minimize(loss, (0.5, 0.0), bounds=[(-2.3, 2.3), (-6, 6)]).x
+    return special.expit(LOGITS * np.exp(-scale) + offset)
 
 
-def draw(curves: dict[str, Any], file: Path) -> None:
+def without_spread(cases: Records) -> Calibration:
+    """One temperature for all cases."""
+    seen = [one for one in cases if one["pred_voxels"]]
+    return fit_calibration([one["near"] for one in seen], [one["all"] for one in seen])
+
+
+def maps_table(found: Records, fits: dict[str, Fitted]) -> None:
+    """Print the error of other maps, as a mean over patients, some of which see what no map may see."""
+    ordinary = of_kind(found)
+    inside = {group: [one for one in ordinary if one["group"] == group] for group in INSTITUTIONS}
+    others = {group: [one for one in ordinary if one["group"] != group] for group in INSTITUTIONS}
+    plain = {group: without_spread(cases) for group, cases in others.items()}
+    from_others = {group: offset_fitted(cases) for group, cases in others.items()}
+    from_itself = {group: offset_fitted(cases) for group, cases in inside.items()}
+    ways: dict[str, Callable[[dict[str, Any]], np.ndarray | None]] = {
+        "the network": lambda one: None,
+        "one temperature": lambda one: plain[one["group"]].levels(one["spread"]),
+        "a temperature by the spread": lambda one: fits[one["group"]].calibration.levels(one["spread"]),
+        "temperature and offset": lambda one: from_others[one["group"]],
+        "temperature and offset, fitted to the institution itself": lambda one: from_itself[one["group"]],
+        "temperature and offset, fitted to the patient": lambda one: offset_fitted([one]),
+    }
+    print("\n| map | near | 0.05 to 0.95 |\n| --- | --- | --- |")
+    for name, way in ways.items():
+        errors = [[expected_calibration_error(bins) for bins in bins_of(one, way(one))] for one in ordinary]
+        print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in np.nanmean(errors, 0)) + " |")
+    for correlation in CORRELATIONS:
+        errors = [
+            expected_if_perfect(one, fits[one["group"]].calibration.levels(one["spread"]), correlation)
+            for one in ordinary
+        ]
+        means = " | ".join(f"{mean:.3f}" for mean in np.nanmean(errors, 0))
+        print(f"| a perfect one, errors within a patient correlated by {correlation:g} | {means} |")
+
+
+def expected_if_perfect(one: dict[str, Any], values: np.ndarray, correlation: float) -> np.ndarray:
+    """Error to expect of a patient if the probability is right, and the voxels of a patient err together.
+
+    Voxels are tumour where a normal variable is below the probability's quantile. It is the sum of a part that all
+    voxels of the patient share, with this fraction of the variance, and one of each voxel.
+    """
+    shared = stats.norm.ppf((np.arange(40) + 0.5) / 40)
+    quantiles = stats.norm.ppf(values)
+    errors = []
+    for part in shared:
+        fraction = stats.norm.cdf((quantiles + np.sqrt(correlation) * part) / np.sqrt(1 - correlation))
+        simulated = {}
+        for name in ("near", "all"):
+            voxels = np.sum(one[name], 0)
+            simulated[name] = np.stack([voxels * (1 - fraction), voxels * fraction])
+        errors.append([expected_calibration_error(bins) for bins in bins_of(simulated, values)])
+    return np.mean(errors, 0)
+
+
+def draw(curves: dict[str, list[np.ndarray]], file: Path) -> None:
     """Draw the reliability diagram."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.2), layout="constrained")
-    for axes, (group, (before, after)) in zip(figure.subplots(1, len(curves), sharey=True), curves.items()):
+    for axes, (group, both) in zip(figure.subplots(1, len(curves), sharey=True), curves.items()):
         axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
-        axes.plot(before[:, 1], before[:, 2], "o-", label="network", markersize=3)
-        axes.plot(after[:, 1], after[:, 2], "s-", label="calibrated", markersize=3)
+        for bins, mark, name in zip(both, "os", ("network", "calibrated")):
+            voxels, probability, tumor = bins[bins[:, 0] > 0].T
+            axes.plot(probability / voxels, tumor / voxels, f"{mark}-", label=name, markersize=3)
         axes.set(title=group, xlabel="probability", xlim=(0, 1), ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")
     figure.axes[0].set_ylabel("fraction of tumour")
     figure.savefig(file, dpi=110)
 
 
-def volume_table(found: list[dict[str, Any]]) -> None:
+def volume_table(found: Records, fits: dict[str, Fitted]) -> None:
     """Print how many references lie in their interval, by institution, and how wide intervals are."""
-    print("\n| institution | within | 95 % interval (Clopper-Pearson) | median high / low | constant high / low |")
-    print("| --- | --- | --- | --- | --- |")
+    print("\n| interval of volume | within | 95 % interval (Clopper-Pearson) | median high / low |")
+    print("| --- | --- | --- | --- |")
     inside, widths, errors, total = 0, [], [], 0
     for group in INSTITUTIONS:
-        _, _, interval, constant = fitted_without(group, found)
-        own = [one for one in found if one["group"] == group and one["kind"] == "ordinary" and one["label_voxels"]]
+        interval = fits[group].interval
+        own = [one for one in of_kind(found) if one["group"] == group and one["label_voxels"]]
         ends = [interval(one["pred_voxels"], one["spread"]) for one in own if one["pred_voxels"]]
         refs = [one["label_voxels"] for one in own if one["pred_voxels"]]
         held = sum(low <= ref <= high for (low, high), ref in zip(ends, refs))
         here = [high / low for low, high in ends]
         errors += [abs(np.log(one["label_voxels"] / one["pred_voxels"])) for one in own if one["pred_voxels"]]
         low, high = stats.binomtest(held, len(own)).proportion_ci(method="exact")
-        print(
-            f"| {group} | {held} of {len(own)} | {low:.2f} to {high:.2f} | {np.median(here):.2f} | "
-            f"{constant[1] / constant[0]:.2f} |"
-        )
+        print(f"| {group} | {held} of {len(own)} | {low:.2f} to {high:.2f} | {np.median(here):.2f} |")
         inside, widths, total = inside + held, widths + here, total + len(own)
     # The narrowest constant factor, chosen afterwards, that holds as many references.
     best = float(np.exp(2 * np.sort(errors)[inside - 1]))
-    print(f"| all | {inside} of {total} | | {np.median(widths):.2f} | {best:.2f} (chosen afterwards) |")
+    print(f"| all | {inside} of {total} | | {np.median(widths):.2f} |")
+    print(f"\nA constant factor that holds as many, chosen afterwards: high / low {best:.2f}.")
 
 
-def trust_table(found: list[dict[str, Any]], ordinary: bool) -> None:
+POWERS = (0.0, 1.0, 1.25, 1.5, 2.0)
+
+
+def powers_table(found: Records) -> None:
+    """Print what other powers of the spread give, and what the other two institutions say of them.
+
+    Their say is the mean interval score (Gneiting and Raftery 2007) of logarithms, width and 20 times what lies
+    outside, each of the two by the interval that is fitted to the other.
+    """
+    ordinary = [one for one in of_kind(found) if one["pred_voxels"] and one["label_voxels"]]
+
+    def ends(groups: tuple[str, ...], tried_on: str, power: float) -> np.ndarray:
+        """Logarithms of the interval's ends and of the reference ``(cases, 3)``."""
+        rows = [one for one in ordinary if one["group"] in groups]
+        columns = ([one[name] for one in rows] for name in ("pred_voxels", "label_voxels", "spread", "group"))
+        interval = fit_volume_interval(*columns, power=power)
+        tried = [one for one in ordinary if one["group"] == tried_on]
+        return np.log([[*interval(one["pred_voxels"], one["spread"]), one["label_voxels"]] for one in tried])
+
+    def score(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> float:
+        return float(np.mean(high - low + 20 * (np.maximum(low - true, 0) + np.maximum(true - high, 0))))
+
+    pairs = {group: tuple(one for one in INSTITUTIONS if one != group) for group in INSTITUTIONS}
+    said = " | ".join(f"score, {' and '.join(pair)}" for pair in pairs.values())
+    print(f"\n| power of the spread | within | median high / low | {said} |")
+    print("| --- |" + " --- |" * (2 + len(pairs)))
+    for power in POWERS:
+        low, high, true = np.concatenate([ends(pairs[group], group, power) for group in INSTITUTIONS]).T
+        scores = [
+            np.mean([score(*ends((one,), other, power).T) for one, other in (pair, pair[::-1])])
+            for pair in pairs.values()
+        ]
+        inside = ((low <= true) & (true <= high)).sum()
+        print(
+            f"| {power:g} | {inside} of {len(of_kind(found))} | {np.exp(np.median(high - low)):.2f} | "
+            + " | ".join(f"{one:.2f}" for one in scores)
+            + " |"
+        )
+
+
+def trust_table(found: Records, fits: dict[str, Fitted], ordinary: bool) -> None:
     """Print how well expected Dice, volume and mean probability tell good results from bad ones."""
-    of_kind = [one for one in found if (one["kind"] == "ordinary") == ordinary]
-    if not of_kind:
+    chosen = of_kind(found, ordinary)
+    if not chosen:
         return
-    dice, groups = np.array([one["dice"] for one in of_kind]), np.array([one["group"] for one in of_kind])
-    estimates = {group: fitted_without(group, found)[1] for group in INSTITUTIONS}
+    dice, groups = np.array([one["dice"] for one in chosen]), np.array([one["group"] for one in chosen])
+
+    def expected(one: dict[str, Any]) -> tuple[float, float, float]:
+        return fits[one["group"]].expected_dice(one["spread"])
 
     def mean_probability(one: dict[str, Any]) -> float:
         sizes = [lesion["voxels"] for lesion in one["lesions"]]
         return float(np.average([lesion["mean_probability"] for lesion in one["lesions"]], weights=sizes))
 
     ways = {
-        "expected Dice": lambda one: estimates[one["group"]](one["spread"])[0] if one["pred_voxels"] else -1.0,
+        "expected Dice": lambda one: expected(one)[0] if one["pred_voxels"] else -1.0,
         "predicted volume": lambda one: float(one["pred_voxels"]),
         "mean probability": lambda one: mean_probability(one) if one["lesions"] else -1.0,
     }
     bad = dice < LOW
-    print(f"\n{'Ordinary' if ordinary else 'Degraded'}: {len(dice)} patients, {bad.sum()} with Dice under {LOW}.")
+    what = "Ordinary" if ordinary else "With a simulated fault"
+    print(f"\n{what}: {len(dice)} volumes, {bad.sum()} with Dice under {LOW}.")
     print("\n| by | rank correlation within institutions | area under the curve |")
     print("| --- | --- | --- |")
     for name, way in ways.items():
-        trust = np.array([way(one) for one in of_kind])
+        trust = np.array([way(one) for one in chosen])
         ranks = bootstrap([trust, dice, groups], mean_rank_correlation)
         areas = bootstrap([trust, bad, groups], lambda t, b, g: area_under_curve(t, b))
         print(
             f"| {name} | {mean_rank_correlation(trust, dice, groups):.2f} [{ranks[0]:.2f}, {ranks[1]:.2f}] | "
             f"{area_under_curve(trust, bad):.2f} [{areas[0]:.2f}, {areas[1]:.2f}] |"
         )
-    seen = [one for one in of_kind if one["pred_voxels"]]
-    ranges = [(estimates[one["group"]](one["spread"]), one["dice"]) for one in seen]
-    held = sum(low <= true <= high for (_, low, high), true in ranges)
-    error = np.mean([abs(expected - true) for (expected, _, _), true in ranges])
+    seen = [(expected(one), one["dice"]) for one in chosen if one["pred_voxels"]]
+    held = sum(low <= true <= high for (_, low, high), true in seen)
+    error = np.mean([abs(middle - true) for (middle, _, _), true in seen])
     print(f"\nDice within its range in {held} of {len(seen)}; mean error of expected Dice {error:.3f}.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_dir", default="data/kaggle_3m")
-    parser.add_argument("--left_out", type=Path, default=ROOT / "benchmarks" / "left_out", help="folder of the weights")
-    parser.add_argument("--runs", nargs="*", default=[], metavar="INSTITUTION=WEIGHTS", help="instead of --left_out")
+    add_arguments(parser)
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "bundle" / "models" / "model.pt")
-    parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "quality")
-    parser.add_argument("--runtime", default="openvino")
-    parser.add_argument("--no_degraded", action="store_true", help="leave out the simulated faults")
     parser.add_argument("--no_fit", action="store_true", help="only print figures; draw and write nothing")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    files = {group: args.left_out / group / "model_final.pt" for group in INSTITUTIONS}
-    files |= {group: Path(weights) for group, _, weights in (run.partition("=") for run in args.runs)}
-    found = [record for group in INSTITUTIONS for record in records(files[group], group, args)]
-    curves = calibration_table(found)
-    volume_table(found)
-    trust_table(found, ordinary=True)
-    trust_table(found, ordinary=False)
+    found = records(args)
+    fits = {group: fitted_without(group, found) for group in INSTITUTIONS}
+    curves = calibration_table(found, fits)
+    maps_table(found, fits)
+    volume_table(found, fits)
+    powers_table(found)
+    trust_table(found, fits, ordinary=True)
+    trust_table(found, fits, ordinary=False)
     if args.no_fit:
         return
     draw(curves, ROOT / "bundle" / "docs" / "reliability.png")
-    ordinary = [one for one in found if one["kind"] == "ordinary"]
+    ordinary = of_kind(found)
     declared = mri_seg.declaration(args.checkpoint, (), {**OPTIONS, "runtime": "openvino-int8"})
     fitted_on = [
         {
-            "checkpoint_sha256": sha256(files[group]),
+            "checkpoint_sha256": sha256(weights),
             "split": f"institution/{group}",
             "cases": sum(one["group"] == group for one in ordinary),
         }
-        for group in INSTITUTIONS
+        for group, weights in left_out_weights(args).items()
     ]
     output = args.checkpoint.with_name("quality.json")
     write_json(output, {"declared_for": declared, "fitted_on": fitted_on, **fit_quality(ordinary)})

@@ -149,8 +149,8 @@ class EvaluationWriter:
         if (output["pred"] > 0).any():
             probability = convert_to_tensor(output["probability"], track_meta=False)[0].cpu().numpy()
             found = dict(self.quality.estimate(probability))
-        volume = batch.get("flair", batch.get("image"))
-        flags = case_flags(volume.meta) if isinstance(volume, MetaTensor) else []
+        volumes = (batch.get("flair"), batch.get("image"), output["pred"])
+        flags = [flag for volume in volumes if isinstance(volume, MetaTensor) for flag in case_flags(volume.meta)]
         found["flags"] = ";".join(dict.fromkeys(flag["name"] for flag in flags))
         return {name: found.get(name, "") for name in QUALITY_COLUMNS}
 

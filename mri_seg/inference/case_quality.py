@@ -15,6 +15,7 @@ from mri_seg.inference.provenance import result_settings
 from mri_seg.quality.calibration import Calibration
 from mri_seg.quality.expected_dice import ExpectedDice, threshold_spread
 from mri_seg.quality.interval import VolumeInterval
+from mri_seg.quality.lesion_checks import doubt, is_doubtful
 from mri_seg.utils.files import read_json, sha256
 
 __all__ = ["BOUND_TO", "QUALITY_FILE", "QUALITY_KEYS", "CaseQuality", "declaration"]
@@ -129,7 +130,8 @@ class CaseQuality:
         Returns:
             ``expected_dice``, ``expected_dice_low`` and ``expected_dice_high``; ``volume_ml_low`` and
             ``volume_ml_high``, or ``volume_voxels_low`` and ``volume_voxels_high``, whichever volume was measured; and
-            ``lesions``, those of the measurements, with ``look``: why those that are doubtful are worth a look.
+            ``lesions``, those of the measurements; ``look``, why a lesion is worth a look, says of those in doubt how
+            many were false.
             Nothing if no fit holds, or if no tumour was found.
         """
         if self.fitted is None or not measurements["lesions"]:
@@ -137,8 +139,9 @@ class CaseQuality:
         unit = "volume_ml" if "volume_ml" in measurements else "volume_voxels"
         found = self.estimate(probability)
         low, high = (measurements[unit] * found.pop(f"volume_ratio_{end}") for end in ("low", "high"))
-        lesions = [self._marked(lesion) for lesion in measurements["lesions"]]
-        return {**found, f"{unit}_low": low, f"{unit}_high": high, "lesions": lesions}
+        lesions = measurements["lesions"]
+        marked = [self._marked(lesion, lesion[unit] / lesions[0][unit]) for lesion in lesions]
+        return {**found, f"{unit}_low": low, f"{unit}_high": high, "lesions": marked}
 
     def estimate(self, probability: np.ndarray) -> dict[str, float]:
         """Expected Dice of a result that is not empty, and the interval of volume as a ratio to the predicted volume.
@@ -158,13 +161,13 @@ class CaseQuality:
         names = ("expected_dice", "expected_dice_low", "expected_dice_high", "volume_ratio_low", "volume_ratio_high")
         return dict(zip(names, (*expected, *ratio)))
 
-    def _marked(self, lesion: Mapping[str, Any]) -> dict[str, Any]:
-        rule, mean = (self.fitted or {})["lesion"], lesion.get("mean_probability")
-        if mean is None or mean >= rule["mean_probability"]:
+    def _marked(self, lesion: Mapping[str, Any], part: float) -> dict[str, Any]:
+        """A lesion, with the reason if it is in doubt; ``part`` is its size beside the largest."""
+        if not is_doubtful(part, 1.0):
             return dict(lesion)
-        false = rule["false_below"]
-        known = "" if false is None else f"; {false:.0%} of such lesions were false where this was fitted"
-        return {**lesion, "look": f"its mean probability is {mean:.2f}, below {rule['mean_probability']:.2f}{known}"}
+        false = (self.fitted or {})["lesion"].get("false_in_doubt")
+        known = "" if false is None else f"; {100 * false:.0f} % of such lesions were false where this was fitted"
+        return {**lesion, "look": (lesion.get("look") or doubt(part)) + known}
 
 
 def declaration(

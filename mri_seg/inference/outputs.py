@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -107,12 +108,17 @@ class Result:
     def measurements(self) -> dict[str, Any]:
         """Volume, lesions and diameters; see :py:func:`mri_seg.measurements.lesions.measure`.
 
-        With them is what :py:meth:`mri_seg.inference.case_quality.CaseQuality.of_case` estimates.
+        With them is what :py:meth:`mri_seg.inference.case_quality.CaseQuality.of_case` estimates, and ``look``, why a
+        lesion is worth a look.
         """
         known = {key: bool(self.item["flair"].meta.get(key, True)) for key in ("spacing_known", "slice_spacing_known")}
-        frame = HeadFrame.from_text(getattr(self.item["pred"], "meta", {}).get("head_frame"))
+        meta = getattr(self.item["pred"], "meta", {})
+        frame = HeadFrame.from_text(meta.get("head_frame"))
         midline = None if frame is None else frame.midline
         found = measure(self.mask, self.affine, case=self.case, probability=self.probability, midline=midline, **known)
+        for lesion, why in zip(found["lesions"], json.loads(meta.get("looks") or "[]")):
+            if why:
+                lesion["look"] = why
         return {"case": found["case"], **self.about, **found, **self.quality.of_case(found, self.probability)}
 
     @cached_property
@@ -137,7 +143,7 @@ class Result:
         image = self._axial("flair")
         rows, columns, _ = affine_to_spacing(image.affine).tolist()
         masks = [_volume(self._axial(key)) for key in ("pred", "probability", *(["label"] if self.has_label else []))]
-        if self.quality.calibration is not None:
+        if "expected_dice" in self.measurements and self.quality.calibration is not None:
             masks[1] = self.quality.calibration(masks[1])
         return case_page(self.measurements, _volume(image), *masks, pixel_height=rows / columns)
 

@@ -12,11 +12,11 @@ from mri_seg.measurements.lesions import label_lesions
 from mri_seg.quality.calibration import fit_calibration, near_masks, voxel_counts
 from mri_seg.quality.expected_dice import fit_expected_dice, threshold_spread
 from mri_seg.quality.interval import fit_volume_interval
+from mri_seg.quality.lesion_checks import is_doubtful
 
 __all__ = ["case_record", "fit_quality"]
 
 _FALSE = 0.1  # a lesion of which less than this fraction lies in the reference is false
-_MARKED = 0.1  # this fraction of the lesions that are not false is marked
 
 
 def case_record(probability: np.ndarray, mask: np.ndarray, label: np.ndarray, **about: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def case_record(probability: np.ndarray, mask: np.ndarray, label: np.ndarray, **
 
     Returns:
         ready for JSON: Dice, voxels of prediction and reference, the spread, lesions with the fraction ``inside`` that
-        lies in the reference, and the counts of voxels ``near`` the masks by probability.
+        lies in the reference, and the counts of voxels by probability: those ``near`` the masks, and ``all``.
     """
     mask, label = np.asarray(mask) > 0, np.asarray(label) > 0
     labels, count = label_lesions(mask)
@@ -48,6 +48,7 @@ def case_record(probability: np.ndarray, mask: np.ndarray, label: np.ndarray, **
             for size, mean, part in zip(sizes, means, inside)
         ],
         "near": voxel_counts(probability, label, near_masks(label, mask)).tolist(),
+        "all": voxel_counts(probability, label, np.ones_like(label)).tolist(),
     }
 
 
@@ -66,25 +67,23 @@ def fit_quality(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = [record for record in records if record["pred_voxels"]]
     columns = {name: [record[name] for record in found] for name in ("pred_voxels", "label_voxels", "spread", "dice")}
     groups = [str(record.get("group") or "") for record in found]
-    spreads = columns["spread"]
+    spreads, counts = columns["spread"], [[record[name] for record in found] for name in ("near", "all")]
     return {
-        "calibration": fit_calibration([np.array(record["near"]) for record in records]).as_json(),
+        "calibration": fit_calibration(*counts, spreads).as_json(),
         "expected_dice": fit_expected_dice(spreads, columns["dice"], groups)._asdict(),
         "volume": fit_volume_interval(columns["pred_voxels"], columns["label_voxels"], spreads, groups)._asdict(),
-        "lesion": _fit_lesions([lesion for record in found for lesion in record["lesions"]]),
+        "lesion": _fit_lesions([record["lesions"] for record in found]),
     }
 
 
-def _fit_lesions(lesions: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
-    """The mean probability below which a lesion is marked, and how many of those below and above it were false."""
-    means = np.array([lesion["mean_probability"] for lesion in lesions])
-    false = np.array([lesion["inside"] < _FALSE for lesion in lesions])
-    if false.all() or not false.any():
-        return {"mean_probability": 0.0, "false_below": None, "false_above": float(false.mean())}
-    limit = float(np.quantile(means[~false], _MARKED))
-    below = means < limit
+def _fit_lesions(cases: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float | None]:
+    """How many lesions were false, of those that are in doubt and of the others."""
+    false: dict[bool, list[bool]] = {True: [], False: []}
+    for lesions in cases:
+        largest = max((lesion["voxels"] for lesion in lesions), default=0)
+        for lesion in lesions:
+            false[is_doubtful(lesion["voxels"], largest)].append(lesion["inside"] < _FALSE)
     return {
-        "mean_probability": limit,
-        "false_below": float(false[below].mean()) if below.any() else None,
-        "false_above": float(false[~below].mean()),
+        f"false_{name}": float(np.mean(false[doubtful])) if false[doubtful] else None
+        for name, doubtful in (("in_doubt", True), ("others", False))
     }

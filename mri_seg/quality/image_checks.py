@@ -16,24 +16,15 @@ from mri_seg.quality.frame import head_frame
 from mri_seg.transforms.brain import brain_mask
 from mri_seg.utils.case_flags import add_flag
 
-__all__ = ["IMAGE_FLAGS", "ImageChecksd", "ImageMeasures", "Spacing", "image_flags", "image_measures"]
+__all__ = ["IMAGE_FLAGS", "ImageChecksd", "ImageLimits", "ImageMeasures", "Spacing", "image_flags", "image_measures"]
 
 IMAGE_FLAGS = ("not_flair", "skull_stripped", "thin_slices", "head_cut", "noisy_or_moved", "resampled_far")
 """Names of the flags of :py:class:`ImageChecksd`."""
 
-# Thresholds; benchmarks/checks.py measures how often each flag is raised rightly and wrongly.
-_CORTEX = 0.947  # of white matter; FLAIR volumes have 0.95 and more, T1-weighted ones up to 0.943
-_FLUID = 0.008  # fraction of the brain that is dark; FLAIR volumes have 0.016 and more
-_AROUND = 0.2  # fraction with signal of what lies around the brain; heads with a skull have 0.22 and more
-_NOISE = 0.06  # of the brain's brightness; FLAIR volumes have up to 0.047
-_JUMP = 2.2  # pixels by which the brain moves from slice to slice and back
-_CUT = 0.685  # area of the brain in its highest slice, of that in its largest; whole heads have up to 0.683
-_AT_EDGE = 20.0  # pixels of the brain at the edge of a slice
 _THINNEST = 1.6  # mm between slices
 _MOST_SLICES = 100  # slices with brain; the patients trained on have up to 70
 _PIXEL = (0.3, 1.5)  # mm
 _STRETCHED = 1.5  # length of a pixel's longer side, of the shorter
-_LENGTH = (135.0, 300.0)  # pixels from the front to the back of the brain
 
 _SLICES = 14  # slices that are looked at; with 8, cortex and white matter are told apart less surely
 _UPPER = 0.35  # where they begin, as a fraction of the brain's height: above the skull base
@@ -69,6 +60,38 @@ class ImageMeasures(NamedTuple):
     at_edge: float
     length: float
     slices: int
+
+
+class ImageLimits(NamedTuple):
+    """What a volume is measured against, in the units of :py:class:`ImageMeasures`.
+
+    The values come from a rule: halfway between the last ordinary patient of TCGA-LGG and the first volume in which a
+    flag holds. ``benchmarks/checks.py image`` prints them, and tries the rule on patients that it leaves out.
+
+    Attributes:
+        cortex: FLAIR volumes have more; T1-weighted ones have less.
+        fluid: FLAIR volumes have more: half of what the patient with least has.
+        around: heads with a skull have more.
+        noise: ordinary volumes have less.
+        jump: likewise.
+        top: whole heads have less.
+        at_edge: likewise.
+        shortest: brains are longer unless pixels are large.
+        longest: brains are shorter unless pixels are small.
+    """
+
+    cortex: float = 0.949
+    fluid: float = 0.008
+    around: float = 0.21
+    noise: float = 0.073
+    jump: float = 2.25
+    top: float = 0.686
+    at_edge: float = 39.0
+    shortest: float = 145.0
+    longest: float = 288.0
+
+
+_LIMITS = ImageLimits()
 
 
 class Spacing(NamedTuple):
@@ -163,28 +186,31 @@ def _at_edge(brain: np.ndarray) -> float:
     return float(sum(np.count_nonzero(side) for side in sides) / len(brain))
 
 
-def image_flags(found: ImageMeasures | None, spacing: Spacing) -> Iterator[tuple[str, str]]:
+def image_flags(
+    found: ImageMeasures | None, spacing: Spacing, limits: ImageLimits = _LIMITS
+) -> Iterator[tuple[str, str]]:
     """Names and messages of the flags that a volume deserves.
 
     Args:
         found: its measures; None if no brain was found.
         spacing: its spacing as read.
+        limits: what it is measured against.
     """
     plane, between = spacing
     if found is None:
         yield "not_flair", "no brain was found in it. Check that it is an axial FLAIR volume of a head."
-    elif found.cortex < _CORTEX:
+    elif found.cortex < limits.cortex:
         yield (
             "not_flair",
             f"its cortex has {100 * found.cortex:.0f} % of the brightness of its white matter, as in T1-weighted "
             "images; in FLAIR it is at least as bright. Check the contrast, and give the FLAIR series.",
         )
-    elif found.fluid < _FLUID:
+    elif found.fluid < limits.fluid:
         yield (
             "not_flair",
             "there is no dark fluid in its brain, as there is in FLAIR. Check the contrast, and give the FLAIR series.",
         )
-    if found is not None and found.around < _AROUND:
+    if found is not None and found.around < limits.around:
         yield (
             "skull_stripped",
             "there is hardly any signal around its brain, so its skull was removed. Few training images were like "
@@ -202,21 +228,23 @@ def image_flags(found: ImageMeasures | None, spacing: Spacing) -> Iterator[tuple
             f"it has {found.slices} slices with brain; the training images have 20 to 70. Average neighbouring slices "
             "to 3 to 5 mm, or check the mask.",
         )
-    cut = found is not None and found.slices > 1 and found.top > _CUT  # a single slice is not the whole head
-    if cut or (found is not None and found.at_edge > _AT_EDGE):
+    cut = found is not None and found.slices > 1 and found.top > limits.top  # a single slice is not the whole head
+    if cut or (found is not None and found.at_edge > limits.at_edge):
         where = "in its highest slice" if cut else "at the edge of its slices"
         yield "head_cut", f"the brain is cut off {where}, so tumour may be missing. Give the whole volume."
-    if found is not None and (found.noise > _NOISE or found.jump > _JUMP):
+    if found is not None and (found.noise > limits.noise or found.jump > limits.jump):
         what = (
             f"its noise is {100 * found.noise:.0f} % of the brain's brightness"
-            if found.noise > _NOISE
+            if found.noise > limits.noise
             else f"the head jumps by {found.jump:.1f} pixels from slice to slice, as when a patient moves"
         )
         yield "noisy_or_moved", f"{what}, more than in the training images. Check the mask in every slice."
-    yield from _resampled(found, plane)
+    yield from _resampled(found, plane, limits)
 
 
-def _resampled(found: ImageMeasures | None, plane: tuple[float, float] | None) -> Iterator[tuple[str, str]]:
+def _resampled(
+    found: ImageMeasures | None, plane: tuple[float, float] | None, limits: ImageLimits
+) -> Iterator[tuple[str, str]]:
     smallest, largest = _PIXEL
     advice = "Give the images as they were acquired, or check the mask."
     if plane is not None and (min(plane) < smallest or max(plane) > largest):
@@ -227,7 +255,7 @@ def _resampled(found: ImageMeasures | None, plane: tuple[float, float] | None) -
         )
     elif plane is not None and max(plane) > _STRETCHED * min(plane):
         yield "resampled_far", f"its pixels measure {plane[0]:.2g} x {plane[1]:.2g} mm, far from square. {advice}"
-    elif found is not None and not _LENGTH[0] <= found.length <= _LENGTH[1]:
+    elif found is not None and not limits.shortest <= found.length <= limits.longest:
         yield (
             "resampled_far",
             f"its brain is {found.length:.0f} pixels long; in the training images it is 160 to 260. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,14 +19,17 @@ from mri_seg.quality.place import PlaceMap, shipped_place_map
 from mri_seg.utils.case_flags import add_flag
 
 __all__ = [
+    "BESIDE",
     "CHECKS",
     "LESION_FLAGS",
     "RARE",
     "LesionChecksd",
     "LesionMeasures",
+    "doubt",
     "is_doubtful",
     "lesion_flags",
     "lesion_measures",
+    "why_look",
 ]
 
 LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "nothing_found")
@@ -37,10 +41,10 @@ CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
 RARE = 0.02
 """Fraction of the training patients with tumour about a place below which the place counts as one without."""
 
-# Thresholds; benchmarks/checks.py measures how often each flag is raised rightly and wrongly.
-_SMALL = 5000.0  # mm3
-_UNSURE = 0.85  # mean probability of a small lesion
-_BESIDE = 0.1  # of the volume of the largest lesion
+BESIDE = 0.1
+"""Fraction of the volume of the largest lesion below which another one is in doubt; ``benchmarks/checks.py lesions``
+prints the fraction that tells false lesions best."""
+
 _EDGE = 10  # voxels of a lesion at an end of the volume
 _PLAIN_VOXEL = 0.94 * 0.94 * 5  # mm3, if the size is not known, as for min_lesion_volume
 
@@ -107,30 +111,59 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
             "no tumour was found. The model also finds nothing in some patients with a tumour, so look at the image.",
         )
         return
-    if cut := _numbers(lesion.at_edge >= _EDGE for lesion in lesions):
+    if cut := _numbers(map(_is_cut, lesions)):
         yield (
             "head_cut",
             f"{cut} at the end of the volume, so a part of it may be missing. Give the whole volume, or take its "
             "measurements as lower limits.",
         )
-    if rare := _numbers(lesion.rare > 0.5 for lesion in lesions):
+    if rare := _numbers(map(_is_rare, lesions)):
         yield (
             "lesion_where_training_has_none",
             f"{rare} where almost no training patient has tumour, such as the cerebellum or the brain stem. Check "
             "whether it is a tumour.",
         )
-    if doubtful := _numbers(is_doubtful(lesion, lesions[0]) for lesion in lesions):
+    if doubtful := _numbers(is_doubtful(lesion.volume, lesions[0].volume) for lesion in lesions):
         yield (
             "lesion_doubtful",
-            f"{doubtful} in doubt: small beside the largest lesion, or small and of a low probability. Check whether "
-            "it is a tumour.",
+            f"{doubtful} in doubt, with less than {100 * BESIDE:.0f} % of the volume of the largest lesion: most such "
+            "lesions are false. Check whether it is a tumour.",
         )
 
 
-def is_doubtful(lesion: LesionMeasures, largest: LesionMeasures) -> bool:
-    """Whether a lesion is small beside the largest of its case, or small and of a low probability."""
-    beside = lesion.volume < _BESIDE * largest.volume
-    return beside or (lesion.volume < _SMALL and lesion.probability < _UNSURE)
+def why_look(lesions: list[LesionMeasures]) -> list[str]:
+    """Why each lesion is worth a look; empty for those that are not.
+
+    Args:
+        lesions: measures of all lesions, the largest first.
+    """
+    found = []
+    for lesion in lesions:
+        reasons = {
+            "it ends with the volume": _is_cut(lesion),
+            "almost no training patient has tumour there": _is_rare(lesion),
+            doubt(lesion.volume / lesions[0].volume): is_doubtful(lesion.volume, lesions[0].volume),
+        }
+        found.append("; ".join(reason for reason, holds in reasons.items() if holds))
+    return found
+
+
+def doubt(part: float) -> str:
+    """Why a lesion of a part of the volume of the largest is in doubt."""
+    return f"it has {100 * part:.1f} % of the volume of the largest lesion"
+
+
+def _is_cut(lesion: LesionMeasures) -> bool:
+    return lesion.at_edge >= _EDGE
+
+
+def _is_rare(lesion: LesionMeasures) -> bool:
+    return lesion.rare > 0.5
+
+
+def is_doubtful(volume: float, largest: float) -> bool:
+    """Whether a lesion is small beside the largest of its case; volumes in the same unit."""
+    return volume < BESIDE * largest
 
 
 def _numbers(chosen: Any) -> str:
@@ -144,7 +177,8 @@ def _numbers(chosen: Any) -> str:
 class LesionChecksd(MapTransform):
     """Raise a flag for each check that the lesions of a mask fail.
 
-    The flags are kept in the metadata of the mask, and so is the frame of the head, under ``head_frame``.
+    The flags are kept in the metadata of the mask, and so are the frame of the head, under ``head_frame``, and why each
+    lesion is worth a look, under ``looks``: a JSON list of text, the largest lesion first.
 
     Args:
         keys: keys of the binary masks ``(1, H, W, D)``, in the grid of the input.
@@ -171,6 +205,7 @@ class LesionChecksd(MapTransform):
                 voxel=_voxel_volume(mask),
             )
             mask.meta["head_frame"] = text  # now, since cpu() replaces the metadata
+            mask.meta["looks"] = json.dumps(why_look(found))
             for name, message in lesion_flags(found):
                 add_flag(mask.meta, name, message)
         return d

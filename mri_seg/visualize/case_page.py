@@ -217,7 +217,8 @@ def _notes(measurements: Mapping[str, Any], areas: Sequence[tuple[int, int]], *,
     ]
     for number, lesion in enumerate(measurements["lesions"], start=1):
         sides = (lesion[f"{name}_diameter_{length}"] for name in ("longest", "perpendicular"))
-        notes[lesion["measured_slice"] - 1] += f"; lesion {number}: {' × '.join(f'{s:,.1f}' for s in sides)} {length}"
+        name = f"lesion {number}{' (look at this)' if lesion.get('look') else ''}"
+        notes[lesion["measured_slice"] - 1] += f"; {name}: {' × '.join(f'{s:,.1f}' for s in sides)} {length}"
     return notes
 
 

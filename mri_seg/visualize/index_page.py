@@ -99,7 +99,8 @@ def index_page(
         then those without one, then those with the lowest.
     """
     rows = list(rows)
-    if any(row.get("expected_dice") for row in rows):
+    worst_first = any(row.get("expected_dice") for row in rows)
+    if worst_first:
         rows.sort(key=_trust)
     columns = [column for column in columns if any(row.get(column.key) for row in rows)]
     environment = template_environment()
@@ -109,6 +110,7 @@ def index_page(
         mark=_MARK,
         title=title,
         count=len(rows),
+        worst_first=worst_first,
         status=[(name, status[name]) for name in ("done", "kept", "failed") if status[name]],
         flagged=sum(bool(row.get("flags")) for row in rows),
         columns=columns,

@@ -388,6 +388,12 @@ class TestBootstrapInterval:
         assert ratio == pytest.approx(expected)
 
 
+def _flag_empty_masks(engine: Engine) -> None:
+    for output in engine.state.output:
+        if not output["pred"].any():
+            add_flag(output["pred"].meta, "nothing_found", "Nothing was found.")
+
+
 def _keep_probability(engine: Engine) -> None:
     for output in engine.state.output:
         output["probability"] = output["pred"] * 0.9
@@ -431,13 +437,14 @@ class TestEvaluationWriter:
         }
         add_flag(cases[1]["image"].meta, "odd", "Look.")
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, _keep_probability)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, _flag_empty_masks)
         EvaluationWriter(tmp_path / "estimated", resamples=50, quality=quality).attach(evaluator)
         evaluator.run()
         with (tmp_path / "estimated" / "patients.csv").open(newline="") as stream:
             patients = list(csv.DictReader(stream))
         assert [bool(row["expected_dice"]) for row in patients] == [True, True, False]  # the last mask is empty
         assert float(patients[0]["volume_ratio_low"]) < 1 < float(patients[0]["volume_ratio_high"])
-        assert [row["flags"] for row in patients] == ["", "odd", ""]
+        assert [row["flags"] for row in patients] == ["", "odd", "nothing_found"]
 
     def test_evaluation_writer_writes_tables_whose_figures_agree(
         self, evaluator: SupervisedEvaluator, tmp_path: Path

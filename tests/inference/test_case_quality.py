@@ -23,7 +23,7 @@ FITTED = {
     "calibration": {"temperature": 2.0},
     "expected_dice": {"slope": 0.6, "least": 0.1, "most": 1.2, "base": 0.02},
     "volume": {"width": 2.0, "base": 0.02},
-    "lesion": {"mean_probability": 0.95, "false_below": 0.64, "false_above": 0.03},
+    "lesion": {"false_in_doubt": 0.64, "false_others": 0.03},
 }
 
 
@@ -60,11 +60,26 @@ class TestEstimates:
         assert "90&nbsp;% interval" in page
         assert "Calibrated probability from 0 to 1" in page
 
-    def test_lesion_of_low_probability_is_marked_with_the_reason(self, weights: Path, tmp_path: Path) -> None:
-        lesion = written(tmp_path / "out", quality_of(weights))["lesions"][0]
-        assert lesion["mean_probability"] == pytest.approx(0.9)
-        assert "0.90, below 0.95; 64% of such lesions were false" in lesion["look"]
+    def test_lesion_that_is_small_beside_the_largest_is_marked_with_the_reason(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
+        found = item(NIFTI["image"])
+        found["pred"][0, 50:52, 30:34, 1] = 1  # 8 voxels beside 330
+        first, second = written(tmp_path / "out", quality_of(weights), found)["lesions"]
+        assert "look" not in first
+        assert "2.4 % of the volume of the largest lesion; 64 % of such lesions were false" in second["look"]
+        assert second["look"] in (tmp_path / "out" / "a" / "a.html").read_text(encoding="utf-8")
+
+    def test_lesion_that_a_check_marked_says_why_without_a_fit_too(self, weights: Path, tmp_path: Path) -> None:
+        found = item(NIFTI["image"])
+        found["pred"].meta["looks"] = json.dumps(["almost no training patient has tumour there"])
+        (lesion,) = written(tmp_path / "out", CaseQuality(False), found)["lesions"]
+        assert lesion["look"] == "almost no training patient has tumour there"
         assert lesion["look"] in (tmp_path / "out" / "a" / "a.html").read_text(encoding="utf-8")
+
+    def test_only_lesion_is_not_marked(self, weights: Path, tmp_path: Path) -> None:
+        (lesion,) = written(tmp_path / "out", quality_of(weights))["lesions"]
+        assert "look" not in lesion
 
     def test_volume_in_voxels_has_an_interval_in_voxels(self, weights: Path, tmp_path: Path) -> None:
         found = item(NIFTI["image"], spacing_known=False)
@@ -77,6 +92,16 @@ class TestEstimates:
         found["pred"] = found["pred"] * 0
         written(tmp_path / "out", quality_of(weights), found)
         assert {table(tmp_path / "out" / "summary.csv")["a"][key] for key in QUALITY_KEYS} == {""}
+
+    def test_probability_of_a_case_without_estimates_is_not_called_calibrated(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
+        found = item(NIFTI["image"])
+        found["pred"] = found["pred"] * 0
+        written(tmp_path / "out", quality_of(weights), found)
+        page = (tmp_path / "out" / "a" / "a.html").read_text(encoding="utf-8")
+        assert "Probability from 0 to 1" in page
+        assert "White lines" not in page
 
     def test_sharp_probability_is_trusted_more_than_a_blurred_one(self, weights: Path) -> None:
         quality, sharp = quality_of(weights), np.zeros((20, 20, 4))

@@ -7,13 +7,16 @@ import pytest
 from scipy.special import expit, logit
 
 from mri_seg.quality.calibration import (
+    LOGITS,
     Calibration,
     expected_calibration_error,
     fit_calibration,
     near_masks,
     reliability,
+    unsure_counts,
     voxel_counts,
 )
+from mri_seg.quality.expected_dice import threshold_spread
 
 
 def overconfident(seed: int = 0, temperature: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,24 +35,46 @@ class TestFit:
     @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0, 3.0])
     def test_temperature_of_simulated_voxels_is_found(self, temperature: float) -> None:
         found = fit_calibration([counts_of(seed, temperature) for seed in (0, 1)])
-        assert found.temperature == pytest.approx(temperature, rel=0.1)
+        assert (found.temperature, found.growth) == (pytest.approx(temperature, rel=0.1), 0)
 
     def test_calibration_error_of_other_voxels_falls_to_a_fraction(self) -> None:
         calibration, other = fit_calibration([counts_of(0)]), counts_of(1)
-        before, after = (expected_calibration_error(reliability(other, how)) for how in (None, calibration))
+        before, after = (expected_calibration_error(reliability(other, how)) for how in (None, calibration.levels(0)))
         assert after < before / 5
 
-    def test_cases_without_voxels_are_refused(self) -> None:
+    def test_temperature_grows_with_the_spread_where_unsure_cases_are_the_more_overconfident(self) -> None:
+        temperatures, spreads = [1.5, 1.5, 3.0, 3.0], [0.1, 0.1, 0.8, 0.8]
+        counts = [counts_of(n, value) for n, value in enumerate(temperatures)]
+        found = fit_calibration(counts, counts, spreads)
+        assert found.of_spread(0.1) == pytest.approx(1.5, rel=0.2)
+        assert found.of_spread(0.8) == pytest.approx(3.0, rel=0.2)
+
+    def test_cases_without_voxels_do_not_count(self) -> None:
+        empty = np.zeros((2, len(LOGITS)), dtype=int)
+        assert fit_calibration([counts_of(0), empty]) == fit_calibration([counts_of(0)])
+
+    def test_sure_voxels_alone_give_a_finite_temperature(self) -> None:
+        label = np.r_[np.zeros(90), np.ones(10)]
+        counts = voxel_counts(np.where(label, 0.99999, 0.00001), label, np.ones(100, dtype=bool))
+        assert 0 < fit_calibration([counts]).temperature < 14
+
+    def test_no_voxels_at_all_are_refused(self) -> None:
         with pytest.raises(ValueError, match="near a tumour"):
-            fit_calibration([np.zeros((2, 121), dtype=int)])
+            fit_calibration([np.zeros((2, len(LOGITS)), dtype=int)])
 
 
 class TestMap:
     def test_masks_at_one_half_and_the_order_of_voxels_stay(self) -> None:
         probability, _ = overconfident()
-        calibrated = Calibration(2.3)(probability)
+        calibrated = Calibration(2.3, 0.3)(probability)
         np.testing.assert_array_equal(calibrated > 0.5, probability > 0.5)
         assert (np.diff(calibrated.ravel()[probability.ravel().argsort()]) >= 0).all()
+
+    def test_voxels_and_levels_of_a_case_get_the_same_probability(self) -> None:
+        probability, _ = overconfident()
+        calibration, logits = Calibration(2.3, 0.3), np.clip(logit(probability), LOGITS[0], LOGITS[-1])
+        by_level = np.interp(logits, LOGITS, calibration.levels(threshold_spread(probability)))
+        np.testing.assert_allclose(calibration(probability), by_level, atol=0.002)
 
     def test_certain_voxels_stay_certain_without_a_warning(self) -> None:
         np.testing.assert_array_equal(Calibration(3.0)(np.array([0.0, 0.5, 1.0])), [0.0, 0.5, 1.0])
@@ -60,16 +85,21 @@ class TestReliability:
         probability = np.repeat([0.1, 0.9], 100).astype(np.float32)
         label = np.r_[np.arange(100) < 30, np.arange(100) < 90]
         bins = reliability(voxel_counts(probability, label, np.ones(200, dtype=bool)))
-        np.testing.assert_allclose(bins, [[100, 0.1, 0.3], [100, 0.9, 0.9]], atol=0.005)
+        np.testing.assert_allclose(bins[bins[:, 0] > 0], [[100, 10, 30], [100, 90, 90]], atol=0.5)
         assert expected_calibration_error(bins) == pytest.approx(0.1, abs=0.005)
 
     def test_sure_voxels_are_left_out_of_the_unsure_ones(self) -> None:
         probability = np.array([0.001, 0.4, 0.999], dtype=np.float32)
         counts = voxel_counts(probability, probability > 0.5, np.ones(3, dtype=bool))
-        assert reliability(counts, unsure=True)[:, 0].tolist() == [1]
+        assert unsure_counts(counts).sum() == 1
+
+    def test_calibrated_probability_says_which_voxels_are_unsure(self) -> None:
+        probability = np.array([0.02, 0.4], dtype=np.float32)
+        counts = voxel_counts(probability, probability > 0.5, np.ones(2, dtype=bool))
+        assert unsure_counts(counts, Calibration(2.0).levels(0.0)).sum() == 2
 
     def test_error_without_voxels_is_not_a_number(self) -> None:
-        assert np.isnan(expected_calibration_error(reliability(np.zeros((2, 121)))))
+        assert np.isnan(expected_calibration_error(reliability(np.zeros((2, len(LOGITS))))))
 
 
 class TestNearMasks:

@@ -26,6 +26,21 @@ class TestInterval:
         (low, high), (lower, higher) = interval(50.0, 0.1), interval(50.0, 0.8)
         assert 0 < lower < low < 50 < high < higher
 
+    def test_errors_that_grow_faster_than_the_spread_leave_certain_cases_a_narrow_interval(self) -> None:
+        predicted, _, spreads = simulated(200, 0)
+        reference = predicted * np.exp(np.random.default_rng(2).normal(0, spreads**1.5))
+        found = fit_volume_interval(predicted, reference, spreads)
+        proportional = fit_volume_interval(predicted, reference, spreads, power=1.0)
+        assert found(1.0, 0.1)[1] < proportional(1.0, 0.1)[1]
+
+    def test_small_hospital_with_one_odd_case_does_not_rule_the_width(self) -> None:
+        predicted, reference, spreads = simulated(62, 0)
+        groups = ["a"] * 50 + ["b"] * 12
+        reference[50:] = predicted[50:]
+        reference[61] = predicted[61] * 1e6
+        within = fit_volume_interval(predicted[:50], reference[:50], spreads[:50])
+        assert fit_volume_interval(predicted, reference, spreads, groups).width < 2 * within.width
+
     def test_hospital_with_larger_errors_widens_the_interval(self) -> None:
         predicted, reference, spreads = simulated(60, 0)
         groups = ["a"] * 40 + ["b"] * 20

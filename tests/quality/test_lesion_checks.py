@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -62,14 +64,28 @@ class TestLesions:
         found = flags(FRONTAL, box(50, 10, 12, side=5, slices=3), box(60, 60, 12, side=5, slices=3))
         assert "lesions 2 and 3 are in doubt" in found["lesion_doubtful"]
 
-    def test_small_lesion_of_low_probability_is_in_doubt(self) -> None:
-        small = box(20, 50, 10, side=10, slices=5)
-        assert "lesion_doubtful" in flags(small, probability=0.7)
-        assert flags(small, probability=0.95) == {}
+    def test_only_lesion_is_not_in_doubt_however_small_it_is(self) -> None:
+        assert flags(box(20, 50, 10, side=5, slices=3), probability=0.6) == {}
 
-    def test_volume_is_in_mm3_if_the_spacing_is_known(self) -> None:
-        assert "lesion_doubtful" in flags(FRONTAL, probability=0.7, spacing_known=True)  # 2,048 voxels of 1 mm3
-        assert flags(FRONTAL, probability=0.7) == {}
+    def test_second_lesion_of_a_seventh_of_the_largest_is_not_in_doubt(self) -> None:
+        assert "lesion_doubtful" not in flags(FRONTAL, box(60, 60, 12, side=9, slices=4))
+
+
+class TestLooks:
+    def test_each_flagged_lesion_says_why_it_is_worth_a_look(self) -> None:
+        mask = torch.zeros(1, *SHAPE)
+        for lesion in (FRONTAL, box(75, 45, 1, slices=4), box(60, 60, 12, side=5, slices=3)):
+            mask[(0, *lesion)] = 1
+        image = MetaTensor(torch.zeros(1, 4, 4, 4), meta={"head_frame": FRAME.to_text()})
+        item = {"pred": MetaTensor(mask, affine=torch.eye(4)), "probability": MetaTensor(mask), "image": image}
+        first, second, third = json.loads(LesionChecksd("pred")(item)["pred"].meta["looks"])
+        assert first == ""
+        assert second == "almost no training patient has tumour there"
+        assert "3.7 % of the volume of the largest lesion" in third
+
+    def test_mask_without_a_lesion_has_nothing_to_look_at(self) -> None:
+        mask = MetaTensor(torch.zeros(1, *SHAPE), affine=torch.eye(4))
+        assert LesionChecksd("pred")({"pred": mask, "probability": mask.clone()})["pred"].meta["looks"] == "[]"
 
 
 class TestMask:

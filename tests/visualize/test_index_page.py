@@ -52,11 +52,13 @@ class TestOrder:
         assert [page.index(f">{name}<") for name in ("broken", "empty", "bad", "good")] == sorted(
             page.index(f">{one['case']}<") for one in rows
         )
+        assert "The worst come first" in page
         assert '<td data-value="0.305">0.30</td>' in page or '<td data-value="0.305">0.31</td>' in page
 
     def test_cases_keep_their_order_if_none_has_an_expected_dice(self) -> None:
         page = rendered(row("b"), row("a", status="failed"))
         assert page.index(">b<") < page.index(">a<")
+        assert "The worst come first" not in page
 
 
 class TestCases:
