@@ -121,13 +121,13 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
         yield (
             "lesion_where_training_has_none",
             f"{rare} where almost no training patient has tumour, such as the cerebellum or the brain stem. Check "
-            "whether it is a tumour.",
+            "whether that is tumour.",
         )
     if doubtful := _numbers(is_doubtful(lesion.volume, lesions[0].volume) for lesion in lesions):
         yield (
             "lesion_doubtful",
             f"{doubtful} in doubt, with less than {100 * BESIDE:.0f} % of the volume of the largest lesion: most such "
-            "lesions are false. Check whether it is a tumour.",
+            "lesions are false. Check whether that is tumour.",
         )
 
 
