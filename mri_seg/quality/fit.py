@@ -67,9 +67,10 @@ def fit_quality(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = [record for record in records if record["pred_voxels"]]
     columns = {name: [record[name] for record in found] for name in ("pred_voxels", "label_voxels", "spread", "dice")}
     groups = [str(record.get("group") or "") for record in found]
-    spreads, counts = columns["spread"], [[record[name] for record in found] for name in ("near", "all")]
+    spreads = columns["spread"]
+    near, everything = ([record[name] for record in found] for name in ("near", "all"))
     return {
-        "calibration": fit_calibration(*counts, spreads).as_json(),
+        "calibration": fit_calibration(near, everything, spreads).as_json(),
         "expected_dice": fit_expected_dice(spreads, columns["dice"], groups)._asdict(),
         "volume": fit_volume_interval(columns["pred_voxels"], columns["label_voxels"], spreads, groups)._asdict(),
         "lesion": _fit_lesions([record["lesions"] for record in found]),
