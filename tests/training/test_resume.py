@@ -232,6 +232,7 @@ class TestRunFolder:
 class TestOtherSteps:
     """Other processes make larger or smaller steps: here, of other batches."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("batch", "iteration", "slices"), [(1, 14, 4), (5, 2, 0)])
     def test_other_steps_go_on_at_the_same_place_among_the_slices_drawn(
         self, tmp_path: Path, unstopped: Run, batch: int, iteration: int, slices: int

@@ -46,10 +46,10 @@ class TestCommand:
         found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         assert found.stdout.splitlines() == [str(ROOT / "bundle"), "[]"]
 
-    def test_bundle_command_without_a_bundle_ends_with_status_2_and_the_error(
+    def test_bundle_command_without_a_bundle_ends_with_status_1_and_the_error(
         self, package: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert bundle.main([]) == 2
+        assert bundle.main([]) == 1
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("python -m mri_seg.bundle: the bundle was found neither in ")
