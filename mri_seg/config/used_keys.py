@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from mri_seg.config.validation import texts
 
 __all__ = ["used_keys"]
 
@@ -36,7 +38,11 @@ def used_keys(configs: Sequence[Mapping[str, Any]]) -> set[str]:
         path = waiting.pop()
         if path not in found and path[0] in config:
             found.add(path)
-            waiting += [tuple(_SEPARATOR.split(name)) for name in _references(_part(config, path))]
+            waiting += [
+                tuple(_SEPARATOR.split(name))
+                for text in texts(_part(config, path))
+                for name in _REFERENCE.findall(text)
+            ]
     return {first for first, *_ in found}
 
 
@@ -56,14 +62,3 @@ def _part(config: Any, path: Sequence[str]) -> Any:
         except (IndexError, KeyError, TypeError, ValueError):
             break
     return config
-
-
-def _references(part: Any) -> Iterator[str]:
-    if isinstance(part, str):
-        yield from _REFERENCE.findall(part)
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            yield from _references(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _references(value)

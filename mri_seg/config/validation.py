@@ -21,6 +21,7 @@ __all__ = [
     "check_values",
     "explain_expression",
     "references",
+    "texts",
 ]
 
 
@@ -67,14 +68,20 @@ def check_renamed(config: Mapping[str, Any]) -> None:
 
 def references(part: Any) -> Iterator[str]:
     """Names of the keys that a part of a config refers to, in any of its texts."""
+    for text in texts(part):
+        yield from _REFERENCES.findall(text)
+
+
+def texts(part: Any) -> Iterator[str]:
+    """All texts in a part of a config, but not its keys."""
     if isinstance(part, str):
-        yield from _REFERENCES.findall(part)
+        yield part
     elif isinstance(part, Mapping):
         for value in part.values():
-            yield from references(value)
+            yield from texts(value)
     elif isinstance(part, (list, tuple)):
         for value in part:
-            yield from references(value)
+            yield from texts(value)
 
 
 def check_values(config: Mapping[str, Any]) -> None:
