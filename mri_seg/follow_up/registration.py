@@ -7,6 +7,7 @@ PET-CT image registration in the chest using free-form deformations, IEEE Transa
 
 from __future__ import annotations
 
+import itertools
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ _PIXEL = (4.0, 2.0)  # mm: to this size pixels are averaged, level by level
 _SAMPLED = (0.4, 0.1)  # share of the voxels of the head that the metric looks at, level by level
 _BINS = 32
 _STEPS = (80, 40)
+_ROUNDS = (6, 1)  # an optimizer may stop far from the end: another one begins there with long steps, level by level
+_SETTLED = 4.0  # mm: the last round has moved no place of the head farther
 _SEED = 121212
 _HEAD = 0.12  # where the head begins, as a fraction of the way from the darkest to the brightest values
 
@@ -91,7 +94,7 @@ def register(
     """Register a scan rigidly to an earlier one of the same head.
 
     It begins with the middles of both heads on each other and the axes of the scanners parallel, as scans for the same
-    purpose have them, and refines rotation and shift at two resolutions. Only the head counts; the tumour, which
+    purpose have them, and refines rotation and shift at two resolutions, the coarse one until it settles. Only the head counts; the tumour, which
     changes, does not.
 
     Args:
@@ -109,8 +112,8 @@ def register(
     transform = itk_classes().transform.New()
     transform.SetCenter(one.center.tolist())
     transform.SetTranslation((other.center - one.center).tolist())
-    for level in range(len(_PIXEL)):
-        transform = _refined(transform, one, other, level)
+    for level, pixel in enumerate(_PIXEL):
+        _refine(transform, one.shrunk(pixel), other.shrunk(pixel), level)
     matrix = _LPS @ _matrix(transform) @ _LPS
     return Registration(matrix, _quality(one, other, matrix))
 
@@ -193,22 +196,33 @@ def _itk_image(volume: np.ndarray, affine: np.ndarray) -> Any:
     return image
 
 
-def _refined(transform: Any, one: _Head, other: _Head, level: int) -> Any:
-    """Optimize a transform at one resolution."""
-    classes, pixel = itk_classes(), _PIXEL[level]
-    (fixed, fixed_mask), (moving, _) = one.shrunk(pixel), other.shrunk(pixel)
+def _refine(transform: Any, fixed: tuple[Any, Any], moving: tuple[Any, Any], level: int) -> None:
+    """Optimize a transform at one resolution, until it moves the head no more."""
+    center = np.array(list(transform.GetCenter()))
+    places = center + 100.0 * np.array(list(itertools.product((-1, 1), repeat=3)))  # mm: the corners around a head
+    before = apply_affine(_matrix(transform), places)
+    for _ in range(_ROUNDS[level]):
+        _optimize(transform, fixed, moving, level)
+        after = apply_affine(_matrix(transform), places)
+        if np.linalg.norm(after - before, axis=1).max() < _SETTLED:
+            return
+        before = after
+
+
+def _optimize(transform: Any, fixed: tuple[Any, Any], moving: tuple[Any, Any], level: int) -> None:
+    classes = itk_classes()
     metric = classes.metric.New(NumberOfHistogramBins=_BINS)
-    mask = classes.mask.New(Image=fixed_mask)
+    mask = classes.mask.New(Image=fixed[1])
     mask.Update()
     metric.SetFixedImageMask(mask)
     metric.SetUseMovingImageGradientFilter(False)
     metric.SetUseFixedImageGradientFilter(False)
+    # Not ReturnBestParametersAndValue: it can return parameters of another step than the best value's, far from it.
     optimizer = classes.optimizer.New(
         LearningRate=(2.0, 0.5)[level],
         MinimumStepLength=0.02,
         NumberOfIterations=_STEPS[level],
         RelaxationFactor=0.6,
-        ReturnBestParametersAndValue=True,
     )
     # A versor's component is half an angle in radians: a change of 1 moves the edge of a head by some 150 mm.
     scales = classes.parameters(6)
@@ -216,17 +230,16 @@ def _refined(transform: Any, one: _Head, other: _Head, level: int) -> Any:
         scales.SetElement(n, scale)
     optimizer.SetScales(scales)
     method = classes.method.New(
-        FixedImage=fixed, MovingImage=moving, Metric=metric, Optimizer=optimizer, InitialTransform=transform
+        FixedImage=fixed[0], MovingImage=moving[0], Metric=metric, Optimizer=optimizer, InitialTransform=transform
     )
+    method.SetNumberOfLevels(1)  # before the share of samples, which it resets to all
     method.SetMetricSamplingStrategy(classes.enums.MetricSamplingStrategy_RANDOM)
     method.SetMetricSamplingPercentage(_SAMPLED[level])
     method.MetricSamplingReinitializeSeed(_SEED)
-    method.SetNumberOfLevels(1)
     method.SetShrinkFactorsPerLevel([1])
     method.SetSmoothingSigmasPerLevel([0])
     method.SetInPlace(True)
     method.Update()
-    return transform
 
 
 def _matrix(transform: Any) -> np.ndarray:

@@ -38,6 +38,15 @@ class TestRegistration:
         off = apply_affine(grown.points[1].from_first, CORNERS) - apply_affine(TILTED, CORNERS)
         assert np.linalg.norm(off, axis=1).max() < 1.5
 
+    @pytest.mark.parametrize("angles", [(20, -8, 10), (-22, 12, 5)])
+    def test_head_that_lies_far_otherwise_is_brought_back_too(self, angles: tuple[int, int, int]) -> None:
+        lies = pose(angles, (5, 10, -5))
+        one, other = head_scan(), head_scan(to_scanner=lies, contrast=0.7)
+        found = register(one.image, one.affine, other.image, other.affine)
+        off = apply_affine(found.matrix, CORNERS) - apply_affine(lies, CORNERS)
+        assert np.linalg.norm(off, axis=1).max() < 1.5
+        assert not found.quality.doubtful
+
     def test_another_person_is_an_error_that_names_both_scans(self) -> None:
         with pytest.raises(ValueError, match=r"theirs: cannot be brought to the place of mine"):
             make_timeline("P1", [head_scan("mine"), head_scan("theirs", person=1)])
