@@ -94,8 +94,8 @@ def register(
     """Register a scan rigidly to an earlier one of the same head.
 
     It begins with the middles of both heads on each other and the axes of the scanners parallel, as scans for the same
-    purpose have them, and refines rotation and shift at two resolutions, the coarse one until it settles. Only the head counts; the tumour, which
-    changes, does not.
+    purpose have them, and refines rotation and shift at two resolutions, the coarse one until it settles. Only the head
+    counts; the tumour, which changes, does not.
 
     Args:
         fixed: intensities of the earlier scan ``(H, W, D)``.
