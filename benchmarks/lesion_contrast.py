@@ -1,8 +1,9 @@
 """Measure how bright tumours are against the tissue around them, and how that goes with the Dice of a model.
 
-    python benchmarks/lesion_contrast.py runs/DU runs/HT runs/FG --dataset_dir data/kaggle_3m
+    python benchmarks/lesion_contrast.py benchmarks/left_out/patients.csv --column three_stages
+    python benchmarks/lesion_contrast.py runs/DU runs/HT runs/FG
 
-The folders are those of evaluations with institutions left out, whose `patients.csv` has the Dice. *Contrast* is the
+Folders are those of evaluations with institutions left out; a table has a column of Dice. *Contrast* is the
 mean of the reference minus that of the brain 4 to 18 pixels around it, in units of the brain's median above air (the
 0.5th percentile of the volume). *Told by brightness* is the probability that a voxel of the reference is brighter than
 one around it: 0.5 means that brightness tells nothing.
@@ -11,12 +12,13 @@ one around it: 0.5 means that brightness tells nothing.
 from __future__ import annotations
 
 import argparse
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from monai.transforms import Compose
+from paired import rows_of
 from scipy import ndimage, stats
 
 import mri_seg
@@ -62,31 +64,28 @@ def measure(volume: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     return float((inside.mean() - outside.mean()) / unit), brighter(inside, outside)
 
 
-def patients_of(folder: Path, dataset_dir: str) -> list[Patient]:
-    """The patients of an evaluation who have a tumour."""
-    with (folder / "patients.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
-    group = next(iter(rows.values()))["group"]
+def patients_of(group: str, rows: Mapping[str, Mapping[str, str]], column: str, dataset_dir: str) -> list[Patient]:
+    """The patients of an institution who have a tumour."""
     load = Compose([LoadVolumed(["image", "label"]), BinaryLabeld("label")])
     found = []
     for case in mri_seg.datalist(dataset_dir, f"institution/{group}", "validation", True):
-        item = load(dict(case))
+        name, item = str(case["case"]), load(dict(case))
         volume, mask = item["image"].numpy()[0].astype(np.float32), item["label"].numpy()[0] > 0
-        row = rows[str(case["case"])]
         if mask.any():
-            found.append(Patient(row["case"], group, float(row["dice"]), int(mask.sum()), *measure(volume, mask)))
+            dice = float(rows[name][column])
+            found.append(Patient(name, group, dice, int(mask.sum()), *measure(volume, mask)))
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluations", type=Path, nargs="+")
+    parser.add_argument("tables", type=Path, nargs="+", help="folders of evaluations, or tables of patients")
+    parser.add_argument("--column", default="dice", help="column of the Dice")
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     args = parser.parse_args()
-    by_group = {}
-    for folder in args.evaluations:
-        found = patients_of(folder, args.dataset_dir)
-        by_group[found[0].group] = found
+    rows = {case: row for table in args.tables for case, row in rows_of(table).items()}
+    groups = dict.fromkeys(row["group"] for row in rows.values())
+    by_group = {group: patients_of(group, rows, args.column, args.dataset_dir) for group in groups}
     everyone = [one for found in by_group.values() for one in found]
 
     print("| institution | patients | contrast: lowest, median, highest | told by brightness: median", end=" ")

@@ -20,11 +20,16 @@ from scipy import stats
 CLEARLY = 0.05
 
 
-def dice_of(file: Path, column: str) -> dict[str, float]:
-    """Dice of each patient; those without a figure are left out."""
-    file = file / "patients.csv" if file.is_dir() else file
+def rows_of(table: Path) -> dict[str, dict[str, str]]:
+    """Rows of a table of patients, or of that in the folder of an evaluation, by case."""
+    file = table / "patients.csv" if table.is_dir() else table
     with file.open(encoding="utf-8", newline="") as rows:
-        return {row["case"]: float(row[column]) for row in csv.DictReader(rows) if row[column]}
+        return {row["case"]: row for row in csv.DictReader(rows)}
+
+
+def dice_of(table: Path, column: str) -> dict[str, float]:
+    """Dice of each patient; those without a figure are left out."""
+    return {case: float(row[column]) for case, row in rows_of(table).items() if row[column]}
 
 
 def main() -> None:
