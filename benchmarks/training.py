@@ -1,7 +1,8 @@
 """Training speed: the bundle's workflow against a plain PyTorch loop, MONAI scripts and nnU-Net's network, in turn.
 
     pip install --no-deps dynamic-network-architectures
-    python benchmarks/training.py --dataset_dir data/kaggle_3m --profile --json benchmarks/training.json
+    python benchmarks/training.py --dataset_dir data/kaggle_3m --profile --json runs/training.json
+    python benchmarks/training.py --dataset_dir data/kaggle_3m --only "own crops" --avx2
 
 The plain loop is the published baseline's: each item reads one TIFF and its mask by PIL in a DataLoader, the network
 runs eagerly in float32 and PyTorch's default memory format, Adam steps on binary cross-entropy, batch 16, whole slices
@@ -32,6 +33,8 @@ import importlib.util
 import inspect
 import json
 import logging
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -320,8 +323,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the bundle's network by torch.compile")
     parser.add_argument("--only", default="", help="only contestants whose names hold this, and the plain loop")
     parser.add_argument("--profile", action="store_true", help="show the parts of a step of the default recipe")
+    parser.add_argument("--avx2", action="store_true", help="with AVX2 alone (simulated)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.avx2:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, *(word for word in sys.argv if word != "--avx2")]
+            sys.exit(subprocess.call(command, env=os.environ | measuring.avx2(Path(folder))))
     del sys.argv[1:]  # the bundle would look for options of its own among them
 
     logging.disable(logging.INFO)
@@ -393,6 +401,7 @@ def make(args: argparse.Namespace, runs: str) -> dict[str, Training]:
         "bundle, default recipe, float32": lambda: bundle(**whole, amp=False),
         "bundle, default recipe": lambda: bundle(**whole),
         DEFAULT: bundle,
+        f"{DEFAULT}, float32, compiled": lambda: bundle(amp=False, compile=True),
         "MONAI's AttentionUnet, typical script": lambda: MonaiScript(args, cached(), network_of("MONAI AttentionUnet")),
         "MONAI's UNet, typical script": lambda: MonaiScript(args, cached(), network_of("MONAI UNet")),
     }

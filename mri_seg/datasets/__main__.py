@@ -50,8 +50,9 @@ def _silence() -> Iterator[None]:
 
 def _check(arguments: argparse.Namespace) -> CheckReport | LGGReport:
     root = Path(arguments.dataset_dir)
-    if arguments.datalist is None and root.is_dir() and is_lgg(root):
-        return check_lgg(root)
+    has_options = arguments != _parser("").parse_args(["check", arguments.dataset_dir])
+    if not has_options and root.is_dir() and is_lgg(root):
+        return check_lgg(root)  # a report of its own, which takes no options
     return check(
         DataSet(root, arguments.datalist),
         split=arguments.split,

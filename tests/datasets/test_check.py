@@ -147,6 +147,13 @@ class TestCommand:
         assert main(["check", str(tmp_path)]) == 0
         assert capsys.readouterr().out.split()[:3] == ["institution", "patients", "slices"]
 
+    def test_check_command_heeds_its_options_in_tcga_lgg(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        FORMS["TCGA-LGG"](tmp_path, make_cases())
+        assert main(["check", str(tmp_path), "--label_values", "3"]) == 1
+        assert capsys.readouterr().out.count("none of which counts as tumour") == 4
+
     def test_check_command_takes_options_of_training(self, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["check", str(data), "--label_values", "2,4", "--split", "random:2:1", "--seed", "3"]) == 1
         assert capsys.readouterr().out.count("none of which counts as tumour") == 4
