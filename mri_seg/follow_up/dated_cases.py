@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,17 @@ __all__ = ["TIMELINE_FORM", "DatedCase", "identify", "natural_order"]
 TIMELINE_FORM = "Give --timeline a CSV file with the columns patient, date, file and, if need be, event."
 """What to do when the files do not say enough."""
 
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
-_VISIT = re.compile(r"(?:visit|scan|time|timepoint|tp|session|ses|followup|fu|exam|study)\d+")
+_DATE = re.compile(  # with or without the time of day
+    r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?:[T_]?[0-2]\d[0-5]\d[0-5]\d)?(?!\d)"
+)
+_VISIT = re.compile(r"(?:visit|scan|time|timepoint|tp|session|ses|followup|fu)\d+")
 _BIDS = re.compile(r"(?P<subject>sub-[A-Za-z0-9+]+)(?:_(?P<session>ses-[A-Za-z0-9+]+))?_")
 _DICOM_DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate")  # the first that is given counts
 _PERSON = ("PatientSex", "PatientBirthDate")
 _HEADER = ["PatientID", "StudyInstanceUID", *_PERSON, *_DICOM_DATES]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,6 +46,8 @@ class DatedCase:
         order: what orders cases without dates.
         person: sex and birth date, if a DICOM file says them.
         study: the study or session to which it belongs, if that is known.
+        data_set: the BIDS data set to which it belongs.
+        problem: why it cannot be ordered; empty if it can.
     """
 
     case: dict[str, Any]
@@ -48,6 +56,8 @@ class DatedCase:
     order: tuple[Any, ...] = ()
     person: dict[str, str] = field(default_factory=dict)
     study: str = ""
+    data_set: Path | None = None
+    problem: str = ""
 
     @property
     def file(self) -> str:
@@ -129,9 +139,13 @@ def _of_bids(case: dict[str, Any], subject: str, session: str, date: datetime.da
     file = Path(case["image"][0])
     root = bids_root(file) or file.parent
     order = (natural_order(session), natural_order(file.name))
-    found = DatedCase(case, date, order=order, study=session)
-    dates = {} if date else _bids_dates(root, file, subject, session)
-    found.date = date or _agreed(case, dates, next(iter(dates), ""))
+    found = DatedCase(case, date, order=order, study=session, data_set=root)
+    if date is None:
+        try:
+            dates = _bids_dates(root, file, subject, session)
+            found.date = _agreed(case, dates, next(iter(dates), ""))
+        except ValueError as error:
+            found.problem = str(error)
     return subject, found
 
 
@@ -140,32 +154,47 @@ def _bids_dates(root: Path, file: Path, subject: str, session: str) -> dict[str,
     folder = root / subject
     prefix = f"{subject}_{session}" if session else subject
     found: dict[str, datetime.date] = {}
+    sessions = (session, session.removeprefix("ses-")) if session else ()
     for table in (folder / f"{subject}_sessions.tsv", root / "sessions.tsv"):
-        for row in _rows(table):
-            if session and row.get("session_id") == session and row.get("participant_id", subject) == subject:
-                _add_date(found, table, row)
+        for line, row in _rows(table):
+            if row.get("session_id") in sessions and row.get("participant_id", subject) == subject:
+                _add_date(found, table, line, row)
     for table in ((folder / session if session else folder) / f"{prefix}_scans.tsv", folder / f"{subject}_scans.tsv"):
-        for row in _rows(table):
+        for line, row in _rows(table):
             if Path(row.get("filename", "")).name == file.name:
-                _add_date(found, table, row)
+                _add_date(found, table, line, row)
     return found
 
 
-def _add_date(found: dict[str, datetime.date], table: Path, row: Mapping[str, str]) -> None:
-    try:
-        found[table.name] = datetime.date.fromisoformat(row.get("acq_time", "")[:10])
-    except ValueError:
+def _add_date(found: dict[str, datetime.date], table: Path, line: int, row: Mapping[str, str]) -> None:
+    """Add the date of a row; ``n/a`` is none, and so is a table without the column, with a warning."""
+    if "acq_time" not in row:
+        logger.warning(
+            "%s: has no column acq_time, from which dates are taken; it has %s.", table, ", ".join(row) or "none"
+        )
         return
+    text = row["acq_time"]
+    if text.lower() in ("", "n/a"):
+        return
+    try:
+        found[table.name] = datetime.date.fromisoformat(text[:10])
+    except ValueError:
+        raise ValueError(
+            f"{table}, line {line}: acq_time is {text}, expected YYYY-MM-DD or YYYY-MM-DDThh:mm:ss. Mend it, or give "
+            "the date with --timeline."
+        ) from None
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line and content of each row of a table; none if it does not exist."""
     if not table.is_file():
         return []
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        return [
-            {str(key): str(value or "").strip() for key, value in row.items()}
-            for row in csv.DictReader(stream, delimiter="\t")
-        ]
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream, delimiter="\t")
+            return [(rows.line_num, {str(k): str(v or "").strip() for k, v in row.items()}) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: cannot be read as a table in UTF-8 ({error}). Save it as UTF-8.") from error
 
 
 def _of_name(case: dict[str, Any], roots: Sequence[Path], date: datetime.date | None) -> tuple[str, DatedCase]:
@@ -227,9 +256,7 @@ def _as_written(word: str, text: str) -> str:
 
 
 def _without_visit(words: Sequence[str]) -> Sequence[str]:
-    """Words of a name without those that number a visit: ``P1_scan2`` gives ``P1``; a lone number is a visit too."""
-    if len(words) == 1 and words[0].isdigit():
-        return ()
+    """Words of a name without those that number a visit: ``P1_scan2`` gives ``P1``. A lone number may be a patient."""
     for count in (2, 1):
         if len(words) >= count and _VISIT.fullmatch("".join(words[-count:])):
             return words[:-count]

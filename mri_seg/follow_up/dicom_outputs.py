@@ -96,7 +96,8 @@ def write_change_report(
     version = str(settings["mri_seg_version"])
     images = [_sources(point) for point in timeline.points]
     with reraise_with_path(segmentation, "DICOM report"):
-        groups = [_group(timeline, number, images[number], settings) for number in range(len(timeline.points))]
+        tumor = highdicom.sr.TrackingIdentifier(highdicom.UID(), f"Tumour of {timeline.patient}"[:64])
+        groups = [_group(timeline, number, images[number], settings, tumor) for number in range(len(timeline.points))]
         groups += _change_groups(timeline, segment, images[-1], settings)
         content = highdicom.sr.MeasurementReport(
             observation_context=observer(version),
@@ -121,8 +122,8 @@ def _sources(point: TimePoint) -> list[Dataset]:
     return source_images(order_frames(point.scan.files).frames) if point.scan.source == "dicom" else []
 
 
-def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings: Mapping[str, Any]) -> Any:
-    """The measurements of a scan; of the latest, the velocity too."""
+def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings: Mapping[str, Any], tumor: Any) -> Any:
+    """The measurements of a scan, which share the identifier of the tumour; of the latest, the velocity too."""
     sr = import_highdicom().sr
     point, response = timeline.points[number], timeline.responses[number]
     baseline = response is None
@@ -142,7 +143,7 @@ def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings:
         values.append(_measurement(_VELOCITY, estimate.value, _PER_YEAR))
         values += [_measurement(code, getattr(estimate, end), _PER_YEAR) for end, code in _BOUNDS.items()]
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(identifier=f"Tumour of {timeline.patient}"[:64]),
+        tracking_identifier=tumor,
         time_point_context=sr.TimePointContext(
             time_point=point.case if point.date is None else point.date.isoformat(),
             time_point_type=codes.cid6146.Baseline if baseline else None,
@@ -156,9 +157,9 @@ def _group(timeline: Timeline, number: int, images: Sequence[Dataset], settings:
     )
     remarks = [f"After: {point.scan.event}."] if point.scan.event and number else []
     remarks += [
-        f"Volume since {scan_label(timeline, change.first)}: {change_text(percent, change.within_error['volume'])}."
+        f"Volume since {scan_label(timeline, change.first)}: {change_text(change)}."
         for change in timeline.changes
-        if (change.last, change.against) == (number, "baseline") and (percent := change.percent.get("volume"))
+        if (change.last, change.against) == (number, "baseline")
     ]
     if response is not None:
         remarks.append(f"{VERSION}: {response.category} ({response.reason}).")

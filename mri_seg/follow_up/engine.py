@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mri_seg.follow_up.change_mask import change_labels
+from mri_seg.follow_up.coverage import CUT, share_outside
+from mri_seg.follow_up.dated_cases import TIMELINE_FORM
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.registration import MIN_OVERLAP, MIN_SIMILARITY, Registration, register, resample
@@ -21,7 +23,10 @@ __all__ = ["make_timeline"]
 FALL = -50.0
 """Change of the volume in percent from one scan to the next beyond which something must have happened."""
 
-_SURGERY = ("surg", "resect", "biops", "craniotom", "operat", "debulk")
+SHOWN_CUT = 0.01
+"""Share of a tumour outside a scan's field of view that is flagged."""
+
+_SURGERY = ("surg", "resect", "biops", "craniotom", "operat", "debulk", "excis", "remov", "ablat", "gtr", "litt")
 
 
 def make_timeline(patient: str, scans: Sequence[Scan], *, repeatability: Mapping[str, Any] | None = None) -> Timeline:
@@ -142,10 +147,12 @@ def _velocity_of_lesion(timeline: Timeline, lesion: Lesion) -> Velocity | None:
 def _compare(timeline: Timeline, epoch: int) -> None:
     """Add the changes and categories of the scans of an epoch."""
     numbers = timeline.epoch(epoch)
-    products = [timeline.points[n].values["product"].value for n in numbers]
+    products = {n: timeline.points[n].values["product"].value for n in numbers}
+    cut = {n: _cut(timeline, n)[0] >= CUT for n in numbers}
     timeline.responses.append(None)
     for place, n in enumerate(numbers[1:], start=1):
-        smallest = numbers[min(range(place), key=lambda m: products[m])]
+        whole = [m for m in numbers[:place] if not cut[m]]
+        smallest = min(whole or numbers[:place], key=lambda m: products[m])
         compared = {"baseline": numbers[0], "previous": numbers[place - 1], "smallest": smallest}
         labels = {other: change_labels(timeline.points[other], timeline.points[n]) for other in set(compared.values())}
         for against, other in compared.items():
@@ -159,12 +166,29 @@ def _compare(timeline: Timeline, epoch: int) -> None:
             and lesion.values[n]
             and timeline.points[lesion.new_at].epoch == epoch
         ]
+        lacking = next((m for m in (n, numbers[0]) if cut[m]), None)
+        if lacking is not None and not new:
+            share, other = _cut(timeline, lacking)
+            timeline.responses.append(Response("not evaluable", _cut_text(timeline, lacking, share, other)))
+            continue
         visible = bool(timeline.points[n].scan.mask.any())
-        timeline.responses.append(_response(products[: place + 1], new, timeline, visible=visible))
+        of_whole = [products[m] for m in (*(whole or numbers[:1]), n)]
+        timeline.responses.append(response_of(of_whole, new, timeline.repeatability, visible=visible))
 
 
-def _response(products: list[float], new: list[str], timeline: Timeline, *, visible: bool) -> Response:
-    return response_of(products, new, timeline.repeatability, visible=visible)
+def _cut(timeline: Timeline, number: int) -> tuple[float, int]:
+    """The largest share of a tumour of the same epoch that lies outside a scan's field of view, and in which scan."""
+    point = timeline.points[number]
+    others = [n for n in timeline.epoch(point.epoch) if n != number]
+    shares = [(share_outside(timeline.points[n].scan.mask, timeline.points[n], point), n) for n in others]
+    return max(shares, default=(0.0, number))
+
+
+def _cut_text(timeline: Timeline, number: int, share: float, other: int) -> str:
+    return (
+        f"{share:.0%} of the tumour in {timeline.points[other].case} lies outside the field of view of "
+        f"{timeline.points[number].case}"
+    )
 
 
 def _change(timeline: Timeline, first: int, last: int, against: str, labels: np.ndarray) -> Change:
@@ -176,7 +200,11 @@ def _change(timeline: Timeline, first: int, last: int, against: str, labels: np.
 def _flag(timeline: Timeline) -> None:
     """Raise the flags of a timeline."""
     if len(timeline.points) == 1:
-        timeline.flag("single_scan", f"only one scan, {timeline.points[0].scan.name}: nothing to compare it with.")
+        timeline.flag(
+            "single_scan",
+            f"only one scan, {timeline.points[0].scan.name}: nothing to compare it with. If there are more of this "
+            f"patient, their names or headers say another one. {TIMELINE_FORM}",
+        )
     elif not timeline.has_dates:
         timeline.flag(
             "no_dates",
@@ -211,19 +239,19 @@ def _flag(timeline: Timeline) -> None:
             point.scan.flag("new_baseline", f"it is a new baseline, after: {point.scan.event}.")
     for change in timeline.changes:
         fall = change.percent.get("volume")
-        if change.against == "previous" and fall is not None and fall.value < FALL:
+        if change.against == "previous" and fall and fall.value < FALL and not change.within_error["volume"]:
             timeline.points[change.last].scan.flag(
                 "large_fall",
                 f"the volume fell by {-fall.value:.0f} % since {timeline.points[change.first].case}, and no event is "
                 "given. If the patient was treated, say so with --timeline.",
             )
-    for point in timeline.points[1:]:
-        cut = int((timeline.points[0].mask & ~point.inside).sum())
-        if cut:
-            share = cut / int(timeline.points[0].mask.sum())
+    for number, point in enumerate(timeline.points):
+        share, other = _cut(timeline, number)
+        if share >= SHOWN_CUT:
             point.scan.flag(
                 "tumour_outside",
-                f"{share:.0%} of the first scan's tumour lies outside its field of view. Its volume may be too small.",
+                f"{_cut_text(timeline, number, share, other)}. Its volume may be too small, and changes that start or "
+                "end with it are wrong then.",
             )
 
 

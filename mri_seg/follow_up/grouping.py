@@ -40,7 +40,12 @@ class Patient:
         """The patient in a line: how many scans, and when."""
         count = len(self.cases)
         first, last = self.cases[0].date, self.cases[-1].date
-        when = "without dates" if first is None else f"{first}" if first == last else f"{first} to {last}"
+        if all(case.date is None for case in self.cases):
+            when = "without dates"
+        elif first is None or last is None:
+            when = "some without dates"
+        else:
+            when = f"{first}" if first == last else f"{first} to {last}"
         return f"{self.name}: {count} scan{'' if count == 1 else 's'}, {when}"
 
 
@@ -82,7 +87,7 @@ def group_cases(
         identified = named_cases(rows, found, [Path(str(timeline)).resolve().parent, *folders])
         _warn_of_others(str(timeline), found, identified)
     else:
-        identified = [_identified(case, folders) for case in found]
+        identified = _by_data_set([_identified(case, folders) for case in found])
     groups: dict[str, list[DatedCase]] = defaultdict(list)
     for name, dated in identified:
         groups[name].append(dated)
@@ -106,6 +111,18 @@ def _identified(case: Mapping[str, Any], roots: Sequence[Path]) -> tuple[str, Da
     return name or case["case"], dated
 
 
+def _by_data_set(identified: Sequence[tuple[str, DatedCase]]) -> list[tuple[str, DatedCase]]:
+    """Names of patients. Equal subjects of several BIDS data sets are different people: theirs hold its name too."""
+    data_sets: dict[str, set[Path]] = defaultdict(set)
+    for name, dated in identified:
+        if dated.data_set is not None:
+            data_sets[name].add(dated.data_set.resolve())
+    return [
+        (f"{dated.data_set.name}_{name}" if dated.data_set is not None and len(data_sets[name]) > 1 else name, dated)
+        for name, dated in identified
+    ]
+
+
 def _warn_of_others(timeline: str, cases: Sequence[Mapping[str, Any]], named: Sequence[tuple[str, DatedCase]]) -> None:
     used = {dated.case["case"] for _, dated in named}
     others = [str(case["image"][0]) for case in cases if case["case"] not in used]
@@ -124,7 +141,7 @@ def _patient(name: str, cases: list[DatedCase], *, by_user: bool) -> Patient:
     """
     dated = all(case.date is not None for case in cases)
     cases = sorted(cases, key=lambda case: (case.date, case.order) if dated else case.order)
-    patient = Patient(safe_name(name, "patient"), cases)
+    patient = Patient(safe_name(name, "patient"), cases, next((case.problem for case in cases if case.problem), ""))
     _check_person(patient, name, by_user=by_user)
     some = [case for case in cases if case.date is not None]
     if some and not dated:
@@ -144,7 +161,7 @@ def _check_person(patient: Patient, name: str, *, by_user: bool) -> None:
     for what, said in _PERSON.items():
         first: dict[str, DatedCase] = {}
         for case in patient.cases:
-            if what in case.person:
+            if case.person.get(what, "O") != "O":  # other, or left out by those who took the names away
                 first.setdefault(case.person[what], case)
         if len(first) < 2:
             continue

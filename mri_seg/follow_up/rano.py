@@ -7,11 +7,12 @@ diameters: disappearance, -50 % and -25 % against the baseline, +25 % against th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mri_seg.follow_up.repeatability import critical_difference, standard_deviation
-from mri_seg.follow_up.timeline import Response
+from mri_seg.follow_up.repeatability import Z, critical_difference, standard_deviation
+from mri_seg.follow_up.timeline import WITHIN, Response
 
 __all__ = ["LIMITS", "VERSION", "response_of"]
 
@@ -33,7 +34,8 @@ def response_of(
 
     Progression needs more than +25 % against the smallest so far *and* more than measurement error allows: by
     :py:func:`~mri_seg.follow_up.repeatability.critical_difference`, which takes into account that the smallest of
-    several scans is small by chance too.
+    several scans is small by chance too. A tumour that vanished and is back counts as progression by the same rule. A
+    response follows from the percentage alone, as in the standard; the reason says if it is within measurement error.
 
     Args:
         products: sum of the bidimensional products of each scan since the baseline, in mm2, in order.
@@ -53,18 +55,20 @@ def response_of(
         return Response("complete response" if baseline > 0 else "stable disease", found)
     if baseline <= 0:
         return Response("not evaluable", "no T2/FLAIR lesion in the baseline to compare with")
-    if smallest > 0:
-        rise = 100 * (now / smallest - 1)
+    if now > smallest:
+        rise = 100 * (now / smallest - 1) if smallest > 0 else math.inf
+        against = f"product {rise:+.0f} % against" if smallest > 0 else f"product {now:.0f} mm2 after none in"
         typical = sum(products) / len(products)  # of all scans: the smallest alone would make the error too small
         needed = critical_difference(len(earlier)) * standard_deviation(repeatability, "product", typical)
         if rise > PROGRESSION and now - smallest > needed:
-            return Response("progressive disease", f"product {rise:+.0f} % against the smallest so far")
-        if rise > PROGRESSION:
-            return Response(
-                "stable disease", f"product {rise:+.0f} % against the smallest so far, within measurement error"
-            )
+            return Response("progressive disease", f"{against} the smallest so far")
+        if rise > PROGRESSION and now >= baseline:
+            return Response("stable disease", f"{against} the smallest so far, {WITHIN}")
     fall = 100 * (now / baseline - 1)
     against = f"product {fall:+.0f} % against the baseline"
+    deviations = [standard_deviation(repeatability, "product", value) for value in (baseline, now)]
+    if abs(now - baseline) <= Z * math.hypot(*deviations):
+        against += f", {WITHIN}"
     if fall <= PARTIAL:
         return Response("partial response", against)
     return Response("minor response" if fall <= MINOR else "stable disease", against)

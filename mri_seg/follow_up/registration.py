@@ -8,6 +8,7 @@ PET-CT image registration in the chest using free-form deformations, IEEE Transa
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ _SAMPLED = (0.4, 0.1)  # share of the voxels of the head that the metric looks a
 _BINS = 32
 _STEPS = (80, 40)
 _ROUNDS = (6, 1)  # an optimizer may stop far from the end: another one begins there with long steps, level by level
+_STARTS = [(25, 0, 0), (-25, 0, 0), (0, 25, 0), (0, -25, 0), (0, 0, 35), (0, 0, -35)]  # degrees: nod, tilt, turn
 _SETTLED = 4.0  # mm: the last round has moved no place of the head farther
 _SEED = 121212
 _HEAD = 0.12  # where the head begins, as a fraction of the way from the darkest to the brightest values
@@ -94,8 +96,9 @@ def register(
     """Register a scan rigidly to an earlier one of the same head.
 
     It begins with the middles of both heads on each other and the axes of the scanners parallel, as scans for the same
-    purpose have them, and refines rotation and shift at two resolutions, the coarse one until it settles. Only the head
-    counts; the tumour, which changes, does not.
+    purpose have them, and refines rotation and shift at two resolutions, the coarse one until it settles. If the result
+    is doubtful, it begins again with the head turned, until one is not, or else takes the best. Only the head counts;
+    the tumour, which changes, does not.
 
     Args:
         fixed: intensities of the earlier scan ``(H, W, D)``.
@@ -109,11 +112,27 @@ def register(
         the transform and its quality; it is the caller who refuses a failed one.
     """
     one, other = _Head(fixed, fixed_affine, fixed_lesion), _Head(moving, moving_affine, moving_lesion)
+    levels = [(one.shrunk(pixel), other.shrunk(pixel)) for pixel in _PIXEL]
+    best = _from_start(one, other, levels, (0, 0, 0))
+    for angles in _STARTS:
+        if not (best.quality.failed or best.quality.doubtful):
+            break
+        found = _from_start(one, other, levels, angles)
+        best = max(best, found, key=lambda each: (not each.quality.failed, each.quality.similarity))
+    return best
+
+
+def _from_start(
+    one: _Head, other: _Head, levels: Sequence[tuple[Any, Any]], angles: tuple[float, float, float]
+) -> Registration:
+    """Register two heads, beginning with one of them turned by some degrees about the axes of the scanner."""
     transform = itk_classes().transform.New()
     transform.SetCenter(one.center.tolist())
     transform.SetTranslation((other.center - one.center).tolist())
-    for level, pixel in enumerate(_PIXEL):
-        _refine(transform, one.shrunk(pixel), other.shrunk(pixel), level)
+    turned = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(turned)))
+    for level, (fixed, moving) in enumerate(levels):
+        _refine(transform, fixed, moving, level)
     matrix = _LPS @ _matrix(transform) @ _LPS
     return Registration(matrix, _quality(one, other, matrix))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mri_seg.follow_up.timeline import Estimate, Timeline, Velocity
+from collections.abc import Mapping
 
-__all__ = ["WITHIN", "change_text", "scan_label", "span_text", "speed_text", "summary"]
+from mri_seg.follow_up.timeline import DAYS_PER_YEAR, WITHIN, Change, Timeline, Velocity
 
-WITHIN = "within measurement error"
+__all__ = ["change_text", "registration_text", "scan_label", "span_text", "speed_text", "summary"]
 
 
 def scan_label(timeline: Timeline, number: int) -> str:
@@ -42,11 +42,23 @@ def speed_text(velocity: Velocity, unit: str) -> str:
 
 def span_text(velocity: Velocity) -> str:
     """How long, and by how many scans, a velocity was measured."""
+    if velocity.years < 1:
+        days = round(velocity.years * DAYS_PER_YEAR)
+        return f"{days} day{'' if days == 1 else 's'}, {velocity.scans} scans"
     return f"{velocity.years:.1f} years, {velocity.scans} scans"
 
 
-def change_text(percent: Estimate | None, within: bool) -> str:
-    """A change in percent with its interval; empty if the earlier value was 0."""
+def registration_text(quality: Mapping[str, float]) -> str:
+    """How well a scan was brought to the first one, and how far it lay from it."""
+    moved = f"turned by {quality['angle']:.0f}° and moved by {quality['shift']:.0f} mm"
+    return f"{moved}, similarity {quality['similarity']:.2f}"
+
+
+def change_text(change: Change) -> str:
+    """A change of the volume in mL, and in percent with its interval if the earlier volume was not 0."""
+    found = f"{change.difference['volume'].value:+.1f} mL"
+    within = f", {WITHIN}" if change.within_error["volume"] else ""
+    percent = change.percent.get("volume")
     if percent is None:
-        return ""
-    return f"{percent.value:+.0f} % ({percent.low:+.0f} to {percent.high:+.0f}{', ' + WITHIN if within else ''})"
+        return found + within
+    return f"{found}, {percent.value:+.0f} % ({percent.low:+.0f} to {percent.high:+.0f}{within})"

@@ -22,6 +22,11 @@ NO_PAIRS = (
 
 _UNITS = {name: unit.replace("mL", "ml") for name, unit in QUANTITIES.items()}
 _CHANGED = ("baseline", "previous", "smallest")
+_CHANGE_COLUMNS = (
+    "ml",
+    *(f"{start}{end}" for start in ("percent", "product_percent") for end in ("", "_low", "_high")),
+    "within_error",
+)
 _VELOCITY_COLUMNS = tuple(f"velocity_mm_per_year{end}" for end in ("", "_low", "_high"))
 
 
@@ -41,6 +46,7 @@ def timeline_content(timeline: Timeline) -> dict[str, Any]:
         "response_criteria": VERSION,
         "response_limits": LIMITS,
         "repeatability": dict(timeline.repeatability),
+        "settings": dict(timeline.settings),
     }
 
 
@@ -105,12 +111,14 @@ def _rows(timeline: Timeline, number: int) -> list[dict[str, Any]]:
         "years": "" if point.years is None else f"{point.years:.3f}",
     }
     row = {**common, "lesion": "all", **_columns(point.values)}
-    row |= {f"change_from_{against}_{name}": "" for against in _CHANGED for name in ("ml", "percent", "within_error")}
+    row |= {f"change_from_{against}_{name}": "" for against in _CHANGED for name in _CHANGE_COLUMNS}
     for change in timeline.changes:
         if change.last == number:
             row[f"change_from_{change.against}_ml"] = _number(change.difference["volume"].value)
-            if "volume" in change.percent:
-                row[f"change_from_{change.against}_percent"] = _number(change.percent["volume"].value)
+            for name, start in (("volume", "percent"), ("product", "product_percent")):
+                for end in Estimate._fields if name in change.percent else ():
+                    column = f"change_from_{change.against}_{start}" + ("" if end == "value" else f"_{end}")
+                    row[column] = _number(getattr(change.percent[name], end))
             row[f"change_from_{change.against}_within_error"] = str(change.within_error["volume"]).lower()
             if change.against == "baseline":
                 row |= {f"{name}_ml": _number(value) for name, value in change.voxels_ml.items()}

@@ -15,6 +15,7 @@ from mri_seg.utils.case_flags import add_flag, case_flags
 __all__ = [
     "DAYS_PER_YEAR",
     "QUANTITIES",
+    "WITHIN",
     "Change",
     "Estimate",
     "Lesion",
@@ -28,6 +29,9 @@ DAYS_PER_YEAR = 365.25
 
 QUANTITIES = {"volume": "mL", "mean_diameter": "mm", "product": "mm2"}
 """What is followed, with its unit: the volume, the mean tumour diameter, and the sum of bidimensional products."""
+
+WITHIN = "within measurement error"
+"""What is said of a change that repeated measurements of the same head would also show."""
 
 
 @dataclass
@@ -198,6 +202,7 @@ class Timeline:
             dates, or with a single scan.
         responses: by scan, the RANO category of T2/FLAIR, with the reason; None for a baseline.
         repeatability: the known measurement error, see :py:mod:`mri_seg.follow_up.repeatability`.
+        settings: version, weights and options by which the masks were made, if the masks are ours.
         about: the patient's name under ``case``, and flags of the timeline as a whole.
     """
 
@@ -208,6 +213,7 @@ class Timeline:
     velocities: list[dict[str, Velocity]] = field(default_factory=list)
     responses: list[Response | None] = field(default_factory=list)
     repeatability: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import datetime
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,12 @@ from mri_seg.follow_up.dated_cases import TIMELINE_FORM, DatedCase, identify
 from mri_seg.utils.files import safe_name
 
 __all__ = ["Row", "add_events", "named_cases", "read_timeline"]
+
+
+_COLUMNS = ("patient", "date", "file", "event")
+_NO_EVENT = ("-", "--", "0", "n", "no", "none", "n/a", "na", "nan", "null", "false")
+
+logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
@@ -44,10 +52,14 @@ def read_timeline(path: Path) -> list[Row]:
         ValueError: when it is no such table.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. {TIMELINE_FORM}")
+        what = "is a folder, expected a file" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}. {TIMELINE_FORM}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+            head = stream.readline()
+            stream.seek(0)
+            separator = next((one for one in ",;\t" if one in head), ",")  # spreadsheets of some countries write ;
+            reader = csv.DictReader(stream, delimiter=separator)
             columns = [str(name or "").strip().lower() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             rows = [
@@ -58,8 +70,25 @@ def read_timeline(path: Path) -> list[Row]:
         raise ValueError(f"{path}: cannot be read as a CSV file in UTF-8 ({error}). {TIMELINE_FORM}") from error
     missing = [name for name in ("patient", "file") if name not in columns]
     if missing and not (missing == ["file"] and {"date", "event"} <= set(columns)):
-        raise ValueError(f"{path}: has no column {' and '.join(missing)}; it has {', '.join(columns)}. {TIMELINE_FORM}")
-    return [_row(f"{path}, line {line}", row) for line, row in rows if any(row.values())]
+        held = f"it has {', '.join(columns)}" if columns else "it is empty"
+        raise ValueError(f"{path}: has no column {' and '.join(missing)}; {held}. {TIMELINE_FORM}")
+    unknown = [name for name in columns if name and name not in _COLUMNS]
+    if unknown:
+        logger.warning("%s: has columns that are not used: %s. %s", path, ", ".join(unknown), TIMELINE_FORM)
+    found = [_row(f"{path}, line {line}", row) for line, row in rows if any(row.values())]
+    if not found:
+        raise ValueError(f"{path}: has no row, expected one for each scan or event. {TIMELINE_FORM}")
+    _warn_of_case({row.patient for row in found}, path)
+    return found
+
+
+def _warn_of_case(patients: Collection[str], path: Path) -> None:
+    """Warn of patients whose names differ in capitals alone: perhaps they are one."""
+    first: dict[str, str] = {}
+    for name in sorted(patients):
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            logger.warning("%s: %s and %s are different patients. Write the name in one way if not.", path, other, name)
 
 
 def _row(place: str, row: Mapping[str, str]) -> Row:
@@ -68,10 +97,13 @@ def _row(place: str, row: Mapping[str, str]) -> Row:
     text, date = row.get("date", ""), None
     if text:
         try:
-            date = datetime.date.fromisoformat(text)
+            date = datetime.datetime.strptime(re.sub(r"[T ]\d\d:.*", "", text), "%Y-%m-%d").date()
         except ValueError:
             raise ValueError(f"{place}: {text} is no date, expected YYYY-MM-DD.") from None
-    found = Row(place, row["patient"], date, row.get("file", ""), row.get("event", ""))
+    event = row.get("event", "")
+    if event.lower() in _NO_EVENT:
+        event = ""
+    found = Row(place, row["patient"], date, row.get("file", ""), event)
     if not found.file and (date is None or not found.event):
         raise ValueError(f"{place}: has no file, so it needs a date and an event.")
     return found
@@ -128,9 +160,11 @@ def add_events(rows: Sequence[Row], groups: Mapping[str, Sequence[DatedCase]]) -
             raise ValueError(f"{row.place}: there is no patient {row.patient}; found: {known or 'none'}.")
         later = [case for case in groups[names[0]] if case.date is not None and case.date >= date]
         if not later:
+            dated = any(case.date is not None for case in groups[names[0]])
+            why = "is after all its scans with a date" if dated else "has no place, as its scans have no dates"
+            do = "Leave the row out, or add the scan." if dated else "Give the dates of its scans in rows with a file."
             raise ValueError(
-                f"{row.place}: {row.event} of {row.patient} on {row.date} is after all its scans with a date, so it "
-                "changes nothing. Leave the row out, or add the scan."
+                f"{row.place}: {row.event} of {row.patient} on {row.date} {why}, so it changes nothing. {do}"
             )
         first = min(later, key=lambda case: case.date or date)
         first.event = "; ".join(filter(None, [first.event, row.event]))

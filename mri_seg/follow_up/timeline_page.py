@@ -13,7 +13,7 @@ import mri_seg
 from mri_seg.follow_up.curve import growth_curve
 from mri_seg.follow_up.overlay import to_axial
 from mri_seg.follow_up.rano import LIMITS, VERSION
-from mri_seg.follow_up.sentences import change_text, scan_label, speed_text, summary
+from mri_seg.follow_up.sentences import change_text, registration_text, scan_label, speed_text, summary
 from mri_seg.follow_up.tables import NO_PAIRS
 from mri_seg.follow_up.timeline import QUANTITIES, Estimate, Timeline
 from mri_seg.utils.colors import PREDICTION, REFERENCE
@@ -72,6 +72,7 @@ def timeline_page(timeline: Timeline) -> str:
         note=NO_PAIRS,
         repeatability=timeline.repeatability,
         version=mri_seg.__version__,
+        weights=str(timeline.settings.get("weights_sha256", ""))[:12],
         style=template_source(environment, "base.css", "viewer.css", "case.css", "timeline.css", "media.css"),
         script=script,
         script_hash=script_hash(script),
@@ -109,12 +110,10 @@ def _row(timeline: Timeline, number: int) -> dict[str, Any]:
         "label": scan_label(timeline, number),
         "case": point.case,
         "event": point.scan.event,
+        "registration": registration_text(point.quality) if number else "",
         "values": [_estimate(point.values[name], unit) for name, unit in QUANTITIES.items()],
         "changes": [
-            change_text(changes[against].percent.get("volume"), changes[against].within_error["volume"])
-            if against in changes
-            else ""
-            for against in ("baseline", "previous")
+            change_text(changes[against]) if against in changes else "" for against in ("baseline", "previous")
         ],
         "voxels": [] if baseline is None else [f"{ml:.1f}" for ml in baseline.voxels_ml.values()],
         "response": "baseline" if response is None else response.category,

@@ -1,16 +1,18 @@
-"""Match lesions over time by their overlap in the grid of the first scan."""
+"""Match lesions over time by their overlap in the place of the first scan."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from nibabel.affines import voxel_sizes
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from mri_seg.follow_up.coverage import share_outside
 from mri_seg.follow_up.registration import resample
 from mri_seg.follow_up.repeatability import critical_difference, interval, standard_deviation
 from mri_seg.follow_up.timeline import Estimate, Lesion, TimePoint
@@ -47,8 +49,9 @@ def values_of(measurements: Mapping[str, Any], repeatability: Mapping[str, Any])
 def track_lesions(points: Sequence[TimePoint], repeatability: Mapping[str, Any]) -> list[Lesion]:
     """Match the lesions of all scans; they are measured in the grid of their own scan.
 
-    Lesions of two scans are the same if they overlap, or come within :py:data:`REACH`, in the grid of the first scan.
-    Whatever is linked over any scans is one lesion: so a lesion that splits, or two that merge, are followed as one.
+    Lesions of two scans are the same if they overlap, or come within :py:data:`REACH`, in the place of the first scan.
+    Whatever is linked over any scans is one lesion: so a lesion that splits, or two that merge, are followed as one. A
+    lesion is new if an earlier scan since the baseline shows at least half of its place, and none has a lesion there.
 
     Args:
         points: the scans in order.
@@ -57,16 +60,15 @@ def track_lesions(points: Sequence[TimePoint], repeatability: Mapping[str, Any])
     Returns:
         lesions over time, the largest first.
     """
-    grid = points[0].scan.affine
     labels = [label_lesions(point.scan.mask)[0] for point in points]
     counts = [int(one.max(initial=0)) for one in labels]
     starts = np.concatenate([[0], np.cumsum(counts)])
+    shape, grid = _grid_of_lesions(points, labels)
     moved = [
-        resample(one, point.scan.affine, point.from_first, points[0].scan.mask.shape, grid, order=0)[0].astype(int)
+        resample(one, point.scan.affine, point.from_first, shape, grid, order=0)[0].astype(int)
         for one, point in zip(labels, points)
     ]
-    box = bounding_box(np.any([one > 0 for one in moved], axis=0))
-    links = _links([one[box] for one in moved], starts, voxel_sizes(grid))
+    links = _links(moved, starts, voxel_sizes(grid))
     count, group = connected_components(
         coo_array((np.ones(len(links)), links.T.reshape(2, -1)), shape=(starts[-1],) * 2), directed=False
     )
@@ -76,9 +78,10 @@ def track_lesions(points: Sequence[TimePoint], repeatability: Mapping[str, Any])
         for n, point in enumerate(points):
             own = np.flatnonzero(group[starts[n] : starts[n + 1]] == number) + 1
             lesion.parts.append(len(own))
-            measured = measure(np.isin(labels[n], own), point.scan.affine) if len(own) else None
+            mask = np.isin(labels[n], own) if len(own) else None
+            measured = None if mask is None else measure(mask, point.scan.affine)
             lesion.values.append(None if measured is None else values_of(measured, repeatability))
-            if measured is not None and lesion.new_at is None and _is_new(lesion, points, n):
+            if mask is not None and measured and lesion.new_at is None and _is_new(lesion, mask, points, n):
                 lesion.new_at = n
                 lesion.measurable = _is_measurable(measured, repeatability)
         lesions.append(lesion)
@@ -98,10 +101,28 @@ def _is_measurable(measured: Mapping[str, Any], repeatability: Mapping[str, Any]
     return wide and volume > critical_difference(1) * standard_deviation(repeatability, "volume", volume)
 
 
-def _is_new(lesion: Lesion, points: Sequence[TimePoint], n: int) -> bool:
-    """Whether a lesion that is found at a time point was at no earlier one of the same epoch, of which there is one."""
+def _is_new(lesion: Lesion, mask: np.ndarray, points: Sequence[TimePoint], n: int) -> bool:
+    """Whether a lesion of a time point was at no earlier one of the same epoch, of which one shows its place."""
     earlier = [m for m in range(n) if points[m].epoch == points[n].epoch]
-    return bool(earlier) and all(lesion.values[m] is None for m in earlier)
+    shown = any(share_outside(mask, points[n], points[m]) <= 0.5 for m in earlier)
+    return shown and all(lesion.values[m] is None for m in earlier)
+
+
+def _grid_of_lesions(points: Sequence[TimePoint], labels: Sequence[np.ndarray]) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a grid with the voxels of the first scan, as far as there are lesions in any scan."""
+    first = points[0].scan.affine
+    corners = [np.zeros((1, 3))]
+    for point, one in zip(points, labels):
+        if one.any():
+            ends = itertools.product(*((part.start - 0.5, part.stop - 0.5) for part in bounding_box(one > 0)))
+            to_first = np.linalg.inv(first) @ np.linalg.inv(point.from_first) @ point.scan.affine
+            corners.append(apply_affine(to_first, np.array(list(ends))))
+    places = np.concatenate(corners[1:] or corners)
+    margin = np.ceil(REACH / voxel_sizes(first)) + 1
+    low, high = np.floor(places.min(axis=0) - margin), np.ceil(places.max(axis=0) + margin)
+    grid = first.copy()
+    grid[:3, 3] = apply_affine(first, low)
+    return tuple((high - low + 1).astype(int).tolist()), grid
 
 
 def _links(moved: Sequence[np.ndarray], starts: np.ndarray, steps: np.ndarray) -> np.ndarray:

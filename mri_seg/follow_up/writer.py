@@ -140,6 +140,7 @@ class FollowUp:
         events = _events(patient.cases, missing)
         scans = [self._scan(one, event) for one, event in zip(usable, events)]
         timeline = make_timeline(patient.name, scans, repeatability=self.repeatability)
+        timeline.settings = self.writer.settings
         for one in missing:
             timeline.flag("scan_missing", f"{one.file}: could not be segmented and is left out; see summary.csv.")
         return timeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,12 @@ import itk
 import numpy as np
 import pytest
 from heads_over_time import head_scan, pose
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 
 from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE, change_map
 from mri_seg.follow_up.engine import make_timeline
 from mri_seg.follow_up.registration import register, write_transform
-from mri_seg.follow_up.timeline import Timeline
+from mri_seg.follow_up.timeline import Scan, Timeline
 
 TILTED = pose((4, -3, 8), (5, -6, 7))
 CORNERS = np.array([[x, y, z] for x in (-50, 50) for y in (-60, 60) for z in (-40, 40)])
@@ -46,6 +47,13 @@ class TestRegistration:
         off = apply_affine(found.matrix, CORNERS) - apply_affine(lies, CORNERS)
         assert np.linalg.norm(off, axis=1).max() < 1.5
         assert not found.quality.doubtful
+
+    def test_head_that_is_turned_by_half_a_right_angle_is_brought_back(self) -> None:
+        lies = pose((0, 5, 50), (5, 10, -5))
+        one, other = head_scan(), head_scan(to_scanner=lies)
+        found = register(one.image, one.affine, other.image, other.affine)
+        off = apply_affine(found.matrix, CORNERS) - apply_affine(lies, CORNERS)
+        assert np.linalg.norm(off, axis=1).max() < 1.5
 
     def test_another_person_is_an_error_that_names_both_scans(self) -> None:
         with pytest.raises(ValueError, match=r"theirs: cannot be brought to the place of mine"):
@@ -137,6 +145,38 @@ class TestTimeline:
         assert timeline.lesions == []
         assert timeline.responses[1] is not None
         assert timeline.responses[1].category == "stable disease"
+
+
+class TestFieldOfView:
+    """Scans that do not show the whole head."""
+
+    LOW, HIGH = ((20, 10, -30), 12.0), ((20, 10, 35), 12.0)
+
+    @staticmethod
+    def cropped(scan: Scan, slices: slice) -> Scan:
+        start = slices.indices(scan.mask.shape[2])[0]
+        affine = scan.affine.copy()
+        affine[:3, 3] = apply_affine(affine, (0, 0, start))
+        image, mask = (np.ascontiguousarray(one[..., slices]) for one in (scan.image, scan.mask))
+        return dataclasses.replace(scan, image=image, mask=mask, affine=affine)
+
+    def test_lesion_that_the_first_scan_did_not_show_is_not_new(self) -> None:
+        scans = [head_scan(name, [self.LOW, self.HIGH], day=f"202{n}-01-01") for n, name in enumerate("abc")]
+        depth = scans[0].mask.shape[2]
+        top = np.flatnonzero(scans[0].mask.any(axis=(0, 1)))[-1]
+        shown = slice(0, int(top - 24 / voxel_sizes(scans[0].affine)[2]))  # without the upper lesion
+        assert depth > shown.stop
+        timeline = make_timeline("P1", [self.cropped(scans[0], shown), *scans[1:]])
+        assert [lesion.new_at for lesion in timeline.lesions] == [None, None]
+        assert [lesion.parts for lesion in timeline.lesions] in ([[1, 1, 1], [0, 1, 1]], [[0, 1, 1], [1, 1, 1]])
+        assert [response.category for response in timeline.responses if response] == ["not evaluable"] * 2
+        assert "tumour_outside" in flags_of(timeline)
+
+    def test_scan_that_cuts_the_tumour_is_not_the_smallest_so_far(self) -> None:
+        scans = [head_scan(name, day=f"202{n}-01-01") for n, name in enumerate("abc")]
+        middle = int(np.flatnonzero(scans[0].mask.any(axis=(0, 1))).mean())
+        timeline = make_timeline("P1", [scans[0], self.cropped(scans[1], slice(0, middle)), scans[2]])
+        assert [response.category for response in timeline.responses if response] == ["not evaluable", "stable disease"]
 
 
 class TestEvents:

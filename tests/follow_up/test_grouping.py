@@ -80,6 +80,14 @@ class TestNames:
         assert files_of(patient) == ["P1_scan9.nii.gz", "P1_scan10.nii.gz"]
         assert days_of(patient) == ["None", "None"]
 
+    def test_date_may_have_the_time_of_day(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P1_20190301120000.nii.gz", "P1_20200301T090000.nii.gz")
+        assert (patient.name, days_of(patient)) == ("P1", ["2019-03-01", "2020-03-01"])
+
+    @pytest.mark.parametrize("names", [("1/FLAIR.nii.gz", "2/FLAIR.nii.gz"), ("exam_17.nii.gz", "exam_18.nii.gz")])
+    def test_numbered_folders_and_exams_are_different_people(self, tmp_path: Path, names: tuple[str, str]) -> None:
+        assert len(grouped(tmp_path, *(f"hospital/{name}" for name in names))) == 2
+
     def test_impossible_date_is_part_of_the_name(self, tmp_path: Path) -> None:
         (patient,) = grouped(tmp_path, "P20210231.nii.gz")
         assert days_of(patient) == ["None"]
@@ -130,6 +138,41 @@ class TestBIDS:
         (patient,) = group_cases(cases, [tmp_path])
         assert days_of(patient) == ["2020-01-01", "2021-01-01"]
         assert [flags_of(case) for case in patient.cases] == [[], ["dates_contradict"]]
+
+    @pytest.mark.parametrize("label", ["ses-a", "a"])
+    def test_label_of_a_session_may_lack_its_prefix(self, tmp_path: Path, label: str) -> None:
+        cases = cases_of(tmp_path, self.NAMES[1])
+        (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text(f"session_id\tacq_time\n{label}\t2020-01-01\n")
+        assert days_of(group_cases(cases, [tmp_path])[0]) == ["2020-01-01"]
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            (b"session_id\tacq_time\nses-a\t01.01.2020\n", "line 2: acq_time is 01.01.2020, expected YYYY-MM-DD"),
+            (b"session_id\tacq_time\tnote\nses-a\t2020-01-01\tl\xe9sion\n", "cannot be read as a table in UTF-8"),
+        ],
+    )
+    def test_table_that_cannot_be_read_is_an_error_of_the_patient_that_names_it(
+        self, tmp_path: Path, table: bytes, said: str
+    ) -> None:
+        cases = cases_of(tmp_path, *self.NAMES)
+        (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_bytes(table)
+        (patient,) = group_cases(cases, [tmp_path])
+        assert f"{tmp_path / 'sub-1' / 'sub-1_sessions.tsv'}" in patient.error
+        assert said in patient.error
+
+    def test_table_without_dates_is_named_in_a_warning(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        cases = cases_of(tmp_path, *self.NAMES)
+        (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tdate\nses-a\t2020-01-01\n")
+        assert days_of(group_cases(cases, [tmp_path])[0]) == ["None", "None"]
+        assert "sub-1_sessions.tsv: has no column acq_time" in caplog.text
+
+    def test_equal_subjects_of_two_data_sets_are_different_people(self, tmp_path: Path) -> None:
+        cases = cases_of(tmp_path, *(f"{site}/{self.NAMES[0]}" for site in ("bern", "paris")))
+        for site in ("bern", "paris"):
+            (tmp_path / site / "dataset_description.json").write_text("{}")
+        names = [patient.name for patient in group_cases(cases, [tmp_path / "bern", tmp_path / "paris"])]
+        assert names == ["bern_sub-1", "paris_sub-1"]
 
     def test_two_runs_of_a_session_without_date_are_flagged(self, tmp_path: Path) -> None:
         names = [f"sub-1/ses-a/anat/sub-1_ses-a_run-{n}_FLAIR.nii.gz" for n in (1, 2)]
@@ -235,11 +278,40 @@ class TestTimelineFile:
             ("patient,date,event\nY,2020-01-01,surgery\n", "line 2: there is no patient Y; found: a"),
             ("patient,date\nX,2020-01-01\n", "has no column file; it has patient, date"),
             ("patient,file\nM\u00fcller,a.nii.gz\n".encode("latin-1"), "cannot be read as a CSV file in UTF-8"),
+            ("patient,file\n", "has no row, expected one for each scan or event"),
+            ("", "has no column patient and file; it is empty"),
+            ("patient,file,date\nX,a.nii.gz,20200101\n", "line 2: 20200101 is no date"),
+            ("patient,date,event\na,2020-01-01,surgery\n", "has no place, as its scans have no dates"),
         ],
     )
     def test_wrong_file_is_an_error_that_names_the_line(self, tmp_path: Path, text: str | bytes, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             grouped(tmp_path, "a.nii.gz", timeline=csv_of(tmp_path, text))
+
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_other_separators_of_spreadsheets_are_read(self, tmp_path: Path, separator: str) -> None:
+        text = "patient,date,file\nX,2020-01-01,a.nii.gz\n".replace(",", separator)
+        (patient,) = grouped(tmp_path, "a.nii.gz", timeline=csv_of(tmp_path, text))
+        assert (patient.name, days_of(patient)) == ("X", ["2020-01-01"])
+
+    @pytest.mark.parametrize("text", ["-", "no", "None", "n/a"])
+    def test_word_for_nothing_is_no_event(self, tmp_path: Path, text: str) -> None:
+        table = csv_of(tmp_path, f"patient,date,file,event\nX,2020-01-01,a.nii.gz,{text}\n")
+        (patient,) = grouped(tmp_path, "a.nii.gz", timeline=table)
+        assert patient.cases[0].event == ""
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("patient,file,evnt\nX,a.nii.gz,surgery\n", "has columns that are not used: evnt"),
+            ("patient,file\nAnna,a.nii.gz\nanna,b.nii.gz\n", "Anna and anna are different patients"),
+        ],
+    )
+    def test_likely_mistakes_are_told(
+        self, tmp_path: Path, text: str, said: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        grouped(tmp_path, "a.nii.gz", "b.nii.gz", timeline=csv_of(tmp_path, text))
+        assert said in caplog.text
 
     def test_missing_file_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):

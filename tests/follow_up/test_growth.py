@@ -127,6 +127,15 @@ class TestResponse:
     def test_vanished_tumour_is_a_complete_response(self) -> None:
         assert self.category(1000, 0, visible=False) == "complete response"
 
+    def test_tumour_that_is_back_is_progression(self) -> None:
+        assert self.category(1000, 0, 3000) == "progressive disease"
+        assert self.category(1000, 0, 20, error=ROUGH) == "partial response"  # within measurement error of nothing
+
+    def test_response_within_measurement_error_says_so(self) -> None:
+        found = response_of((1000, 740), (), {**EXACT, "product": {"absolute_sd": 0.0, "relative_sd": 0.15}})
+        assert found.category == "minor response"
+        assert "within measurement error" in found.reason
+
     def test_tumour_that_never_was_is_stable(self) -> None:
         assert self.category(0, 0, visible=False) == "stable disease"
 
