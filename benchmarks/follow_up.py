@@ -237,17 +237,17 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     """The results in Markdown: velocity error and coverage by span, and false progressions by number of scans."""
     kinds = ("network", "masks")
     failed = sum("error" in row for row in rows)
-    lines = [f"{len(rows)} series, {failed} in which a scan could not be registered.", ""]
+    lines = [f"{len(rows)} series, {failed} in which a scan could not be registered, which do not count.", ""]
     lines += ["| span | masks | median error | mean error | within 1 mm a year | interval holds the truth |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     results: dict[str, list[tuple[float, float, Any]]] = {kind: [] for kind in kinds}
     false: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for row in rows:
         years = [day / DAYS_PER_YEAR for day in row["days"]]
-        for kind in kinds:
+        for kind in kinds if "error" not in row else ():  # the command would not follow the patient either
             velocity, categories = velocity_and_responses(row[kind], years, repeatability)
             results[kind].append((years[-1], row["true_velocity"], velocity))
-            if row["true_velocity"] == 0 and "error" not in row:
+            if row["true_velocity"] == 0:
                 for n, category in enumerate(categories, start=2):
                     false[n, kind].append(category == PROGRESSION)
                     false[0, kind].append(category == PROGRESSION)
@@ -262,6 +262,10 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
                 f"| {low:g} to {high:g} years | {kind} | {np.median(np.abs(errors)):.2f} mm a year | "
                 f"{errors.mean():+.2f} | {rate(np.abs(errors) <= 1)} | {holds} |"
             )
+    spans = [(row["days"][-1] / DAYS_PER_YEAR, row["true_velocity"]) for row in rows]
+    highest = [max((v for span, v in spans if low <= span < high + 0.01), default=0.0) for low, high in SPANS]
+    lines += ["", "Highest true velocity by span, as a tumour must fit into the head: "]
+    lines[-1] += ", ".join(f"{v:.0f} ({low:g} to {high:g} years)" for v, (low, high) in zip(highest, SPANS)) + "."
     lines += ["", "| velocity | measured on true velocity, spans of 2 years and more |", "| --- | --- |"]
     for kind in kinds:
         pairs = np.array([(truth, found.value) for span, truth, found in results[kind] if span >= 2])
@@ -329,7 +333,7 @@ def main() -> None:
     if given.real:
         results = given.results or Path("runs/real_growth.jsonl")
         real_growth.run(given.dataset_dir, given.runs, given.heads, given.seed, results, only_table=given.only_table)
-        print(real_growth.table(results, repeatability, rate))
+        print(real_growth.table(results, given.runs, given.seed, repeatability, rate))
         return
     results = given.results or Path("runs/follow_up_benchmark.jsonl")
     about = {"weights": sha256(given.checkpoint)}

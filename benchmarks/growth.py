@@ -43,7 +43,7 @@ CONFIGS = ROOT / "bundle" / "configs"
 STEPS = 3
 
 CHECK = """
-from mri_seg.lgg.__main__ import main
+from mri_seg.datasets.lgg.__main__ import main
 began = time.perf_counter()
 if main(["check", options["dataset_dir"]]):
     raise SystemExit("defects")

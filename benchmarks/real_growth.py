@@ -119,10 +119,9 @@ def run(
         return
     runs = list(runs_of(given))
     results.parent.mkdir(parents=True, exist_ok=True)
-    rows = read(results)
     for n, (place, weights) in enumerate(runs):
         digest = sha256(weights)
-        done = {row["case"] for row in rows if row["weights"] == digest and row["seed"] == seed}
+        done = {row["case"] for row in read(results, [digest], seed)}
         model = Model(weights, 800.0, True)
         share = heads // len(runs) + (n < heads % len(runs))
         if not share:
@@ -135,15 +134,18 @@ def run(
                     stream.write(json.dumps(row) + "\n")
 
 
-def read(results: Path) -> list[dict[str, Any]]:
-    """The lines of the results, the last for each head."""
+def read(results: Path, weights: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """The lines of the results of some weights (SHA-256) and a seed, the last for each head."""
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
-    return list({row["case"]: row for row in map(json.loads, lines)}.values())
+    rows = [row for row in map(json.loads, lines) if row["weights"] in weights and row["seed"] == seed]
+    return list({row["case"]: row for row in rows}.values())
 
 
-def table(results: Path, repeatability: Mapping[str, Any], rate: Callable[..., str]) -> str:
+def table(
+    results: Path, given: Sequence[str], seed: int, repeatability: Mapping[str, Any], rate: Callable[..., str]
+) -> str:
     """Velocity error, and which changes are beyond error, in Markdown."""
-    rows = read(results)
+    rows = read(results, [sha256(weights) for _, weights in runs_of(given)], seed)
     lines = [f"{len(rows)} heads, {SCANS} scans each.", ""]
     lines += ["| masks | median error | mean error | within 1 mm a year | interval holds the truth | slope |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
