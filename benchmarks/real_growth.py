@@ -88,7 +88,7 @@ def of_head(
         image, mask = scaled(volume, label, brain, 1 + velocity * time / diameter, steps)
         row["truth"].append(figures(mask, affine))
         rng = np.random.default_rng([seed, index, number])
-        image, mask, grid = imaged_again(image, mask, affine, rng)
+        image, mask, grid, _ = imaged_again(image, mask, affine, rng)
         pred = model(MetaTensor(torch.from_numpy(image[None]), affine=torch.from_numpy(grid)))
         row["network"].append(figures(pred, grid))
         row["mask"].append(figures(mask, grid))

@@ -68,11 +68,11 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 
 def imaged_again(
     volume: np.ndarray, label: np.ndarray, affine: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Image a head again: another grid and pose, then other values.
 
     Returns:
-        the image, the mask, and the affine of their grid.
+        the image, the mask, the affine of their grid, and the pose ``(4, 4)``, from mm in it to mm in the volume.
     """
     rows, columns, depth = volume.shape
     pixel, thickness = rng.uniform(0.85, 1.2), rng.uniform(1.0, 1.3)
@@ -96,7 +96,7 @@ def imaged_again(
         one.reshape(*shape, SUBPLANES).mean(-1)
         for one in (sampled(volume, to_voxel, sizes), moved(label, to_voxel, sizes))
     ]
-    return other_values(parts[0], rng), parts[1] >= 0.5, grid
+    return other_values(parts[0], rng), parts[1] >= 0.5, grid, pose
 
 
 def sampled(volume: np.ndarray, to_voxel: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -158,7 +158,7 @@ def of_image(model: Model, case: Mapping[str, Any], distance: float, number: int
     volume, label = item["image"].numpy()[0], item["label"].numpy()[0] > 0
     affine = affine_of(distance)
     rng = np.random.default_rng([seed, number, *map(ord, str(case["case"])[:40])])
-    image, mask, grid = imaged_again(volume, label, affine, rng)
+    image, mask, grid, _ = imaged_again(volume, label, affine, rng)
     pred = model(MetaTensor(torch.from_numpy(image[None]), affine=torch.from_numpy(grid)))
     return {"network": figures(pred, grid), "mask": figures(mask, grid)}
 

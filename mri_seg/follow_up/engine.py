@@ -168,8 +168,8 @@ def _compare(timeline: Timeline, epoch: int) -> None:
         ]
         lacking = next((m for m in (n, numbers[0]) if cut[m]), None)
         if lacking is not None and not new:
-            share, other = _cut(timeline, lacking)
-            timeline.responses.append(Response("not evaluable", _cut_text(timeline, lacking, share, other)))
+            outside, other = _cut(timeline, lacking)
+            timeline.responses.append(Response("not evaluable", _cut_text(timeline, lacking, outside, other)))
             continue
         visible = bool(timeline.points[n].scan.mask.any())
         of_whole = [products[m] for m in (*(whole or numbers[:1]), n)]
@@ -177,16 +177,16 @@ def _compare(timeline: Timeline, epoch: int) -> None:
 
 
 def _cut(timeline: Timeline, number: int) -> tuple[float, int]:
-    """The largest share of a tumour of the same epoch that lies outside a scan's field of view, and in which scan."""
+    """How much of a tumour of its epoch lies outside a scan's field of view at most, and in which scan that is."""
     point = timeline.points[number]
     others = [n for n in timeline.epoch(point.epoch) if n != number]
     shares = [(share_outside(timeline.points[n].scan.mask, timeline.points[n], point), n) for n in others]
     return max(shares, default=(0.0, number))
 
 
-def _cut_text(timeline: Timeline, number: int, share: float, other: int) -> str:
+def _cut_text(timeline: Timeline, number: int, outside: float, other: int) -> str:
     return (
-        f"{share:.0%} of the tumour in {timeline.points[other].case} lies outside the field of view of "
+        f"{outside:.0%} of the tumour in {timeline.points[other].case} lies outside the field of view of "
         f"{timeline.points[number].case}"
     )
 
@@ -246,11 +246,11 @@ def _flag(timeline: Timeline) -> None:
                 "given. If the patient was treated, say so with --timeline.",
             )
     for number, point in enumerate(timeline.points):
-        share, other = _cut(timeline, number)
-        if share >= SHOWN_CUT:
+        outside, other = _cut(timeline, number)
+        if outside >= SHOWN_CUT:
             point.scan.flag(
                 "tumour_outside",
-                f"{_cut_text(timeline, number, share, other)}. Its volume may be too small, and changes that start or "
+                f"{_cut_text(timeline, number, outside, other)}. Its volume may be too small, and changes that start or "
                 "end with it are wrong then.",
             )
 

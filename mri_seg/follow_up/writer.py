@@ -24,17 +24,14 @@ from mri_seg.follow_up.timeline import Scan, Timeline
 from mri_seg.follow_up.timeline_page import timeline_page
 from mri_seg.inference.provenance import provenance_file
 from mri_seg.inference.writer import CaseWriter
-from mri_seg.io.earlier_outputs import earlier_outputs
+from mri_seg.io.earlier_outputs import FOLLOW_UP, earlier_outputs
 from mri_seg.io.nibabel_files import load_image
 from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.distributed import all_gather_object, is_main_process
 from mri_seg.utils.files import atomic_write, read_json
 from mri_seg.utils.messages import reason
 
-__all__ = ["FOLDER", "FollowUp"]
-
-FOLDER = "follow_up"
-"""Folder of the patients within that of the results."""
+__all__ = ["FollowUp"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +106,7 @@ class FollowUp:
         if self._grouped != self.writer.sources:  # another run of the evaluator may find other cases
             self.group()
         for patient in self.patients:
-            folder = self.writer.output_dir / FOLDER / patient.name
+            folder = self.writer.output_dir / FOLLOW_UP / patient.name
             try:
                 if patient.error:
                     raise ValueError(patient.error)
@@ -124,8 +121,22 @@ class FollowUp:
                 self.failed[patient.name] = reason(error)
                 rows.append({"patient": patient.name, "status": "failed", "error": reason(error)})
                 logger.error("%s failed: %s", patient.name, reason(error))
+        self._warn_of_others()
         if rows:
-            write_patients(self.writer.output_dir / FOLDER / "patients.csv", rows)
+            write_patients(self.writer.output_dir / FOLLOW_UP / "patients.csv", rows)
+
+    def _warn_of_others(self) -> None:
+        folder = self.writer.output_dir / FOLLOW_UP
+        names = {patient.name for patient in self.patients}
+        found = folder.iterdir() if folder.is_dir() else ()
+        others = sorted(one.name for one in found if one.is_dir() and one.name not in names)
+        if others:
+            logger.warning(
+                "%s: holds results of an earlier run for %s, not among the patients of this run. Delete them if "
+                "they are out of date.",
+                folder,
+                ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else ""),
+            )
 
     def follow(self, patient: Patient) -> Timeline:
         """Make the timeline of a patient from the masks that were written.
@@ -155,7 +166,7 @@ class FollowUp:
             self.writer.finish()
         finally:
             if is_main_process():
-                folder = self.writer.output_dir / FOLDER
+                folder = self.writer.output_dir / FOLLOW_UP
                 where = f" Timelines are in {folder}" if self.followed else ""
                 print(f"Patients followed: {len(self.followed)}, failed: {len(self.failed)}.{where}")
         if self.failed:

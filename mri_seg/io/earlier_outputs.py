@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mri_seg.io.bids_names import own_derivatives
 
-__all__ = ["CASE_ENDINGS", "earlier_outputs"]
+__all__ = ["CASE_ENDINGS", "FOLLOW_UP", "earlier_outputs"]
 
 CASE_ENDINGS = (
     "_provenance.json",
@@ -21,6 +21,9 @@ CASE_ENDINGS = (
     ".html",
 )
 """Endings of the files of a case; their names begin with the name of the case, which is also that of their folder."""
+
+FOLLOW_UP = "follow_up"
+"""Name of the folder of the patients who are followed, within that of the results."""
 
 _TIMELINE = "_timeline.json"  # ends the name of the file that makes a folder that of a patient who is followed
 _TIMELINE_ENDINGS = (
@@ -56,9 +59,9 @@ def earlier_outputs(folder: Path, names: Iterable[str]) -> set[str]:
 
 
 def _of_a_patient(folder: Path, names: set[str]) -> set[str]:
-    """Files of a patient who is followed, if the folder is that of one."""
+    """Files of a patient who is followed, if the folder is that of one, also of a run that was stopped."""
     patient = folder.resolve().name
-    if f"{patient}{_TIMELINE}" not in names:
+    if f"{patient}{_TIMELINE}" not in names and folder.resolve().parent.name != FOLLOW_UP:
         return set()
     return {f"{patient}{ending}" for ending in _TIMELINE_ENDINGS} & names | {
         name for name in names if name.endswith(_OF_LATER_SCANS)

@@ -67,7 +67,7 @@ def test_page_says_what_it_was_tried_on(page: Any) -> None:
     assert "a<b" in text
 
 
-@pytest.mark.parametrize("later", [0, 3])
+@pytest.mark.parametrize("later", [0, 3, 5, 9])
 def test_page_prints_on_one_sheet(chromium: Any, tmp_path: Path, later: int) -> None:
     scans = [*three_scans(), *(head_scan(f"scan{n}", TWO, day=f"{2023 + n}-01-01") for n in range(later))]
     (tmp_path / "page.html").write_text(timeline_page(make_timeline("P1", scans)), encoding="utf-8")

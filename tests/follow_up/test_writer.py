@@ -19,6 +19,7 @@ import pytest
 from dicom_series import write_series
 from heads_over_time import head_scan, pose
 
+import mri_seg
 from mri_seg.dicom.seg import read_segmentation
 from mri_seg.follow_up.writer import FollowUp
 from mri_seg.inference.provenance import result_settings
@@ -127,6 +128,20 @@ class TestNIfTI:
     def test_written_files_are_not_taken_for_images_later(self, written: Path) -> None:
         names = {path.name for path in written.iterdir()}
         assert earlier_outputs(written, names) == names
+        unfinished = names - {"P1_timeline.json"}  # which is written last
+        assert earlier_outputs(written, unfinished) == unfinished
+
+    def test_results_say_by_what_weights_and_options_they_were_made(self, written: Path) -> None:
+        found = json.loads((written / "P1_timeline.json").read_text())
+        assert found["settings"]["mri_seg_version"] == mri_seg.__version__
+
+    def test_patients_of_an_earlier_run_are_told(
+        self, nifti: Callable[[], tuple[Path, Segmented]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder, writer = nifti()
+        (writer.output_dir / "follow_up" / "Q").mkdir(parents=True)
+        follow(folder, writer)
+        assert "holds results of an earlier run for Q" in caplog.text
 
     def test_scan_that_was_not_segmented_is_left_out_with_a_flag(
         self, nifti: Callable[[], tuple[Path, Segmented]]
@@ -232,6 +247,7 @@ class TestDICOM:
         with (dicom[1] / "P001_timeline.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert len(groups) == len(rows)
+        assert len({group.tracking_uid for group in groups}) == 1
         for group, row in zip(groups, rows, strict=True):
             found = {measured.name.meaning: measured.value for measured in group.get_measurements()}
             assert found["Volume"] == pytest.approx(float(row["volume_ml"]), abs=0.001)
