@@ -83,9 +83,9 @@ def main() -> None:
         print(f"{case['case']}: {angles[-1]:.0f} degrees apart, {off:.1f} mm off, {found.quality}", flush=True)
     names = f" ({', '.join(failed)})" if failed else ""
     print(
-        f"\n{len(angles)} heads, {min(angles):.0f} to {max(angles):.0f} degrees apart (median {np.median(angles):.0f}): "
-        f"{len(failed)} failed{names}, {doubtful} doubtful. Error of the others {np.median(errors):.2f} mm (median; 95 % "
-        f"under {np.percentile(errors, 95):.2f}, largest {max(errors):.2f}). CPU time {np.median(seconds):.1f} s (median; "
+        f"\n{len(angles)} heads, {min(angles):.0f} to {max(angles):.0f} degrees apart: {len(failed)} failed{names}, "
+        f"{doubtful} doubtful. Error of the others {np.median(errors):.2f} mm (median; 95 % under "
+        f"{np.percentile(errors, 95):.2f}, largest {max(errors):.2f}). CPU time {np.median(seconds):.1f} s (median; "
         f"largest {max(seconds):.1f}).\nOf {len(mistaken)} pairs of different heads, {sum(mistaken)} were not refused."
     )
 
