@@ -50,12 +50,18 @@ from mri_seg.follow_up.engine import make_timeline
 from mri_seg.follow_up.growth import velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.registration import resample
-from mri_seg.follow_up.repeatability import critical_difference, load_repeatability, standard_deviation
+from mri_seg.follow_up.repeatability import (
+    critical_difference,
+    load_repeatability,
+    repeatability_of,
+    standard_deviation,
+)
 from mri_seg.follow_up.timeline import DAYS_PER_YEAR, QUANTITIES, Scan, Timeline
 from mri_seg.follow_up.tracking import MEASURABLE
 from mri_seg.measurements.lesions import label_lesions, mean_diameter, measure
+from mri_seg.quality.expected_dice import ExpectedDice, threshold_spread
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
-from mri_seg.utils.files import sha256
+from mri_seg.utils.files import read_json, sha256
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "bundle" / "models" / "model.pt"
 FIRST_DAY = datetime.date(2015, 1, 1)
@@ -107,6 +113,7 @@ def of_series(
     began = time.perf_counter()
     row: dict[str, Any] = {"seed": seed, "index": index, **planned, "true_velocity": velocity}
     row |= {"true_volumes": [scan.volume for scan in scans], "dice": list(map(dice, masks, scans))}
+    row["expected_dice"] = [expected_dice(probability) for probability in probabilities]
     row["network"] = {"scans": list(map(measured, masks, scans)), "new": []}
     row["masks"] = {"scans": [measured(scan.mask, scan) for scan in scans], "new": []}
     if follow or not all(map(only_the_tumor, masks, scans)):
@@ -133,6 +140,13 @@ def of_series(
 def dice(mask: np.ndarray, scan: PhantomScan) -> float:
     """Dice of a mask with the true one."""
     return float(2 * (mask & scan.mask).sum() / max(mask.sum() + scan.mask.sum(), 1))
+
+
+def expected_dice(probability: np.ndarray) -> float:
+    """Dice that the network expects of its mask, as results of the command have it."""
+    return ExpectedDice(**read_json(str(WEIGHTS.with_name("quality.json")))["expected_dice"])(
+        threshold_spread(probability)
+    )[0]
 
 
 def measured(mask: np.ndarray, scan: PhantomScan) -> dict[str, float]:
@@ -237,7 +251,15 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     """The results in Markdown: velocity error and coverage by span, and false progressions by number of scans."""
     kinds = ("network", "masks")
     failed = sum("error" in row for row in rows)
-    lines = [f"{len(rows)} series, {failed} in which a scan could not be registered, which do not count.", ""]
+    lines = [f"{len(rows)} series, {failed} in which a scan could not be registered, which do not count."]
+    unknown = sum("expected_dice" not in row for row in rows)
+    if unknown:  # lines of an earlier version of this program
+        lines[-1] += f" In {unknown} the expected Dice was not kept; they count as those of which the network is sure."
+    lowest = [min(row["expected_dice"]) for row in rows if "expected_dice" in row]
+    if lowest:
+        said = f"{min(lowest):.2f}, in the median {np.median(lowest):.2f}"
+        lines[-1] += f" In the other {len(lowest)} the lowest expected Dice of a scan is {said}."
+    lines.append("")
     lines += ["| span | masks | median error | mean error | within 1 mm a year | interval holds the truth |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     results: dict[str, list[tuple[float, float, Any]]] = {kind: [] for kind in kinds}
@@ -245,7 +267,8 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     for row in rows:
         years = [day / DAYS_PER_YEAR for day in row["days"]]
         for kind in kinds if "error" not in row else ():  # the command would not follow the patient either
-            velocity, categories = velocity_and_responses(row[kind], years, repeatability)
+            error = repeatability_of(repeatability, row.get("expected_dice", [1.0]))
+            velocity, categories = velocity_and_responses(row[kind], years, error)
             results[kind].append((years[-1], row["true_velocity"], velocity))
             if row["true_velocity"] == 0:
                 for n, category in enumerate(categories, start=2):

@@ -48,8 +48,9 @@ from mri_seg.follow_up.repeatability import Z
 from mri_seg.follow_up.timeline import QUANTITIES
 from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import bounding_box, mean_diameter, measure
+from mri_seg.quality.expected_dice import ExpectedDice, threshold_spread
 from mri_seg.transforms.brain import brain_mask
-from mri_seg.utils.files import sha256, write_json
+from mri_seg.utils.files import read_json, sha256, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "bundle" / "models" / "model.pt"  # for phantoms
@@ -57,6 +58,7 @@ PIXEL = 0.94  # mm
 SUBPLANES = 3  # averaged over the thickness of a slice
 INSTITUTIONS = ("CS", "DU", "FG", "HT")
 PHANTOM_SEED = 31
+LEVELS = (0.9, 0.8, 0.0)  # of expected Dice, by which heads have an error of their own
 CONDITIONS: dict[str, dict[str, Any]] = {
     "5 mm, usual pose": {},
     "3 mm, usual pose": {"spacing": 3.0},
@@ -160,14 +162,15 @@ def of_image(model: Model, case: Mapping[str, Any], distance: float, number: int
     rng = np.random.default_rng([seed, number, *map(ord, str(case["case"])[:40])])
     image, mask, grid, _ = imaged_again(volume, label, affine, rng)
     pred = model(MetaTensor(torch.from_numpy(image[None]), affine=torch.from_numpy(grid)))
-    return {"network": figures(pred, grid), "mask": figures(mask, grid)}
+    return {"network": figures(pred, grid), "mask": figures(mask, grid), "spread": threshold_spread(model.probability)}
 
 
 def of_phantom(model: Model, index: int, number: int, condition: str) -> dict[str, Any]:
     """Scan a phantom and segment it: figures of prediction and true mask."""
     scan = PhantomPatient(PHANTOM_SEED, index, tumor=True).scan(number, **CONDITIONS[condition])
     pred = model(MetaTensor(torch.from_numpy(scan.image[None]), affine=torch.from_numpy(scan.affine)))
-    return {"network": figures(pred, scan.affine), "mask": figures(scan.mask, scan.affine)}
+    spread = threshold_spread(model.probability)
+    return {"network": figures(pred, scan.affine), "mask": figures(scan.mask, scan.affine), "spread": spread}
 
 
 Heads = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -215,6 +218,26 @@ def held(heads: Heads, quantity: str, absolute: float, relative: float) -> float
     return float(np.mean(inside))
 
 
+def by_expected_dice(heads: Heads) -> dict[float, Heads]:
+    """Heads by the level of their least sure image; those in which nothing was found once are in none."""
+    quality = read_json(str(ROOT / "bundle" / "models" / "quality.json"))["expected_dice"]
+    found: dict[float, dict[str, Sequence[Mapping[str, Any]]]] = {level: {} for level in LEVELS}
+    for name, images in heads.items():
+        if all(image["network"]["volume"] for image in images):
+            lowest = min(ExpectedDice(**quality)(image["spread"])[0] for image in images)
+            found[next(level for level in LEVELS if lowest >= level)][name] = images
+    return found
+
+
+def errors(heads: Heads) -> dict[str, dict[str, Any]]:
+    """Absolute and relative standard deviation of each quantity."""
+    found = {}
+    for name, unit in QUANTITIES.items():
+        absolute, relative = fitted(*within(heads, "network", name))
+        found[name] = {"unit": unit, "absolute_sd": round(absolute, 4), "relative_sd": round(relative, 4)}
+    return found
+
+
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of ``repeatability.json``."""
     heads = by_head(rows)
@@ -227,10 +250,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         f"{np.median(distances):.1f} mm). No repeated real scans were at hand.",
         "weights": {row["institution"]: row["weights"] for row in rows if row["case"] in heads},
     }
-    for name, unit in QUANTITIES.items():
-        absolute, relative = fitted(*within(heads, "network", name))
-        found[name] = {"unit": unit, "absolute_sd": round(absolute, 4), "relative_sd": round(relative, 4)}
-    return found
+    levels = by_expected_dice(heads)
+    by_level = [{"from": level, "heads": len(own), **errors(own)} for level, own in levels.items()]
+    return {**found, **errors(heads), "by_expected_dice": by_level}
 
 
 def most(heads: Heads) -> int:
@@ -258,12 +280,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"| {name.replace('_', ' ')} | {kind} | {sd:.2f} {unit} | {relative:.1f} % (half of the heads under "
                 f"{typical:.1f} %) | {Z * 2**0.5 * sd:.2f} {unit} | {bias if kind == 'network' else ''} |"
             )
-    lines += ["", "| quantity | absolute SD | relative SD | differences within the coefficient |"]
-    lines += ["| --- | --- | --- | --- |"]
-    for name, unit in QUANTITIES.items():
-        absolute, relative = fitted(*within(heads, "network", name))
-        share = 100 * held(heads, name, absolute, relative)
-        lines.append(f"| {name.replace('_', ' ')} | {absolute:.2f} {unit} | {100 * relative:.1f} % | {share:.0f} % |")
+    lines += [
+        "",
+        "| heads | quantity | absolute SD | relative SD | differences within the coefficient | by all heads |",
+    ]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    overall = errors(heads)
+    levels = {f"expected Dice from {level:g}": own for level, own in by_expected_dice(heads).items()}
+    for what, own in {"all": heads, **levels}.items():
+        for name, found in errors(own).items() if own else ():
+            parts = [(one[name]["absolute_sd"], one[name]["relative_sd"]) for one in (errors(own), overall)]
+            shares = " | ".join(f"{100 * held(own, name, *one):.0f} %" for one in parts)
+            lines.append(
+                f"| {what}, {len(own)} | {name.replace('_', ' ')} | {found['absolute_sd']:.2f} {found['unit']} | "
+                f"{100 * found['relative_sd']:.1f} % | {shares} |"
+            )
     low, middle, high = np.percentile([images[0]["distance"] for images in heads.values()], (5, 50, 95))
     places = defaultdict(int)
     for images in heads.values():

@@ -62,4 +62,5 @@ def head_scan(
         mask |= (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2 < radius**2
     image = np.where(mask, 2.5, values.clip(0.2)) * inside
     image = 100 * image**contrast + np.random.default_rng(1).normal(0, 2, SHAPE)
-    return Scan(case, image.astype(np.float32), mask, AXIAL, None if day is None else date(day), event)
+    when = None if day is None else date(day)
+    return Scan(case, image.astype(np.float32), mask, AXIAL, when, event, expected_dice=0.95)

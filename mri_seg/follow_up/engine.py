@@ -13,7 +13,7 @@ from mri_seg.follow_up.dated_cases import TIMELINE_FORM
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
 from mri_seg.follow_up.registration import MIN_OVERLAP, MIN_SIMILARITY, Registration, register, resample
-from mri_seg.follow_up.repeatability import load_repeatability
+from mri_seg.follow_up.repeatability import load_repeatability, repeatability_of
 from mri_seg.follow_up.timeline import DAYS_PER_YEAR, Change, Lesion, Response, Scan, Timeline, TimePoint, Velocity
 from mri_seg.follow_up.tracking import track_lesions, values_of
 from mri_seg.measurements.lesions import measure
@@ -50,6 +50,7 @@ def make_timeline(patient: str, scans: Sequence[Scan], *, repeatability: Mapping
     if not scans:
         raise ValueError(f"{patient}: has no scan, expected one at least.")
     repeatability = load_repeatability() if repeatability is None else repeatability
+    repeatability = repeatability_of(repeatability, [scan.expected_dice for scan in scans])
     dated = all(scan.date is not None for scan in scans)
     timeline = Timeline(patient, [], repeatability=repeatability)
     epoch = 0
@@ -217,6 +218,7 @@ def _flag(timeline: Timeline) -> None:
             "the measurement error behind the intervals is provisional: of the size that the literature gives, not "
             "measured with this network.",
         )
+    _flag_error(timeline)
     _flag_days(timeline)
     for lesion in timeline.lesions:
         if lesion.new_at is not None:
@@ -250,9 +252,21 @@ def _flag(timeline: Timeline) -> None:
         if outside >= SHOWN_CUT:
             point.scan.flag(
                 "tumour_outside",
-                f"{_cut_text(timeline, number, outside, other)}. Its volume may be too small, and changes that start or "
-                "end with it are wrong then.",
+                f"{_cut_text(timeline, number, outside, other)}. Its volume may be too small, and changes that start "
+                "or end with it are wrong then.",
             )
+
+
+def _flag_error(timeline: Timeline) -> None:
+    """Flag the scan for which the measurement error is larger than that of the surest heads."""
+    levels, used = timeline.repeatability.get("by_expected_dice", []), timeline.repeatability.get("from")
+    if levels and used is not None and used < levels[0]["from"]:
+        lowest = min(timeline.points, key=lambda point: point.scan.expected_dice or 0)
+        lowest.scan.flag(
+            "large_error",
+            f"its expected Dice is {lowest.scan.expected_dice:.2f}. Masks of such heads differ more from image to "
+            "image, so all intervals are wide. Look at the borders in every scan.",
+        )
 
 
 def _flag_days(timeline: Timeline) -> None:

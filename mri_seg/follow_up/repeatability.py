@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from os import PathLike
@@ -17,7 +17,7 @@ from scipy.stats import norm
 from mri_seg.follow_up.timeline import QUANTITIES, Estimate
 from mri_seg.utils.files import read_json
 
-__all__ = ["Z", "critical_difference", "interval", "load_repeatability", "standard_deviation"]
+__all__ = ["Z", "critical_difference", "interval", "load_repeatability", "repeatability_of", "standard_deviation"]
 
 Z = float(norm.ppf(0.975))
 """Half the width of a 95 % interval in standard deviations."""
@@ -29,19 +29,47 @@ def load_repeatability(file: PathLike | str | None = None) -> dict[str, Any]:
     Args:
         file: JSON with, for ``volume``, ``mean_diameter`` and ``product``, ``absolute_sd`` (in the quantity's unit) and
             ``relative_sd`` (as a fraction of its value): the standard deviation of a single measurement is the root
-            of the sum of their squares. By default the file that comes with the package.
+            of the sum of their squares. ``by_expected_dice`` may list the same of heads by their expected Dice, with
+            the lowest one of each, ``from``, falling to 0. By default the file that comes with the package.
 
     Raises:
-        ValueError: when the file lacks a number, or holds a negative one.
+        ValueError: when the file lacks a number, or holds a negative one, or its list does not fall to 0.
     """
     path = resources.files("mri_seg.follow_up").joinpath("repeatability.json") if file is None else file
     found: dict[str, Any] = read_json(str(path))
-    for name in QUANTITIES:
-        for part in ("absolute_sd", "relative_sd"):
-            value = found.get(name, {}).get(part) if isinstance(found.get(name), Mapping) else None
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{path}: {name} has {part} {value!r}, expected a number, 0 or more.")
+    levels = found.get("by_expected_dice", [])
+    for one in (found, *levels):
+        for name in QUANTITIES:
+            for part in ("absolute_sd", "relative_sd"):
+                value = one.get(name, {}).get(part) if isinstance(one.get(name), Mapping) else None
+                if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                    raise ValueError(f"{path}: {name} has {part} {value!r}, expected a number, 0 or more.")
+    limits = [level.get("from") for level in levels]
+    if levels and (limits[-1] != 0 or limits != sorted(set(limits), reverse=True)):
+        raise ValueError(f"{path}: by_expected_dice begins at {limits}, expected numbers that fall to 0.")
     return found
+
+
+def repeatability_of(repeatability: Mapping[str, Any], expected_dice: Sequence[float | None]) -> dict[str, Any]:
+    """The measurement error of a patient, by how sure the network is of the scans.
+
+    A tumour with unclear borders is segmented differently in every image of the same head; one with clear borders is
+    not. The scan with the lowest expected Dice decides.
+
+    Args:
+        repeatability: result of :py:func:`load_repeatability`.
+        expected_dice: that of each scan; None if unknown.
+
+    Returns:
+        the same, with the error of such heads in place of that of all; that of all if the expected Dice of a scan is
+        unknown or errors are not known by it.
+    """
+    levels = repeatability.get("by_expected_dice", [])
+    known = [dice for dice in expected_dice if dice is not None]
+    if not levels or len(known) < len(expected_dice):
+        return dict(repeatability)
+    level = next(level for level in levels if min(known) >= level["from"])
+    return {**repeatability, **level}
 
 
 def standard_deviation(repeatability: Mapping[str, Any], quantity: str, value: float) -> float:

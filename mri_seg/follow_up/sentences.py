@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mri_seg.follow_up.timeline import DAYS_PER_YEAR, WITHIN, Change, Timeline, Velocity
 
-__all__ = ["change_text", "registration_text", "scan_label", "span_text", "speed_text", "summary"]
+__all__ = ["change_text", "error_text", "registration_text", "scan_label", "span_text", "speed_text", "summary"]
 
 
 def scan_label(timeline: Timeline, number: int) -> str:
@@ -38,6 +39,16 @@ def speed_text(velocity: Velocity, unit: str) -> str:
     value, low, high = velocity.estimate
     error = f", {WITHIN}" if velocity.within_error else ""
     return f"{value:+.1f} {unit} a year (95 % interval {low:+.1f} to {high:+.1f}{error})"
+
+
+def error_text(repeatability: Mapping[str, Any]) -> str:
+    """Of which heads the measurement error is that is used, and how large it is."""
+    lowest, volume = repeatability.get("from"), repeatability["volume"]
+    heads = "all heads" if lowest is None else f"heads with an expected Dice from {lowest:g}"
+    return (
+        f"One standard deviation of the volume is {volume['absolute_sd']:.1f} mL and "
+        f"{100 * volume['relative_sd']:.0f} % of it, the error of {heads}."
+    )
 
 
 def span_text(velocity: Velocity) -> str:

@@ -47,6 +47,7 @@ class Scan:
         event: what happened since the scan before, such as ``surgery``; empty if nothing is known.
         files: the files of the scan.
         source: ``dicom``, ``volume``, ``tiff`` or ``picture``.
+        expected_dice: Dice that the network expects of its mask; None if unknown.
         flags: warnings about the case, each with ``name`` and ``message``.
     """
 
@@ -58,6 +59,7 @@ class Scan:
     event: str = ""
     files: list[str] = field(default_factory=list)
     source: str = "volume"
+    expected_dice: float | None = None
     flags: list[dict[str, str]] = field(default_factory=list)
 
     @property

@@ -13,7 +13,7 @@ import mri_seg
 from mri_seg.follow_up.curve import growth_curve
 from mri_seg.follow_up.overlay import to_axial
 from mri_seg.follow_up.rano import LIMITS, VERSION
-from mri_seg.follow_up.sentences import change_text, registration_text, scan_label, speed_text, summary
+from mri_seg.follow_up.sentences import change_text, error_text, registration_text, scan_label, speed_text, summary
 from mri_seg.follow_up.tables import NO_PAIRS
 from mri_seg.follow_up.timeline import QUANTITIES, Estimate, Timeline
 from mri_seg.utils.colors import PREDICTION, REFERENCE
@@ -71,6 +71,7 @@ def timeline_page(timeline: Timeline) -> str:
         limits=LIMITS,
         note=NO_PAIRS,
         repeatability=timeline.repeatability,
+        measurement_error=error_text(timeline.repeatability),
         version=mri_seg.__version__,
         weights=str(timeline.settings.get("weights_sha256", ""))[:12],
         style=template_source(environment, "base.css", "viewer.css", "case.css", "timeline.css", "media.css"),

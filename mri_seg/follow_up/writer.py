@@ -199,6 +199,7 @@ class FollowUp:
             event=event,
             files=[str(file) for file in case["image"]],
             source=str(case.get("source", "volume")),
+            expected_dice=float(expected) if (expected := self.rows[name].get("expected_dice")) else None,
             flags=[*recorded, *(flag for flag in case_flags(case) if flag not in recorded)],
         )
 

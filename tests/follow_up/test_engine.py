@@ -16,7 +16,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE, change_map
 from mri_seg.follow_up.engine import make_timeline
 from mri_seg.follow_up.registration import register, write_transform
-from mri_seg.follow_up.timeline import Scan, Timeline
+from mri_seg.follow_up.timeline import QUANTITIES, Scan, Timeline
 
 TILTED = pose((4, -3, 8), (5, -6, 7))
 CORNERS = np.array([[x, y, z] for x in (-50, 50) for y in (-60, 60) for z in (-40, 40)])
@@ -139,6 +139,19 @@ class TestTimeline:
     def test_falling_dates_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="b: its date 2019-01-01 is before that of a"):
             make_timeline("P1", [head_scan("a", day="2020-01-01"), head_scan("b", day="2019-01-01")])
+
+    def test_scan_that_the_network_is_unsure_of_makes_intervals_wide_and_is_flagged(self) -> None:
+        error = {name: {"absolute_sd": 0.1, "relative_sd": 0.01} for name in QUANTITIES}
+        unsure = {name: {"absolute_sd": 0.1, "relative_sd": 0.3} for name in QUANTITIES}
+        levels = {**error, "by_expected_dice": [{"from": 0.9, **error}, {"from": 0.0, **unsure}]}
+        scans = [head_scan("a", day="2020-01-01"), head_scan("b", day="2021-01-01")]
+        sure = make_timeline("P1", scans, repeatability=levels)
+        assert "large_error" not in flags_of(sure)
+        scans[1].expected_dice = 0.6
+        wide = make_timeline("P1", scans, repeatability=levels)
+        assert "b: its expected Dice is 0.60" in " ".join(flag["message"] for flag in wide.flags)
+        spans = [one.velocity.estimate.high - one.velocity.estimate.low for one in (sure, wide) if one.velocity]
+        assert spans[1] > 5 * spans[0]
 
     def test_scans_without_any_tumour_are_followed(self) -> None:
         timeline = make_timeline("P1", [head_scan("a", [], day="2020-01-01"), head_scan("b", [], day="2021-01-01")])

@@ -12,12 +12,19 @@ import pytest
 from mri_seg.follow_up.change_mask import GAINED, LOST, STABLE
 from mri_seg.follow_up.growth import change_between, velocity_of
 from mri_seg.follow_up.rano import response_of
-from mri_seg.follow_up.repeatability import critical_difference, interval, load_repeatability, standard_deviation
+from mri_seg.follow_up.repeatability import (
+    critical_difference,
+    interval,
+    load_repeatability,
+    repeatability_of,
+    standard_deviation,
+)
 from mri_seg.follow_up.timeline import QUANTITIES
 from mri_seg.measurements.lesions import mean_diameter
 
 EXACT = {name: {"absolute_sd": 0.0, "relative_sd": 1e-6} for name in QUANTITIES}
 ROUGH = {name: {"absolute_sd": 1.0, "relative_sd": 0.1} for name in QUANTITIES}
+LEVELS = {**ROUGH, "by_expected_dice": [{"from": 0.9, **EXACT}, {"from": 0.0, **ROUGH}]}
 
 
 class TestMeanDiameter:
@@ -156,6 +163,20 @@ class TestRepeatability:
         file = tmp_path / "error.json"
         file.write_text(json.dumps({**ROUGH, "product": {"absolute_sd": -1, "relative_sd": 0}}))
         with pytest.raises(ValueError, match=r"error\.json: product has absolute_sd -1"):
+            load_repeatability(file)
+
+    def test_error_is_that_of_heads_as_sure_as_the_least_sure_scan(self) -> None:
+        assert repeatability_of(LEVELS, [0.95, 0.9])["volume"] == EXACT["volume"]
+        assert repeatability_of(LEVELS, [0.95, 0.89])["volume"] == ROUGH["volume"]
+
+    def test_error_is_that_of_all_heads_if_an_expected_dice_is_unknown(self) -> None:
+        found = repeatability_of({**EXACT, "by_expected_dice": LEVELS["by_expected_dice"]}, [0.5, None])
+        assert (found["volume"], found.get("from")) == (EXACT["volume"], None)
+
+    def test_levels_of_expected_dice_must_fall_to_0(self, tmp_path: Path) -> None:
+        file = tmp_path / "error.json"
+        file.write_text(json.dumps({**ROUGH, "by_expected_dice": [{"from": 0.9, **ROUGH}]}))
+        with pytest.raises(ValueError, match=r"by_expected_dice begins at \[0.9\], expected numbers that fall to 0"):
             load_repeatability(file)
 
     def test_smallest_of_several_needs_a_larger_difference(self) -> None:
