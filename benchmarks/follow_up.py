@@ -59,9 +59,8 @@ from mri_seg.follow_up.repeatability import (
 from mri_seg.follow_up.timeline import DAYS_PER_YEAR, QUANTITIES, Scan, Timeline
 from mri_seg.follow_up.tracking import MEASURABLE
 from mri_seg.measurements.lesions import label_lesions, mean_diameter, measure
-from mri_seg.quality.expected_dice import ExpectedDice, threshold_spread
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
-from mri_seg.utils.files import read_json, sha256
+from mri_seg.utils.files import sha256
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "bundle" / "models" / "model.pt"
 FIRST_DAY = datetime.date(2015, 1, 1)
@@ -113,7 +112,7 @@ def of_series(
     began = time.perf_counter()
     row: dict[str, Any] = {"seed": seed, "index": index, **planned, "true_velocity": velocity}
     row |= {"true_volumes": [scan.volume for scan in scans], "dice": list(map(dice, masks, scans))}
-    row["expected_dice"] = [expected_dice(probability) for probability in probabilities]
+    row["expected_dice"] = [real_growth.expected_dice(probability) for probability in probabilities]
     row["network"] = {"scans": list(map(measured, masks, scans)), "new": []}
     row["masks"] = {"scans": [measured(scan.mask, scan) for scan in scans], "new": []}
     if follow or not all(map(only_the_tumor, masks, scans)):
@@ -140,13 +139,6 @@ def of_series(
 def dice(mask: np.ndarray, scan: PhantomScan) -> float:
     """Dice of a mask with the true one."""
     return float(2 * (mask & scan.mask).sum() / max(mask.sum() + scan.mask.sum(), 1))
-
-
-def expected_dice(probability: np.ndarray) -> float:
-    """Dice that the network expects of its mask, as results of the command have it."""
-    return ExpectedDice(**read_json(str(WEIGHTS.with_name("quality.json")))["expected_dice"])(
-        threshold_spread(probability)
-    )[0]
 
 
 def measured(mask: np.ndarray, scan: PhantomScan) -> dict[str, float]:
@@ -252,35 +244,33 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     kinds = ("network", "masks")
     failed = sum("error" in row for row in rows)
     lines = [f"{len(rows)} series, {failed} in which a scan could not be registered, which do not count."]
-    unknown = sum("expected_dice" not in row for row in rows)
-    if unknown:  # lines of an earlier version of this program
-        lines[-1] += f" In {unknown} the expected Dice was not kept; they count as those of which the network is sure."
     lowest = [min(row["expected_dice"]) for row in rows if "expected_dice" in row]
     if lowest:
-        said = f"{min(lowest):.2f}, in the median {np.median(lowest):.2f}"
-        lines[-1] += f" In the other {len(lowest)} the lowest expected Dice of a scan is {said}."
+        lines[-1] += f" The lowest expected Dice of a series' scans is {np.median(lowest):.2f} in the median."
+    if len(lowest) < len(rows):  # lines of an earlier version of this program
+        lines[-1] += f" It is known of {len(lowest)} series, for which alone intervals and categories count."
     lines.append("")
     lines += ["| span | masks | median error | mean error | within 1 mm a year | interval holds the truth |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    results: dict[str, list[tuple[float, float, Any]]] = {kind: [] for kind in kinds}
+    results: dict[str, list[tuple[float, float, Any, bool]]] = {kind: [] for kind in kinds}
     false: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for row in rows:
         years = [day / DAYS_PER_YEAR for day in row["days"]]
         for kind in kinds if "error" not in row else ():  # the command would not follow the patient either
-            error = repeatability_of(repeatability, row.get("expected_dice", [1.0]))
+            error = repeatability_of(repeatability, row.get("expected_dice", [None]))
             velocity, categories = velocity_and_responses(row[kind], years, error)
-            results[kind].append((years[-1], row["true_velocity"], velocity))
-            if row["true_velocity"] == 0:
+            results[kind].append((years[-1], row["true_velocity"], velocity, "expected_dice" in row))
+            if row["true_velocity"] == 0 and "expected_dice" in row:
                 for n, category in enumerate(categories, start=2):
                     false[n, kind].append(category == PROGRESSION)
                     false[0, kind].append(category == PROGRESSION)
     for low, high in (*SPANS, (3, 6), (0.5, 6)):
         for kind in kinds:
-            own = [(truth, found) for span, truth, found in results[kind] if low <= span < high + 0.01]
+            own = [(truth, found, known) for span, truth, found, known in results[kind] if low <= span < high + 0.01]
             if not own:
                 continue
-            errors = np.array([found.value - truth for truth, found in own])
-            holds = rate(found.low <= truth <= found.high for truth, found in own)
+            errors = np.array([found.value - truth for truth, found, _ in own])
+            holds = rate(found.low <= truth <= found.high for truth, found, known in own if known)
             lines.append(
                 f"| {low:g} to {high:g} years | {kind} | {np.median(np.abs(errors)):.2f} mm a year | "
                 f"{errors.mean():+.2f} | {rate(np.abs(errors) <= 1)} | {holds} |"
@@ -291,7 +281,7 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     lines[-1] += ", ".join(f"{v:.0f} ({low:g} to {high:g} years)" for v, (low, high) in zip(highest, SPANS)) + "."
     lines += ["", "| velocity | measured on true velocity, spans of 2 years and more |", "| --- | --- |"]
     for kind in kinds:
-        pairs = np.array([(truth, found.value) for span, truth, found in results[kind] if span >= 2])
+        pairs = np.array([(truth, found.value) for span, truth, found, _ in results[kind] if span >= 2])
         if len(pairs) > 2:
             lines.append(f"| {kind} | slope {np.polyfit(*pairs.T, 1)[0]:.2f} |")
     lines += ["", "False progressions of stable series, by number of scans since the baseline:", ""]
@@ -346,6 +336,7 @@ def main() -> None:
     parser.add_argument("--follow_every", type=int, default=25, help="register every so many series in any case")
     parser.add_argument("--prior", type=int, default=60, help="series in which a prior is tried")
     parser.add_argument("--repeatability", type=Path, help="measurement error (default: the shipped one)")
+    parser.add_argument("--complete", action="store_true", help="add the expected Dice to lines that lack it")
     parser.add_argument("--only_table", action="store_true")
     parser.add_argument("--real", action="store_true", help="real heads whose lesion is scaled")
     parser.add_argument("--heads", type=int, default=20, help="of --real")
@@ -366,6 +357,7 @@ def main() -> None:
     rows = [
         row for row in rows if row["seed"] == given.seed and row["index"] < given.series and {**row, **about} == row
     ]
+    rows = list({row["index"]: row for row in rows}.values())  # the last line of each series
     done = {row["index"] for row in rows}
     if not given.only_table:
         model = Model(given.checkpoint, 800.0, True)
@@ -382,6 +374,12 @@ def main() -> None:
                 with results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
                 rows.append(row)
+        for row in rows if given.complete else ():
+            if "expected_dice" not in row:
+                scans, _ = scans_of(given.seed, row["index"], row)
+                row["expected_dice"] = [real_growth.expected_dice(segment(scan)[1]) for scan in scans]
+                with results.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
     print(tables(rows, repeatability) if rows else f"{results}: no series of these weights and this seed yet.")
 
 

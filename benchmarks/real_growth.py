@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from repeatability import affine_of, figures, imaged_again, runs_of
+from repeatability import affine_of, expected_dice, figures, imaged_again, runs_of
 from robustness import Model
 from scipy import ndimage
 from slice_distance import read_distances
 
 from mri_seg.datasets.lgg import datalist
 from mri_seg.follow_up.growth import velocity_of
+from mri_seg.follow_up.repeatability import repeatability_of
 from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.transforms.brain import brain_mask
@@ -83,7 +84,7 @@ def of_head(
     years, velocity = plan(seed, index, diameter)
     volume, label = item["image"].numpy()[0], item["label"].numpy()[0] > 0
     brain, steps = brain_mask(volume), np.abs(affine[:3, :3]).sum(0)
-    row: dict[str, Any] = {"years": years, "truth": [], "network": [], "mask": []}
+    row: dict[str, Any] = {"years": years, "truth": [], "network": [], "mask": [], "expected_dice": []}
     for number, time in enumerate(years):
         image, mask = scaled(volume, label, brain, 1 + velocity * time / diameter, steps)
         row["truth"].append(figures(mask, affine))
@@ -91,6 +92,7 @@ def of_head(
         image, mask, grid, _ = imaged_again(image, mask, affine, rng)
         pred = model(MetaTensor(torch.from_numpy(image[None]), affine=torch.from_numpy(grid)))
         row["network"].append(figures(pred, grid))
+        row["expected_dice"].append(expected_dice(model.probability))
         row["mask"].append(figures(mask, grid))
     return row
 
@@ -153,8 +155,9 @@ def table(
     for kind in ("network", "mask"):
         pairs = []
         for row in rows:
+            error = repeatability_of(repeatability, row["expected_dice"])
             truth, found = (
-                velocity_of(row["years"], [one["mean_diameter"] for one in row[name]], "mean_diameter", repeatability)
+                velocity_of(row["years"], [one["mean_diameter"] for one in row[name]], "mean_diameter", error)
                 for name in ("truth", kind)
             )
             if truth is not None and found is not None:

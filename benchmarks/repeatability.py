@@ -154,6 +154,12 @@ def figures(mask: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     }
 
 
+def expected_dice(probability: np.ndarray) -> float:
+    """Dice that the network expects of its mask, as results of the command have it."""
+    fitted = read_json(str(ROOT / "bundle" / "models" / "quality.json"))["expected_dice"]
+    return ExpectedDice(**fitted)(threshold_spread(probability))[0]
+
+
 def of_image(model: Model, case: Mapping[str, Any], distance: float, number: int, seed: int) -> dict[str, Any]:
     """Image a head again and segment it: figures of prediction and reference."""
     item = LoadVolumed(["image", "label"])(dict(case))
