@@ -36,7 +36,7 @@ def summary(timeline: Timeline) -> list[str]:
 
 def speed_text(velocity: Velocity, unit: str) -> str:
     """A velocity with its interval."""
-    value, low, high = velocity.estimate
+    value, low, high = (round(part, 1) + 0.0 for part in velocity.estimate)  # no -0.0
     error = f", {WITHIN}" if velocity.within_error else ""
     return f"{value:+.1f} {unit} a year (95 % interval {low:+.1f} to {high:+.1f}{error})"
 
@@ -44,7 +44,10 @@ def speed_text(velocity: Velocity, unit: str) -> str:
 def error_text(repeatability: Mapping[str, Any]) -> str:
     """Of which heads the measurement error is that is used, and how large it is."""
     lowest, volume = repeatability.get("from"), repeatability["volume"]
-    heads = "all heads" if lowest is None else f"heads with an expected Dice from {lowest:g}"
+    heads = "all heads"
+    if lowest is not None:
+        above = [level["from"] for level in repeatability["by_expected_dice"] if level["from"] > lowest]
+        heads = f"heads with an expected Dice from {lowest:g} to {min(above, default=1):g}"
     return (
         f"One standard deviation of the volume is {volume['absolute_sd']:.1f} mL and "
         f"{100 * volume['relative_sd']:.0f} % of it, the error of {heads}."

@@ -73,7 +73,7 @@ def timeline_page(timeline: Timeline) -> str:
         repeatability=timeline.repeatability,
         measurement_error=error_text(timeline.repeatability),
         version=mri_seg.__version__,
-        weights=str(timeline.settings.get("weights_sha256", ""))[:12],
+        weights=str(timeline.settings.get("checkpoint_sha256") or "")[:12],
         style=template_source(environment, "base.css", "viewer.css", "case.css", "timeline.css", "media.css"),
         script=script,
         script_hash=script_hash(script),
