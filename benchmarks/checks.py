@@ -500,7 +500,8 @@ def main() -> None:
         shipped.write_text(PlaceMap.of(tumors.values()).to_text() + "\n", encoding="utf-8")
         print("\n".join([*place_table(tumors), "", *cut_table(args.dataset_dir)]))
     if args.what == "phantoms":
-        print("\n".join(phantom_table(args.phantoms)))
+        for line in phantom_table(args.phantoms):
+            print(line, flush=True)
     if args.what == "cost":
         print("\n".join(cost_table(args.repeats)))
     if args.what == "lesions":

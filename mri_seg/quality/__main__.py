@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
     try:
         return _fit(options)
     except (ImportError, OSError, ValueError) as error:
-        print(f"{prog}: {reason(error)}", file=sys.stderr)
-        return 2
+        print(f"error: {reason(error)}", file=sys.stderr)
+        return 1
 
 
 def _fit(options: argparse.Namespace) -> int:

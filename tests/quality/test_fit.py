@@ -91,6 +91,6 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         status = main(["fit", "--checkpoint", str(tmp_path / "none.pt"), "--dataset_dir", str(tmp_path)])
-        assert status == 2
+        assert status == 1
         assert "none.pt: no such file of weights" in capsys.readouterr().err
         assert not (tmp_path / "quality.json").exists()
