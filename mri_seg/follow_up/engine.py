@@ -258,8 +258,15 @@ def _flag(timeline: Timeline) -> None:
 
 
 def _flag_error(timeline: Timeline) -> None:
-    """Flag the scan for which the measurement error is larger than that of the surest heads."""
+    """Flag the scan for which the measurement error is larger than that of the surest heads, or not known."""
     levels, used = timeline.repeatability.get("by_expected_dice", []), timeline.repeatability.get("from")
+    unknown = [p.case for p in timeline.points if p.scan.expected_dice is None and p.scan.mask.any()]
+    if levels and unknown:
+        timeline.flag(
+            "error_of_all_heads",
+            f"no expected Dice is known for {unknown[0]}, so the measurement error is that of all heads, by the weights "
+            "of the package. With weights of your own, fit their quality.json by python -m mri_seg.quality fit.",
+        )
     if levels and used is not None and used < levels[0]["from"]:
         lowest = min(timeline.points, key=lambda point: point.scan.expected_dice or 0)
         lowest.scan.flag(

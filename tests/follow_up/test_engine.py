@@ -150,6 +150,8 @@ class TestTimeline:
         scans[1].expected_dice = 0.6
         wide = make_timeline("P1", scans, repeatability=levels)
         assert "b: its expected Dice is 0.60" in " ".join(flag["message"] for flag in wide.flags)
+        scans[1].expected_dice = None
+        assert "error_of_all_heads" in flags_of(make_timeline("P1", scans, repeatability=levels))
         spans = [one.velocity.estimate.high - one.velocity.estimate.low for one in (sure, wide) if one.velocity]
         assert spans[1] > 5 * spans[0]
 
