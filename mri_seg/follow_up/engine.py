@@ -258,16 +258,16 @@ def _flag(timeline: Timeline) -> None:
 
 
 def _flag_error(timeline: Timeline) -> None:
-    """Flag the scan for which the measurement error is larger than that of the surest heads, or not known."""
+    """Flag the scan because of which the measurement error is that of the least sure heads, and errors of all heads."""
     levels, used = timeline.repeatability.get("by_expected_dice", []), timeline.repeatability.get("from")
     unknown = [p.case for p in timeline.points if p.scan.expected_dice is None and p.scan.mask.any()]
     if levels and unknown:
         timeline.flag(
             "error_of_all_heads",
-            f"no expected Dice is known for {unknown[0]}, so the measurement error is that of all heads, by the weights "
-            "of the package. With weights of your own, fit their quality.json by python -m mri_seg.quality fit.",
+            f"no expected Dice is known for {unknown[0]}, so the measurement error is that of all heads, by the "
+            "weights of the package. For weights of your own, fit quality.json by python -m mri_seg.quality fit.",
         )
-    if levels and used is not None and used < levels[0]["from"]:
+    if len(levels) > 1 and used == levels[-1]["from"]:
         lowest = min(timeline.points, key=lambda point: point.scan.expected_dice or 0)
         lowest.scan.flag(
             "large_error",
