@@ -30,6 +30,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,15 @@ def figures(mask: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     }
 
 
+@cache
+def shipped_estimate() -> ExpectedDice:
+    """The estimate of Dice that results of the command have."""
+    return ExpectedDice(**read_json(str(WEIGHTS.with_name("quality.json")))["expected_dice"])
+
+
 def expected_dice(probability: np.ndarray) -> float:
     """Dice that the network expects of its mask, as results of the command have it."""
-    fitted = read_json(str(ROOT / "bundle" / "models" / "quality.json"))["expected_dice"]
-    return ExpectedDice(**fitted)(threshold_spread(probability))[0]
+    return shipped_estimate()(threshold_spread(probability))[0]
 
 
 def of_image(model: Model, case: Mapping[str, Any], distance: float, number: int, seed: int) -> dict[str, Any]:
@@ -226,11 +232,10 @@ def held(heads: Heads, quantity: str, absolute: float, relative: float) -> float
 
 def by_expected_dice(heads: Heads) -> dict[float, Heads]:
     """Heads by the level of their least sure image; those in which nothing was found once are in none."""
-    quality = read_json(str(ROOT / "bundle" / "models" / "quality.json"))["expected_dice"]
     found: dict[float, dict[str, Sequence[Mapping[str, Any]]]] = {level: {} for level in LEVELS}
     for name, images in heads.items():
         if all(image["network"]["volume"] for image in images):
-            lowest = min(ExpectedDice(**quality)(image["spread"])[0] for image in images)
+            lowest = min(shipped_estimate()(image["spread"])[0] for image in images)
             found[next(level for level in LEVELS if lowest >= level)][name] = images
     return found
 
@@ -294,8 +299,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     overall = errors(heads)
     levels = {f"expected Dice from {level:g}": own for level, own in by_expected_dice(heads).items()}
     for what, own in {"all": heads, **levels}.items():
-        for name, found in errors(own).items() if own else ():
-            parts = [(one[name]["absolute_sd"], one[name]["relative_sd"]) for one in (errors(own), overall)]
+        of_level = errors(own) if own else {}
+        for name, found in of_level.items():
+            parts = [(one[name]["absolute_sd"], one[name]["relative_sd"]) for one in (of_level, overall)]
             shares = " | ".join(f"{100 * held(own, name, *one):.0f} %" for one in parts)
             lines.append(
                 f"| {what}, {len(own)} | {name.replace('_', ' ')} | {found['absolute_sd']:.2f} {found['unit']} | "

@@ -13,18 +13,18 @@ CUT = 0.1
 """Share of a tumour outside a field of view from which scans are not compared for a category."""
 
 
-def share_outside(tumour: np.ndarray, point: TimePoint, other: TimePoint) -> float:
+def share_outside(mask: np.ndarray, point: TimePoint, other: TimePoint) -> float:
     """Share of the voxels of a mask that lie outside the field of view of another scan.
 
     Args:
-        tumour: mask ``(H, W, D)`` in the grid of a scan.
+        mask: ``(H, W, D)``, in the grid of a scan.
         point: that scan.
         other: the other scan.
 
     Returns:
         from 0 to 1; 0 for an empty mask.
     """
-    voxels = np.argwhere(tumour)
+    voxels = np.argwhere(mask)
     if not len(voxels):
         return 0.0
     to_other = np.linalg.inv(other.scan.affine) @ other.from_first @ np.linalg.inv(point.from_first)

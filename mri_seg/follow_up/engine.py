@@ -85,15 +85,15 @@ def _point(first: Scan, scan: Scan, years: float | None, epoch: int, repeatabili
     measurements = measure(mask, scan.affine, case=scan.case)
     values = values_of(measurements, repeatability)
     if scan is first:
-        image, inside = np.asarray(scan.image, dtype=np.float32), np.ones(mask.shape, dtype=bool)
-        return TimePoint(scan, years, epoch, values, measurements, np.eye(4), {}, image, mask, inside)
+        image = np.asarray(scan.image, dtype=np.float32)
+        return TimePoint(scan, years, epoch, values, measurements, np.eye(4), {}, image, mask)
     found = register(
         first.image, first.affine, scan.image, scan.affine, fixed_lesion=first.mask, moving_lesion=scan.mask
     )
     if found.quality.failed:
         raise ValueError(_failure(first, scan, found))
     grid = (scan.affine, found.matrix, first.mask.shape, first.affine)
-    image, inside = resample(scan.image, *grid)
+    image = resample(scan.image, *grid)[0]
     moved = resample(mask.astype(np.float32), *grid)[0] >= 0.5
     quality = found.quality._asdict()
     if found.quality.doubtful:
@@ -102,7 +102,7 @@ def _point(first: Scan, scan: Scan, years: float | None, epoch: int, repeatabili
             f"it fits the first scan, {first.case}, only loosely (similarity {found.quality.similarity:.2f}). Look at "
             "the overlay before you use gained and lost voxels.",
         )
-    return TimePoint(scan, years, epoch, values, measurements, found.matrix, quality, image, moved, inside)
+    return TimePoint(scan, years, epoch, values, measurements, found.matrix, quality, image, moved)
 
 
 def _failure(first: Scan, scan: Scan, found: Registration) -> str:

@@ -97,7 +97,6 @@ class TimePoint:
         quality: how well the scan was brought to the first; see :py:class:`~mri_seg.follow_up.registration.Quality`.
         image: the intensities in the grid of the first scan.
         mask: the mask in the grid of the first scan.
-        inside: where the grid of the first scan lies in this scan's field of view.
     """
 
     scan: Scan
@@ -109,7 +108,6 @@ class TimePoint:
     quality: Mapping[str, float]
     image: np.ndarray
     mask: np.ndarray
-    inside: np.ndarray
 
     @property
     def case(self) -> str:
