@@ -22,8 +22,10 @@ __all__ = ["TIMELINE_FORM", "DatedCase", "identify", "natural_order"]
 TIMELINE_FORM = "Give --timeline a CSV file with the columns patient, date, file and, if need be, event."
 """What to do when the files do not say enough."""
 
-_DATE = re.compile(  # with or without the time of day
-    r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?:[T_]?[0-2]\d[0-5]\d[0-5]\d)?(?!\d)"
+_DATE = re.compile(  # year first, with or without the time of day, or day.month.year
+    r"(?<!\d)(?:(?P<year>(?:19|20)\d\d)([-_.]?)(?P<month>0[1-9]|1[0-2])\2(?P<day>0[1-9]|[12]\d|3[01])"
+    r"(?:[T_]?[0-2]\d[0-5]\d[0-5]\d)?"
+    r"|(?P<d>0?[1-9]|[12]\d|3[01])\.(?P<m>0?[1-9]|1[0-2])\.(?P<y>(?:19|20)\d\d))(?!\d)"
 )
 _VISIT = re.compile(r"(?:visit|scan|time|timepoint|tp|session|ses|followup|fu)\d+")
 _BIDS = re.compile(r"(?P<subject>sub-[A-Za-z0-9+]+)(?:_(?P<session>ses-[A-Za-z0-9+]+))?_")
@@ -228,8 +230,9 @@ def _date_in(text: str) -> datetime.date | None:
 
 
 def _as_date(match: re.Match[str]) -> datetime.date | None:
+    year, month, day = match.group("year", "month", "day") if match["year"] else match.group("y", "m", "d")
     try:
-        return datetime.date(int(match[1]), int(match[3]), int(match[4]))
+        return datetime.date(int(year), int(month), int(day))
     except ValueError:
         return None
 

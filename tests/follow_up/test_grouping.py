@@ -84,6 +84,10 @@ class TestNames:
         (patient,) = grouped(tmp_path, "P1_20190301120000.nii.gz", "P1_20200301T090000.nii.gz")
         assert (patient.name, days_of(patient)) == ("P1", ["2019-03-01", "2020-03-01"])
 
+    def test_date_with_dots_has_the_day_first(self, tmp_path: Path) -> None:
+        (patient,) = grouped(tmp_path, "P1_01.03.2019.nii.gz", "P1_2.3.2018.nii.gz")
+        assert (patient.name, days_of(patient)) == ("P1", ["2018-03-02", "2019-03-01"])
+
     @pytest.mark.parametrize("names", [("1/FLAIR.nii.gz", "2/FLAIR.nii.gz"), ("exam_17.nii.gz", "exam_18.nii.gz")])
     def test_numbered_folders_and_exams_are_different_people(self, tmp_path: Path, names: tuple[str, str]) -> None:
         assert len(grouped(tmp_path, *(f"hospital/{name}" for name in names))) == 2
