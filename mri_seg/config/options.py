@@ -272,6 +272,7 @@ OPTIONS: dict[str, Option] = {
         "slices",
     ),
     "fade_probability": Option("probability that a part of the tumour in a training slice is faded", _FRACTION),
+    "transplant_probability": Option("probability that a training slice gets a lesion of another one", _FRACTION),
     "pixdim": Option("in-plane spacing to which volumes are resampled if their files state theirs", _IN_PLANE, "mm"),
     "max_voxels": Option(
         "largest volume, as its files declare it or as resampled; larger ones are refused before they are decoded (the "

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from monai.engines import PrepareBatch
 
+from mri_seg.transforms.transplant import transplant_lesions
 from mri_seg.utils.flags import flag
 
 __all__ = ["AugmentBatch", "RandomAugment"]
@@ -81,6 +82,8 @@ class RandomAugment:
         fade: range of the fraction of a lesion's excess over the tissue around it that is removed in a part of the
             lesion, so that only its texture shows this part.
         fade_probability: probability of that for a slice with tumour.
+        transplant_probability: probability that a slice gets a lesion of another slice of the batch
+            (:py:func:`mri_seg.transforms.transplant.transplant_lesions`); it needs the mask of the brain.
         mirror: whether the last channel is the slice mirrored about the midline.
         classes: number of classes; labels hold their numbers, from 1.
 
@@ -111,6 +114,7 @@ class RandomAugment:
         strip_probability: float = 0.0,
         fade: Range = (0.5, 1.2),
         fade_probability: float = 0.0,
+        transplant_probability: float = 0.0,
         mirror: bool | str = False,
         classes: int = 1,
     ) -> None:
@@ -132,6 +136,7 @@ class RandomAugment:
         self.strip_probability = strip_probability
         self.fade = fade
         self.fade_probability = fade_probability
+        self.transplant_probability = transplant_probability
         self.mirror = flag(mirror, "mirror")
 
     @torch.no_grad()
@@ -148,6 +153,8 @@ class RandomAugment:
         Returns:
             image ``(B, C, *size)`` and label ``(B, 1, *size)``.
         """
+        if self.transplant_probability > 0 and brain is not None:
+            image, label = transplant_lesions(image, label, brain, self.transplant_probability, mirror=self.mirror)
         if self.classes > 1:
             # One mask for each number and all above it, so that interpolation leaves no gap between two classes.
             label = torch.cat([(label >= number).to(label.dtype) for number in range(1, self.classes + 1)], dim=1)
