@@ -6,9 +6,10 @@
 
 The JSON file lists the stages: the overrides of `train.json` of each, and `recipe`, a file beside it with more of them.
 Finished stages are not run again, and an interrupted one resumes. If a stage gives the network more input channels than
-the stage before, the weights of the new ones begin at zero. ``--begin_from`` names weights that stand for the first
-stages, such as those that an earlier ``--export`` wrote. ``--export`` writes the last weights in half precision, their
-overrides and ``SHA256SUMS`` there.
+the stage before, the weights of the new ones begin at zero. A stage with ``"average": true`` ends with the mean of its
+weights and those it began from, in the folder ``averaged`` (Wortsman et al., "Robust fine-tuning of zero-shot models",
+CVPR 2022). ``--begin_from`` names weights that stand for the first stages, such as those that an earlier ``--export``
+wrote. ``--export`` writes the last weights in half precision, their overrides and ``SHA256SUMS`` there.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: 
     for number, overrides in enumerate(stages, 1):
         stage = folder / f"stage{number}"
         stage.mkdir(parents=True, exist_ok=True)
+        overrides = dict(overrides)
+        average = overrides.pop("average", False)
         overlay = stage / "overrides.json"
         overlay.write_text(json.dumps(overrides, indent=4) + "\n", encoding="utf-8")
         given = dict(options)
@@ -62,8 +65,21 @@ def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: 
         if not (stage / "model_final.pt").is_file():
             print(f"stage {number} of {len(stages)}: {stage}", flush=True)
             bundle("training", [CONFIGS / "train.json", overlay], stage / "training.log", output_dir=stage, **given)
-        before = stage / "model_final.pt"
+        before = averaged(stage) if average else stage / "model_final.pt"
     return before.parent if before else folder
+
+
+def averaged(stage: Path) -> Path:
+    """Write the mean of the weights of a stage and those it began from, with the overrides of the stage."""
+    ends = read_weights(stage / "model_final.pt")
+    begins = read_weights(stage / "initial.pt")
+    mean = copy.copy(ends)  # with the record of its preprocessing
+    mean.update({name: (w + begins[name].to(w)) / 2 for name, w in ends.items() if w.is_floating_point()})
+    folder = stage / "averaged"
+    folder.mkdir(exist_ok=True)
+    torch.save(mean, folder / "model_final.pt")
+    (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
+    return folder / "model_final.pt"
 
 
 def export(stage: Path, folder: Path) -> None:
