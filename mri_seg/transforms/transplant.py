@@ -17,7 +17,8 @@ def transplant_lesions(
 
     A network sees lesions only where its patients have them, and may take one elsewhere, as in the cerebellum, for
     healthy tissue. Each channel gets the lesion from the same channel of the other slice. What would lie outside the
-    brain is left out. The mirrored channel gets the lesion mirrored about the middle of the brain.
+    brain is left out. The mirrored channel gets the lesion mirrored about the middle of the brain. After Yang et al.,
+    "TumorCP: A Simple but Effective Object-Level Data Augmentation for Tumor Segmentation", MICCAI 2021.
 
     Args:
         image: normalized slices ``(B, C, H, W)``.
