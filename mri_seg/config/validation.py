@@ -100,9 +100,12 @@ def check_values(config: Mapping[str, Any]) -> None:
     classes = [_followed(key, config) for key in ("label_mode", "label_values") if key in config]
     if len(classes) > 1 and not any(map(_is_expression, classes)):
         LabelClasses(*classes)
-    sequences, fade = (_followed(key, config) if key in config else None for key in ("sequences", "fade_probability"))
-    if not _is_expression(sequences) and sequence_names(sequences) and not _is_expression(fade) and fade:
-        raise ValueError("--fade_probability: fades lesions in FLAIR alone, expected 0 with --sequences.")
+    sequences = _followed("sequences", config) if "sequences" in config else None
+    if not _is_expression(sequences) and sequence_names(sequences):
+        for key in ("fade_probability", "transplant_probability"):
+            value = _followed(key, config) if key in config else 0
+            if not _is_expression(value) and value:
+                raise ValueError(f"--{key}: changes lesions in FLAIR alone, expected 0 with --sequences.")
     if isinstance(config.get("dataset_dir"), (list, tuple)) and "split" in config:
         raise ValueError(f"--dataset_dir: {config['dataset_dir']!r}, expected one folder: training data have a split.")
     for smaller, larger in (("batch_size", "slices_per_epoch"), ("roi_size", "spatial_size")):

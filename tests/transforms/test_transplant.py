@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from mri_seg.transforms.augment import RandomAugment
 from mri_seg.transforms.transplant import transplant_lesions
 
+CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 LESION = (slice(20, 30), slice(40, 52))
 
 
@@ -93,3 +97,12 @@ def test_augmentation_transplants_with_a_mask_of_the_brain_alone() -> None:
     _, marked = augment(image, label, brain)
     assert marked[1:].flatten(1).any(dim=1).all()
     assert torch.equal(augment(image, label)[1], label)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.2])
+def test_training_has_the_mask_of_the_brain_that_transplants_need(probability: float) -> None:
+    config = ConfigParser()
+    config.read_config(CONFIGS / "train.json")
+    config.update({"scalp_probability": 0, "strip_probability": 0, "transplant_probability": probability})
+    names = [type(one).__name__ for one in config.get_parsed_content("train#preprocessing").transforms]
+    assert ("BrainMaskd" in names) == (probability > 0)

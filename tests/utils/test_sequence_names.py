@@ -24,8 +24,10 @@ def test_sequences_without_names_of_their_own_are_refused(given: object) -> None
         sequence_names(given)
 
 
-def test_fading_of_lesions_is_for_flair_alone() -> None:
+def test_changes_of_lesions_are_for_flair_alone() -> None:
     check_values({"sequences": None, "fade_probability": 0.2})
     check_values({"sequences": "t1ce", "fade_probability": 0.0})
     with pytest.raises(ValueError, match="--fade_probability"):
         check_values({"sequences": "t1ce", "fade_probability": 0.2})
+    with pytest.raises(ValueError, match="--transplant_probability"):
+        check_values({"sequences": "t1ce", "transplant_probability": 0.2})
