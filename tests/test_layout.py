@@ -149,6 +149,7 @@ class TestPublicFace:
             name for name in targets if not (locate(name) if "." in name else monai.get_component_module_name(name))
         ] == []
 
+    @pytest.mark.interpreter
     def test_public_face_is_imported_without_torch_and_monai(self) -> None:
         code = "import sys, mri_seg; print(sorted({'torch', 'monai', 'numpy'} & sys.modules.keys()))"
         found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ from mri_seg.cli import serve, workflow
 from mri_seg.cli.config_command import Given
 from mri_seg.cli.main import cli
 
+pytestmark = pytest.mark.interpreter
 HEAVY = "'torch', 'monai', 'numpy', 'fire', 'tqdm', 'ignite'"
 
 

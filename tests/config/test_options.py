@@ -50,6 +50,7 @@ class TestDescription:
                 assert "|" not in text
                 assert "\n" not in text
 
+    @pytest.mark.interpreter
     def test_options_are_read_without_torch_and_monai(self) -> None:
         code = "import sys, mri_seg.config.options; print(sorted({'torch', 'monai', 'numpy'} & sys.modules.keys()))"
         found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -66,6 +66,7 @@ class TestRegistration:
         expected = apply_affine(TILTED, np.multiply(point, (-1, -1, 1))) * (-1, -1, 1)
         assert list(transform.TransformPoint(point)) == pytest.approx(expected.tolist(), abs=1e-4)
 
+    @pytest.mark.interpreter
     def test_classes_of_itk_are_found_where_they_are_without_loading_all_others(self) -> None:
         code = (
             "import sys; from mri_seg.follow_up.itk_classes import _direct; _direct();"

@@ -376,6 +376,7 @@ def locked(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
+@pytest.mark.interpreter
 class TestProcess:
     """The command line itself: status, standard error, and nothing else."""
 

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mri_seg.utils.files import sha256
 
+pytestmark = pytest.mark.interpreter
 AS_PREDICTED = {"min_lesion_volume": 0, "fill_holes": "false", "amp": "false"}
 
 

@@ -39,6 +39,7 @@ class TestBundleFolder:
 
 
 class TestCommand:
+    @pytest.mark.interpreter
     def test_bundle_command_prints_its_folder_from_any_folder_and_imports_no_torch(self, tmp_path: Path) -> None:
         code = "import runpy, sys\ntry: runpy.run_module('mri_seg.bundle', run_name='__main__')\n"
         code += "finally: print(sorted({'torch', 'monai', 'numpy'} & sys.modules.keys()))"

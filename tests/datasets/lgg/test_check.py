@@ -142,6 +142,7 @@ class TestCheckCommand:
         assert lines[3].split() == ["total", "2", "5", "3"]
         assert lines[4:] == ["no defects"]
 
+    @pytest.mark.interpreter
     def test_check_command_prints_a_line_a_defect_and_fails(self, dataset: Path) -> None:
         # In a process of its own: what libraries log must not stand between the lines.
         spoil(dataset / PATIENT, "_2.tif", (dataset / PATIENT / f"{PATIENT}_2.tif").read_bytes()[:120])
