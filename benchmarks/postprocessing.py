@@ -24,7 +24,7 @@ from monai.metrics import compute_dice
 
 from mri_seg.config.weights import load_weights
 from mri_seg.evaluation.writer import slice_rows, summarize
-from mri_seg.inference.inferers import EnsembleInferer, bfloat16_is_fast
+from mri_seg.inference.inferers import bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
@@ -53,12 +53,13 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
     load_weights(network, weights)
     parser.update({"amp": bfloat16_is_fast("cpu"), "tta_flip": False, "ensemble": []})
     inferer = parser.get_parsed_content("validate#inferer")
-    members = [EnsembleInferer(inferer.inferer, flip=flip) for flip in GRID["flip"]]
     found = []
     for case in parser.get_parsed_content("validate#dataset"):
-        with torch.no_grad():
-            images = case["image"][None]
-            probability = [member(images, network)[0].sigmoid() for member in members]
+        probability = []
+        for flip in GRID["flip"]:
+            inferer.inferer.flip = flip
+            with torch.no_grad():
+                probability.append(inferer(case["image"][None], network)[0].sigmoid())
         found.append({"label": case["label"], "probability": probability})
     return found
 
