@@ -9,9 +9,8 @@
 ``image`` measures the volume of every patient, its channels that are not FLAIR, and changes of it for which a flag
 holds; the measures are kept in ``runs/quality``, so that limits can be changed and tried in a second. Limits come from
 a rule; the figures are those of patients who were left out when it was applied. ``lesions`` judges the lesions that
-weights found that left the patient's institution out; the patients are segmented once for this program and
-``benchmarks/quality.py``. ``place`` writes the map of the places of tumours that is shipped, and tries it by leaving
-one patient out. ``cost`` times the checks and estimates as a share of a case. Tables are Markdown. What was seen in the
+weights found that left the patient's institution out, those included that are left out by default. ``place`` writes the
+map of the places of tumours that is shipped, and tries it by leaving one patient out. ``cost`` times the checks and estimates as a share of a case. Tables are Markdown. What was seen in the
 patients is in ``patients.csv``.
 """
 
@@ -469,7 +468,7 @@ def cost_table(repeats: int) -> Iterator[str]:
 def healthy_table(file: str) -> Iterator[str]:
     """What the weights of the bundle mark in a healthy volume and its variants, and the flags of these masks."""
     volume = LoadVolumed(["image"])({"image": [file]})["image"]
-    segment = mri_seg.Segmenter(amp=False, min_lesion_volume=0, quality=False)
+    segment = mri_seg.Segmenter(amp=False, min_lesion_volume=0, min_lesion_fraction=0, quality=False)
     yield "| variant | marked, mL | flags |\n| --- | ---: | --- |"
     for name, variant in healthy_variants(volume).items():
         found = segment(variant)
@@ -505,7 +504,7 @@ def main() -> None:
     if args.what == "cost":
         print("\n".join(cost_table(args.repeats)))
     if args.what == "lesions":
-        found = records(args)
+        found = records(args, min_lesion_fraction=0)  # with those that are left out by default
         limit = beside_limit([one for one in found if one["kind"] == ORDINARY])
         print("\n".join([*lesion_table(found), "", *flag_table(found, measures), "", *dimmed_table(found)]))
         for healthy in args.healthy:

@@ -31,7 +31,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 GRID = {
     "flip": (False, True),
     "threshold": (0.4, 0.5, 0.6),
-    "min_lesion_volume": (0, 200, 400, 800, 1600),
+    "min_lesion_volume": (0, 400, 800, 1600),
+    "min_lesion_fraction": (0, 0.02, 0.05, 0.1, 1),
     "fill_holes": (False, True),
 }
 NO_DISTANCES = {
@@ -66,7 +67,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
 
 def evaluate(cases: list[dict], choice: dict) -> dict:
     """Both protocols for one choice of settings."""
-    remove = RemoveSmallLesionsd("pred", choice["min_lesion_volume"])
+    remove = RemoveSmallLesionsd("pred", choice["min_lesion_volume"], choice["min_lesion_fraction"])
     fill = FillHolesInSlicesd("pred", choice["fill_holes"])
     patients, slices = [], []
     for case in cases:
@@ -99,8 +100,8 @@ def main() -> None:
     cases = {split: probabilities(args, split, Path(weights)) for split, weights in runs.items()}
     rows = []
     print(
-        "| flip | threshold | smallest lesion (mm3) | holes filled | patient mean, slice Dice, false tumour: of "
-        + ", of ".join(runs),
+        "| flip | threshold | smallest lesion (mm3) | beside the largest | holes filled "
+        "| patient mean, slice Dice, false tumour: of " + ", of ".join(runs),
         "| mean |",
     )
     for values in itertools.product(*GRID.values()):

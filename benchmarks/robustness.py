@@ -6,7 +6,7 @@
 Each run is given as SPLIT=WEIGHTS, with the overrides of its config beside the weights. The program changes the volume
 of every patient in the split's validation section, in each way of ``CHANGES`` and ``CUTS``, segments it as the bundle
 does, and compares the patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes without
-tumour, and variants of them, and prints the volume of false tumour in mL. ``--min_lesion_volume 0`` keeps every lesion.
+tumour, and variants of them, and prints the volume of false tumour in mL. ``--every_lesion`` keeps every lesion.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ CUTS = {
 class Model:
     """A trained run: its config with evaluation on top, and its weights."""
 
-    def __init__(self, weights: Path, min_lesion_volume: float, flip: bool) -> None:
+    def __init__(self, weights: Path, every_lesion: bool, flip: bool) -> None:
         self.config = ConfigParser()
         self.config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
         overrides = weights.parent / "overrides.json"
         given = json.loads(overrides.read_text(encoding="utf-8")) if overrides.is_file() else {}
-        for key, value in {**given, "min_lesion_volume": min_lesion_volume, "tta_flip": flip, "amp": False}.items():
+        every = {"min_lesion_volume": 0, "min_lesion_fraction": 0} if every_lesion else {}
+        for key, value in {**given, **every, "tta_flip": flip, "amp": False}.items():
             self.config[key] = value
         self.config["checkpoint"] = str(weights)
         self.preprocessing = self.config.get_parsed_content("validate#preprocessing")
@@ -183,14 +184,14 @@ def main() -> None:
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     parser.add_argument("--healthy", nargs="*", default=[])
     parser.add_argument("--every", type=int, default=1, help="take every so many patients")
-    parser.add_argument("--min_lesion_volume", type=float, default=800.0)
+    parser.add_argument("--every_lesion", action="store_true", help="remove no lesion, however small")
     parser.add_argument("--no_flip", action="store_true")
     parser.add_argument("--output", type=Path, help="write the figures of each patient as JSON")
     args = parser.parse_args()
     figures: dict[str, dict] = {}
     for run in args.runs:
         split, _, weights = run.partition("=")
-        model = Model(Path(weights), args.min_lesion_volume, not args.no_flip)
+        model = Model(Path(weights), args.every_lesion, not args.no_flip)
         for file in args.healthy:
             volume = LoadVolumed(["image"])({"image": [file]})["image"]
             for name, variant in healthy_variants(volume).items():

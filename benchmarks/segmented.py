@@ -1,13 +1,15 @@
 """Segment patients of DU, HT and FG by weights that left their institution out, once for all programs.
 
-What the other programs need of a case is kept as a record in ``runs/quality``, by the weights' SHA-256, so that figures
-are computed again in seconds, and a run that was stopped goes on. A patient is segmented as it is, and once more: every
-second one with dimmed scalp, as if fat had been suppressed, and the others with another simulated fault, in turn.
+What the other programs need of a case is kept as a record in ``runs/quality``, by the SHA-256 of weights and options,
+so that figures are computed again in seconds, and a run that was stopped goes on. A patient is segmented as it is, and
+once more: every second one with dimmed scalp, as if fat had been suppressed, and the others with another simulated
+fault, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,13 @@ from mri_seg.utils.files import sha256, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTITUTIONS = ("DU", "HT", "FG")
-OPTIONS = {"threshold": 0.5, "min_lesion_volume": 800, "tta_flip": True, "fill_holes": True}
+OPTIONS = {
+    "threshold": 0.5,
+    "min_lesion_volume": 800,
+    "min_lesion_fraction": 0.05,
+    "tta_flip": True,
+    "fill_holes": True,
+}
 
 ORDINARY, DIMMED = "ordinary", "scalp at 0.3"
 CROPPED = "cropped"
@@ -71,15 +79,17 @@ def left_out_weights(args: argparse.Namespace) -> dict[str, Path]:
     return files | {group: Path(weights) for group, _, weights in (run.partition("=") for run in args.runs)}
 
 
-def records(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Records of all patients, segmented now unless an earlier run did."""
+def records(args: argparse.Namespace, **options: Any) -> list[dict[str, Any]]:
+    """Records of all patients, segmented now unless an earlier run did; ``options`` in place of those of inference."""
     torch.set_num_threads(1)
     args.cache.mkdir(parents=True, exist_ok=True)
-    return [one for group, weights in left_out_weights(args).items() for one in _of_group(group, weights, args)]
+    options = OPTIONS | options
+    return [one for group, file in left_out_weights(args).items() for one in _of_group(group, file, args, options)]
 
 
-def _of_group(group: str, weights: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    file = args.cache / f"records-{group}-{sha256(weights)[:12]}.json"
+def _of_group(group: str, weights: Path, args: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, Any]]:
+    made_with = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    file = args.cache / f"records-{group}-{sha256(weights)[:12]}-{made_with[:6]}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     done = {(record["case"], record["kind"]) for record in found}
     cases = mri_seg.datalist(args.dataset_dir, f"institution/{group}", "validation", True)
@@ -93,7 +103,7 @@ def _of_group(group: str, weights: Path, args: argparse.Namespace) -> list[dict[
             runtime=args.runtime,
             amp=False,
             quality=False,
-            **OPTIONS,
+            **options,
             **preprocessing_options(weights),
         )
     for case, kind in missing:

@@ -288,6 +288,10 @@ OPTIONS: dict[str, Option] = {
     "min_lesion_volume": Option(
         "smaller lesions are removed; voxels of unknown size count as 0.94 x 0.94 x 5 mm", _NOT_NEGATIVE, "mm3"
     ),
+    "min_lesion_fraction": Option(
+        "lesions with a smaller fraction of the volume of the largest are removed; the flag `lesion_left_out` says so",
+        _FRACTION,
+    ),
     "fill_holes": Option("fill holes of the mask in each slice", _SWITCH),
     "tta_flip": Option("average with the prediction for the mirror image, left to right", _SWITCH),
     "ensemble": Option("further weights whose probabilities are averaged with those of `checkpoint`", _PATHS),

@@ -46,7 +46,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
-_OF_NETWORK = ("threshold", "min_lesion_volume", "fill_holes", "flip", "ensemble", "runtime", "crop_foreground")
+_OF_NETWORK = (
+    "threshold",
+    "min_lesion_volume",
+    "min_lesion_fraction",
+    "fill_holes",
+    "flip",
+    "ensemble",
+    "runtime",
+    "crop_foreground",
+)
 _METRICS = (  # of the evaluator, by the rows and the column that they are the mean of
     ("patient_dice", "patients", "dice"),
     *((f"slice_{score}", "slices", score) for score in SLICE_SCORES),

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
     for name, kind, value in (
         ("threshold", float, 0.5),
         ("min_lesion_volume", float, 800),
+        ("min_lesion_fraction", float, 0.05),
         ("tta_flip", str, "true"),
         ("fill_holes", str, "true"),
         ("runtime", str, "torch"),
@@ -60,6 +61,7 @@ def _fit(options: argparse.Namespace) -> int:
     shared: dict[str, Any] = {
         "threshold": options.threshold,
         "min_lesion_volume": options.min_lesion_volume,
+        "min_lesion_fraction": options.min_lesion_fraction,
         "tta_flip": mri_seg.flag(options.tta_flip, "tta_flip"),
         "fill_holes": mri_seg.flag(options.fill_holes, "fill_holes"),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +27,13 @@ __all__ = [
     "LesionMeasures",
     "doubt",
     "is_doubtful",
+    "left_out_flag",
     "lesion_flags",
     "lesion_measures",
     "why_look",
 ]
 
-LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "nothing_found")
+LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "lesion_left_out", "nothing_found")
 """Names of the flags of :py:class:`LesionChecksd`."""
 
 CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
@@ -41,7 +42,7 @@ CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
 RARE = 0.02
 """Fraction of the training patients with tumour about a place below which the place counts as one without."""
 
-BESIDE = 0.1
+BESIDE = 0.05
 """Fraction of the volume of the largest lesion below which another one is in doubt; ``benchmarks/checks.py lesions``
 prints the fraction that tells false lesions best."""
 
@@ -131,6 +132,22 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
         )
 
 
+def left_out_flag(fractions: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Name and message of the flag for lesions that are not in the mask, because they are small beside the largest.
+
+    Args:
+        fractions: of the volume of the largest lesion, the largest first; without any there is no flag.
+    """
+    if fractions:
+        these = " and ".join(f"{100 * one:.1f}" for one in fractions)
+        one = len(fractions) == 1
+        yield (
+            "lesion_left_out",
+            f"{len(fractions)} small {'lesion is' if one else 'lesions are'} left out, with {these} % of the volume of "
+            f"the largest: most such lesions are false. --min_lesion_fraction 0 keeps {'it' if one else 'them'}.",
+        )
+
+
 def why_look(lesions: list[LesionMeasures]) -> list[str]:
     """Why each lesion is worth a look; empty for those that are not.
 
@@ -206,7 +223,8 @@ class LesionChecksd(MapTransform):
             )
             mask.meta["head_frame"] = text  # now, since cpu() replaces the metadata
             mask.meta["looks"] = json.dumps(why_look(found))
-            for name, message in lesion_flags(found):
+            left_out = json.loads(mask.meta.get("left_out") or "[]")
+            for name, message in (*lesion_flags(found), *left_out_flag(left_out)):
                 add_flag(mask.meta, name, message)
         return d
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
@@ -21,21 +22,26 @@ __all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
 
 
 class RemoveSmallLesionsd(MapTransform):
-    """Remove lesions (26-connected components of a binary mask) smaller than a volume.
+    """Remove lesions (26-connected components of a binary mask) smaller than a volume or a fraction of the largest.
 
     The volume of a voxel comes from the affine. If the metadata say that a spacing is not known, a usual one is used
     instead: for all three axes if ``spacing_known`` is false (TIFF without pixel size, and volumes without metadata),
     only for the slices if just ``slice_spacing_known`` is false. MONAI's ``RemoveSmallObjectsd`` uses only the affine,
     and needs scikit-image.
 
+    What was removed for its fraction alone is kept in the metadata of the mask, under ``left_out``: a JSON list of
+    fractions of the largest lesion, the largest first.
+
     Args:
         keys: keys of the masks.
         smallest: volume of the smallest lesion that is kept, in mm3; 0 keeps all.
+        smallest_fraction: fraction of the volume of the largest lesion that the smallest one has that is kept.
         unknown_spacing: spacing of rows, columns and slices in mm that is used if the real one is unknown.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when ``smallest`` is negative, or ``unknown_spacing`` is not three positive numbers.
+        ValueError: when ``smallest`` is negative, ``smallest_fraction`` is not from 0 to 1, or ``unknown_spacing`` is
+            not three positive numbers.
 
     Example::
 
@@ -50,6 +56,7 @@ class RemoveSmallLesionsd(MapTransform):
         self,
         keys: KeysCollection,
         smallest: float,
+        smallest_fraction: float = 0.0,
         *,
         unknown_spacing: Sequence[float] = (0.94, 0.94, 5.0),
         allow_missing_keys: bool = False,
@@ -57,20 +64,37 @@ class RemoveSmallLesionsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if not smallest >= 0:
             raise ValueError(f"smallest must be a volume in mm3, 0 or more, got {smallest}.")
+        if not 0 <= smallest_fraction <= 1:
+            raise ValueError(f"smallest_fraction must be from 0 to 1, got {smallest_fraction}.")
         if len(unknown_spacing) != 3 or not all(0 < s < math.inf for s in unknown_spacing):
             raise ValueError(f"unknown_spacing must be three positive numbers in mm, got {unknown_spacing}.")
         self.smallest = smallest
+        self.smallest_fraction = smallest_fraction
         self.unknown_spacing = tuple(float(s) for s in unknown_spacing)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Remove small lesions from each mask ``(1, H, W, D)``; type, device and metadata stay."""
         d = dict(data)
-        if self.smallest > 0:
+        if self.smallest > 0 or self.smallest_fraction > 0:
             for key in self.key_iterator(d):
                 # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
                 voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
-                d[key] = _changed(d[key], partial(_large, voxels=voxels))
+                left_out: list[float] = []
+                d[key] = _changed(d[key], partial(self._without_small, voxels=voxels, left_out=left_out))
+                if isinstance(d[key], MetaTensor):
+                    d[key].meta["left_out"] = json.dumps(sorted(left_out, reverse=True))
         return d
+
+    def _without_small(self, mask: np.ndarray, voxels: float, left_out: list[float]) -> np.ndarray:
+        """Keep the lesions that have enough voxels; ``left_out`` gets the fractions of those that only miss that."""
+        labels, count = label_lesions(mask)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        large = sizes >= max(voxels, 1)
+        fractions = sizes / sizes.max()
+        small = large & (fractions < self.smallest_fraction)
+        left_out += fractions[small].tolist()
+        return (large & ~small)[labels]
 
     def _voxel_volume(self, mask: NdarrayOrTensor) -> float:
         """Volume of a voxel in mm3."""
@@ -126,14 +150,6 @@ def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray])
             box = bounding_box(mask)
             mask[box] = change(mask[box])
     return convert_to_dst_type(changed, masks)[0]
-
-
-def _large(mask: np.ndarray, voxels: float) -> np.ndarray:
-    """Keep only the lesions that have at least this number of voxels."""
-    labels, count = label_lesions(mask)
-    large = np.bincount(labels.ravel(), minlength=count + 1) >= voxels
-    large[0] = False
-    return large[labels]
 
 
 def _filled(mask: np.ndarray, axis: int) -> np.ndarray:

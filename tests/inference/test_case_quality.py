@@ -17,7 +17,13 @@ from mri_seg.utils.files import write_json
 
 pytestmark = pytest.mark.usefixtures("inputs")
 
-OPTIONS = {"threshold": 0.5, "tta_flip": True, "min_lesion_volume": 800, "fill_holes": True}
+OPTIONS = {
+    "threshold": 0.5,
+    "tta_flip": True,
+    "min_lesion_volume": 800,
+    "min_lesion_fraction": 0.05,
+    "fill_holes": True,
+}
 FITTED = {
     "fitted_on": [],
     "calibration": {"temperature": 2.0},
@@ -118,6 +124,7 @@ class TestBinding:
             ({"threshold": 0.4}, "threshold 0.5, in use is 0.4"),
             ({"tta_flip": False}, "tta_flip True, in use is False"),
             ({"min_lesion_volume": 0}, "min_lesion_volume 800, in use is 0"),
+            ({"min_lesion_fraction": 0}, "min_lesion_fraction 0.05, in use is 0"),
             ({"fill_holes": False}, "fill_holes True, in use is False"),
         ],
     )

@@ -71,6 +71,16 @@ class TestLesions:
         assert "lesion_doubtful" not in flags(FRONTAL, box(60, 60, 12, side=9, slices=4))
 
 
+class TestLeftOut:
+    def test_lesions_that_were_left_out_are_told_of(self) -> None:
+        found = flags(FRONTAL, left_out="[0.04, 0.012]")["lesion_left_out"]
+        assert found.startswith("2 small lesions are left out, with 4.0 and 1.2 % of the volume of the largest")
+        assert "--min_lesion_fraction 0 keeps them" in found
+
+    def test_nothing_is_told_where_nothing_was_left_out(self) -> None:
+        assert "lesion_left_out" not in flags(FRONTAL, left_out="[]")
+
+
 class TestLooks:
     def test_each_flagged_lesion_says_why_it_is_worth_a_look(self) -> None:
         mask = torch.zeros(1, *SHAPE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,28 @@ class TestRemoveSmallLesions:
         mask = mask_of(lesions())
         left(mask, 50)
         assert mask.sum() == 32
+
+
+class TestSmallBesideTheLargest:
+    @pytest.mark.parametrize(
+        ("fraction", "voxels"), [(0, 32), (1 / 27, 32), (0.04, 31), (4 / 27, 31), (0.15, 27), (1, 27)]
+    )
+    def test_lesions_go_by_their_fraction_of_the_largest(self, fraction: float, voxels: int) -> None:
+        assert left(mask_of(lesions()), 0, smallest_fraction=fraction) == voxels
+
+    def test_fractions_of_lesions_that_only_miss_the_fraction_are_kept_in_the_metadata(self) -> None:
+        remove = RemoveSmallLesionsd("pred", 12, 0.2)  # the lesion of 1 voxel is too small in any case
+        assert json.loads(remove({"pred": mask_of(lesions())})["pred"].meta["left_out"]) == [pytest.approx(4 / 27)]
+
+    def test_only_lesion_is_kept_however_small_it_is(self) -> None:
+        mask = torch.zeros(1, 5, 5, 5)
+        mask[0, 2, 2, 2] = 1
+        assert left(mask_of(mask), 0, smallest_fraction=1) == 1
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+    def test_what_is_no_fraction_is_refused(self, fraction: float) -> None:
+        with pytest.raises(ValueError, match="smallest_fraction must be from 0 to 1"):
+            RemoveSmallLesionsd("pred", 0, fraction)
 
 
 class TestUnknownSpacing:
