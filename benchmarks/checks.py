@@ -10,8 +10,8 @@
 holds; the measures are kept in ``runs/quality``, so that limits can be changed and tried in a second. Limits come from
 a rule; the figures are those of patients who were left out when it was applied. ``lesions`` judges the lesions that
 weights found that left the patient's institution out, those included that are left out by default. ``place`` writes the
-map of the places of tumours that is shipped, and tries it by leaving one patient out. ``cost`` times the checks and estimates as a share of a case. Tables are Markdown. What was seen in the
-patients is in ``patients.csv``.
+map of the places of tumours that is shipped, and tries it by leaving one patient out. ``cost`` times the checks and
+estimates as a share of a case. Tables are Markdown. What was seen in the patients is in ``patients.csv``.
 """
 
 from __future__ import annotations
