@@ -1,18 +1,19 @@
-r"""Try thresholds, mirroring, minimum lesion volumes and hole filling on patients that were not used for training.
+r"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not used for training.
 
     python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m --runs \
-        institution/FG=runs/experiments/default/institution-FG-seed0/model_final.pt \
-        institution/HT=runs/experiments/default/institution-HT-seed0/model_final.pt
+        institution/DU=benchmarks/left_out/DU/model_final.pt \
+        institution/HT=benchmarks/left_out/HT/model_final.pt \
+        institution/FG=benchmarks/left_out/FG/model_final.pt
 
 Each run is a split and the weights trained on its training section; the figures are those of its validation section.
 The network runs once over each case, as `inference.json` has it, and once over its mirror image; all else is tried on
-these probabilities. A smallest lesion in mm3 counts voxels as `RemoveSmallLesionsd` does where files say no spacing.
+these probabilities. The first row is the choice of `inference.json`, and each other one differs in one setting from it.
+A smallest lesion in mm3 counts voxels as `RemoveSmallLesionsd` does where files say no spacing.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 from pathlib import Path
@@ -28,12 +29,13 @@ from mri_seg.inference.inferers import bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
-GRID = {
-    "flip": (False, True),
-    "threshold": (0.4, 0.5, 0.6),
-    "min_lesion_volume": (0, 400, 800, 1600),
-    "min_lesion_fraction": (0, 0.02, 0.05, 0.1, 1),
-    "fill_holes": (False, True),
+CHOSEN = {"flip": True, "threshold": 0.5, "min_lesion_volume": 800, "min_lesion_fraction": 0.05, "fill_holes": True}
+OTHERS = {
+    "flip": [False],
+    "threshold": [0.4, 0.6],
+    "min_lesion_volume": [0, 400, 1600],
+    "min_lesion_fraction": [0, 0.02, 0.1, 1],
+    "fill_holes": [False],
 }
 NO_DISTANCES = {
     "hd95": math.nan,
@@ -57,7 +59,7 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
     found = []
     for case in parser.get_parsed_content("validate#dataset"):
         probability = []
-        for flip in GRID["flip"]:
+        for flip in (False, True):
             inferer.inferer.flip = flip
             with torch.no_grad():
                 probability.append(inferer(case["image"][None], network)[0].sigmoid())
@@ -104,8 +106,7 @@ def main() -> None:
         "| patient mean, slice Dice, false tumour: of " + ", of ".join(runs),
         "| mean |",
     )
-    for values in itertools.product(*GRID.values()):
-        choice = dict(zip(GRID, values))
+    for choice in [CHOSEN, *({**CHOSEN, name: value} for name, values in OTHERS.items() for value in values)]:
         figures = {split: evaluate(found, choice) for split, found in cases.items()}
         rows.append({**choice, "figures": figures})
         keys = ("patient mean", "slice Dice", "healthy slices with false tumour")
@@ -113,7 +114,7 @@ def main() -> None:
         cells = [" ".join(f"{found[key]:.3f}" for key in keys) for found in figures.values()]
         print(
             "|",
-            " | ".join(str(value) for value in values),
+            " | ".join(str(value) for value in choice.values()),
             "|",
             " | ".join(cells),
             "|",
