@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,12 +139,12 @@ def left_out_flag(fractions: Sequence[float]) -> Iterator[tuple[str, str]]:
         fractions: of the volume of the largest lesion, the largest first; without any there is no flag.
     """
     if fractions:
-        these = " and ".join(f"{100 * one:.1f}" for one in fractions)
-        one = len(fractions) == 1
+        subject, them = ("lesion is", "it") if len(fractions) == 1 else ("lesions are", "them")
+        parts = _listed(f"{100 * one:.1f}" for one in fractions)
         yield (
             "lesion_left_out",
-            f"{len(fractions)} small {'lesion is' if one else 'lesions are'} left out, with {these} % of the volume of "
-            f"the largest: most such lesions are false. --min_lesion_fraction 0 keeps {'it' if one else 'them'}.",
+            f"{len(fractions)} small {subject} left out, with {parts} % of the volume of the largest: most such "
+            f"lesions are false. --min_lesion_fraction 0 keeps {them}.",
         )
 
 
@@ -188,7 +188,13 @@ def _numbers(chosen: Any) -> str:
     numbers = [str(number) for number, one in enumerate(chosen, start=1) if one]
     if len(numbers) < 2:
         return f"lesion {numbers[0]} is" if numbers else ""
-    return f"lesions {', '.join(numbers[:-1])} and {numbers[-1]} are"
+    return f"lesions {_listed(numbers)} are"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Words with commas, and "and" before the last."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 class LesionChecksd(MapTransform):
