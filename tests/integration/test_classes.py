@@ -14,7 +14,14 @@ from data_set_forms import FORMS, PATIENTS, SECTIONS, SHAPE, make_cases
 
 SMALL = {"network_def#channels": "[2,4]", "amp": "false", "dataset_dir": "data"}
 QUICK = {**SMALL, "spatial_size": "[64,64]", "roi_size": "[32,32]", "epochs": 1, "slices_per_epoch": 8, "batch_size": 4}
-EVALUATION = {**SMALL, "report": "false", "section": "validation", "min_lesion_volume": 0, "fill_holes": "false"}
+EVALUATION = {
+    **SMALL,
+    "report": "false",
+    "section": "validation",
+    "min_lesion_volume": 0,
+    "min_lesion_fraction": 0,
+    "fill_holes": "false",
+}
 MODES = {
     "exclusive": ("1,2,4", {"1": (1,), "2": (2,), "4": (4,)}),
     "regions": ("[1,2,4],[1,4],[4]", {"1+2+4": (1, 2, 4), "1+4": (1, 4), "4": (4,)}),
@@ -86,7 +93,7 @@ class TestTrained:
     ) -> None:
         mode, folder = trained
         shared = {**classes_of(mode), "checkpoint": folder / "run" / "model_final.pt", "threshold": 0.3}
-        shared |= {"min_lesion_volume": 0, "fill_holes": "true"}
+        shared |= {"min_lesion_volume": 0, "min_lesion_fraction": 0, "fill_holes": "true"}
         given = {**shared, "dataset_dir": folder / "data", "split": folder / "split.json"}
         checked(evaluate(folder / "evaluation", **given))
         inference = {**SMALL, **shared, "dataset_dir": folder / "data" / VALIDATED, "outputs": "mask,probability,page"}

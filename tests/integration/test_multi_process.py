@@ -27,7 +27,13 @@ from forked import CONFIGS, Forked, pause_in_second_epoch
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TINY = {"bundle_root": str(ROOT / "bundle"), "network_def#channels": [4, 8], "amp": False, "min_lesion_volume": 0}
+TINY = {
+    "bundle_root": str(ROOT / "bundle"),
+    "network_def#channels": [4, 8],
+    "amp": False,
+    "min_lesion_volume": 0,
+    "min_lesion_fraction": 0,
+}
 TRAINING = {
     **{key: TINY[key] for key in ("network_def#channels", "amp")},
     "epochs": 3,

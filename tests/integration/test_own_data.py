@@ -19,7 +19,14 @@ def train(output_dir: Path, **options: object) -> Ended:
 
 
 def evaluate(output_dir: Path, weights: Path, **options: object) -> Ended:
-    options = {**SMALL, "checkpoint": weights, "min_lesion_volume": 0, "report": "false", **options}
+    options = {
+        **SMALL,
+        "checkpoint": weights,
+        "min_lesion_volume": 0,
+        "min_lesion_fraction": 0,
+        "report": "false",
+        **options,
+    }
     return bundle("evaluation", "train.json", "evaluate.json", output_dir=output_dir, **{"threshold": 0.4, **options})
 
 

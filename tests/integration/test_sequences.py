@@ -12,7 +12,13 @@ import pytest
 from command_line import Ended, bundle, module
 from data_set_forms import AFFINE, FORMS, SECTIONS, make_cases, nifti
 
-SMALL = {"network_def#channels": "[2,4]", "amp": "false", "min_lesion_volume": 0, "fill_holes": "false"}
+SMALL = {
+    "network_def#channels": "[2,4]",
+    "amp": "false",
+    "min_lesion_volume": 0,
+    "min_lesion_fraction": 0,
+    "fill_holes": "false",
+}
 QUICK = {**SMALL, "spatial_size": "[64,64]", "roi_size": "[32,32]", "epochs": 1, "slices_per_epoch": 8, "batch_size": 4}
 SEQUENCES = "t1ce,t2"
 (VALIDATED,) = SECTIONS["validation"]
