@@ -43,8 +43,8 @@ RARE = 0.02
 """Fraction of the training patients with tumour about a place below which the place counts as one without."""
 
 BESIDE = 0.05
-"""Fraction of the volume of the largest lesion below which another one is in doubt; ``benchmarks/checks.py lesions``
-prints the fraction that tells false lesions best."""
+"""Fraction of the volume of the largest lesion below which another one is in doubt: that below which inference leaves it
+out by default (``min_lesion_fraction``), chosen by ``benchmarks/postprocessing.py``."""
 
 _EDGE = 10  # voxels of a lesion at an end of the volume
 _PLAIN_VOXEL = 0.94 * 0.94 * 5  # mm3, if the size is not known, as for min_lesion_volume
@@ -198,7 +198,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 class LesionChecksd(MapTransform):
-    """Raise a flag for each check that the lesions of a mask fail.
+    """Raise a flag for each check that the lesions of a mask fail, and one for lesions left out as small.
 
     The flags are kept in the metadata of the mask, and so are the frame of the head, under ``head_frame``, and why each
     lesion is worth a look, under ``looks``: a JSON list of text, the largest lesion first.
