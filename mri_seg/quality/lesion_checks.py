@@ -43,8 +43,8 @@ RARE = 0.02
 """Fraction of the training patients with tumour about a place below which the place counts as one without."""
 
 BESIDE = 0.05
-"""Fraction of the volume of the largest lesion below which another one is in doubt: that below which inference leaves it
-out by default (``min_lesion_fraction``), chosen by ``benchmarks/postprocessing.py``."""
+"""Fraction of the volume of the largest lesion below which another one is in doubt: that below which inference leaves
+it out by default (``min_lesion_fraction``), chosen by ``benchmarks/postprocessing.py``."""
 
 _EDGE = 10  # voxels of a lesion at an end of the volume
 _PLAIN_VOXEL = 0.94 * 0.94 * 5  # mm3, if the size is not known, as for min_lesion_volume

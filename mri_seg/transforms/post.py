@@ -80,9 +80,10 @@ class RemoveSmallLesionsd(MapTransform):
                 # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
                 voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
                 left_out: list[float] = []
-                d[key] = _changed(d[key], partial(self._without_small, voxels=voxels, left_out=left_out))
-                if isinstance(d[key], MetaTensor):
-                    d[key].meta["left_out"] = json.dumps(sorted(left_out, reverse=True))
+                mask = _changed(d[key], partial(self._without_small, voxels=voxels, left_out=left_out))
+                if isinstance(mask, MetaTensor):
+                    mask.meta["left_out"] = json.dumps(sorted(left_out, reverse=True))
+                d[key] = mask
         return d
 
     def _without_small(self, mask: np.ndarray, voxels: float, left_out: list[float]) -> np.ndarray:
