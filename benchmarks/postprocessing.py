@@ -29,14 +29,15 @@ from mri_seg.inference.inferers import bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
-CHOSEN = {"flip": True, "threshold": 0.5, "min_lesion_volume": 800, "min_lesion_fraction": 0.05, "fill_holes": True}
+INFERENCE = json.loads((CONFIGS / "inference.json").read_text(encoding="utf-8"))
 OTHERS = {
-    "flip": [False],
+    "tta_flip": [False],
     "threshold": [0.4, 0.6],
     "min_lesion_volume": [0, 400, 1600],
     "min_lesion_fraction": [0, 0.02, 0.1, 1],
     "fill_holes": [False],
 }
+CHOSEN = {name: INFERENCE[name] for name in OTHERS}
 NO_DISTANCES = {
     "hd95": math.nan,
     "surface_dice": math.nan,
@@ -73,7 +74,7 @@ def evaluate(cases: list[dict], choice: dict) -> dict:
     fill = FillHolesInSlicesd("pred", choice["fill_holes"])
     patients, slices = [], []
     for case in cases:
-        probability, label = case["probability"][int(choice["flip"])], case["label"]
+        probability, label = case["probability"][int(choice["tta_flip"])], case["label"]
         pred = MetaTensor((probability >= choice["threshold"]).float(), meta=label.meta, affine=label.affine)
         pred = fill(remove({"pred": pred}))["pred"]
         name = str(label.meta["case"])

@@ -21,6 +21,7 @@ from monai.transforms import Compose
 from robustness import CHANGES
 
 import mri_seg
+from mri_seg.inference.case_quality import BOUND_TO
 from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.quality.fit import case_record
@@ -34,13 +35,8 @@ from mri_seg.utils.files import sha256, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTITUTIONS = ("DU", "HT", "FG")
-OPTIONS = {
-    "threshold": 0.5,
-    "min_lesion_volume": 800,
-    "min_lesion_fraction": 0.05,
-    "tta_flip": True,
-    "fill_holes": True,
-}
+INFERENCE = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text(encoding="utf-8"))
+OPTIONS = {name: INFERENCE[name] for name in BOUND_TO}
 
 ORDINARY, DIMMED = "ordinary", "scalp at 0.3"
 CROPPED = "cropped"

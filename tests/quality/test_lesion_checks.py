@@ -9,7 +9,8 @@ import torch
 from monai.data import MetaTensor
 
 from mri_seg.quality.frame import HeadFrame
-from mri_seg.quality.lesion_checks import LesionChecksd
+from mri_seg.quality.lesion_checks import BESIDE, LesionChecksd
+from mri_seg.utils.bundle_folder import bundle_folder
 from mri_seg.utils.case_flags import case_flags
 
 SHAPE = (100, 80, 20)
@@ -79,6 +80,10 @@ class TestLeftOut:
 
     def test_nothing_is_told_where_nothing_was_left_out(self) -> None:
         assert "lesion_left_out" not in flags(FRONTAL, left_out="[]")
+
+    def test_lesions_are_left_out_by_default_where_they_would_be_in_doubt(self) -> None:
+        config = json.loads((bundle_folder() / "configs" / "inference.json").read_text(encoding="utf-8"))
+        assert config["min_lesion_fraction"] == BESIDE
 
 
 class TestLooks:
