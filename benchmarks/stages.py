@@ -10,6 +10,9 @@ the stage before, the weights of the new ones begin at zero. A stage with ``"ave
 weights and those it began from, in the folder ``averaged`` (Wortsman et al., "Robust fine-tuning of zero-shot models",
 CVPR 2022). ``--begin_from`` names weights that stand for the first stages, such as those that an earlier ``--export``
 wrote. ``--export`` writes the last weights in half precision, their overrides and ``SHA256SUMS`` there.
+
+The seed of a stage is ``--seed`` plus the ``seed`` that the stage names. Stages with the same seed draw the same slices
+in the same order, so a stage that is to see something new names one of its own.
 """
 
 from __future__ import annotations
@@ -49,13 +52,13 @@ def initial_weights(before: Path, folder: Path, overrides: dict) -> Path:
     return file
 
 
-def train(stages: list[dict], folder: Path, begin_from: Path | None, **options: object) -> Path:
+def train(stages: list[dict], folder: Path, begin_from: Path | None, seed: int, **options: object) -> Path:
     """Train all stages that are not finished, and return the folder of the last one."""
     before = begin_from
     for number, overrides in enumerate(stages, 1):
         stage = folder / f"stage{number}"
         stage.mkdir(parents=True, exist_ok=True)
-        overrides = dict(overrides)
+        overrides = {**overrides, "seed": seed + overrides.get("seed", 0)}
         average = overrides.pop("average", False)
         overlay = stage / "overrides.json"
         overlay.write_text(json.dumps(overrides, indent=4) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import mri_seg
 from mri_seg.quality.fit import fit_quality
 from mri_seg.quality.records import preprocessing_options, records_of
+from mri_seg.utils.bundle_folder import bundle_folder
 from mri_seg.utils.files import sha256, write_json
 from mri_seg.utils.messages import reason
 
@@ -38,15 +40,18 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
         help="fit on the section of each split as these weights, which left it out of their training, segment it",
     )
     fit.add_argument("--output", metavar="FILE", help="the file (default: quality.json beside the checkpoint)")
-    for name, kind, value in (
-        ("threshold", float, 0.5),
-        ("min_lesion_volume", float, 800),
-        ("min_lesion_fraction", float, 0.05),
-        ("tta_flip", str, "true"),
-        ("fill_holes", str, "true"),
-        ("runtime", str, "torch"),
+    inference = json.loads((bundle_folder() / "configs" / "inference.json").read_text(encoding="utf-8"))
+    for name, kind in (
+        ("threshold", float),
+        ("min_lesion_volume", float),
+        ("min_lesion_fraction", float),
+        ("tta_flip", str),
+        ("fill_holes", str),
     ):
-        fit.add_argument(f"--{name}", type=kind, default=value, help="as for inference (default: %(default)s)")
+        fit.add_argument(
+            f"--{name}", type=kind, default=inference[name], help="as for inference (default: %(default)s)"
+        )
+    fit.add_argument("--runtime", default="torch", help="as for inference (default: %(default)s)")
     fit.add_argument("--allow_missing", action="store_true", help="leave out cases that the data set lacks")
     options = parser.parse_args(arguments)
     try:
