@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ from mri_seg.utils.case_flags import case_flags
 from mri_seg.utils.orientation import AXIAL
 
 Volume = np.ndarray
-Measures = dict[str, dict[str, list]]
+Measures = dict[str, dict[str, list | None]]
 UNKNOWN = Spacing(None, None)
 
 
@@ -133,9 +134,7 @@ def channels(files: list[str]) -> dict[str, Volume]:
     return {name: volume.transpose(1, 2, 0) for name, volume in found.items()}
 
 
-def measured_patients(
-    dataset_dir: str, known: dict[str, dict[str, list]], every: int
-) -> Iterator[tuple[str, dict[str, list]]]:
+def measured_patients(dataset_dir: str, known: Measures, every: int) -> Iterator[tuple[str, dict[str, list | None]]]:
     """Measures of each patient's volumes by what they are, those that are known left out."""
     for number, case in enumerate(patients(dataset_dir)):
         name = str(case.get("case") or Path(case["image"][0]).parent.name)
@@ -210,10 +209,9 @@ def limits_of(measures: Measures) -> ImageLimits:
     found, at_edge = {}, seen_at_edge()
     for rule in RULES:
         place, last, first = ImageMeasures._fields.index(rule.measure), *((max, min) if rule.above else (min, max))
-        ordinary = [
-            one["FLAIR"][place] for name, one in measures.items() if rule.limit != "at_edge" or name not in at_edge
-        ]
-        holds = [one[what][place] for one in measures.values() for what in rule.holds if one.get(what)]
+        counted = [one for name, one in measures.items() if rule.limit != "at_edge" or name not in at_edge]
+        ordinary = [flair[place] for one in counted if (flair := one["FLAIR"])]
+        holds = [values[place] for one in measures.values() for what in rule.holds if (values := one.get(what))]
         found[rule.limit] = (last(ordinary) + first(holds)) / 2 if holds else last(ordinary) / 2
     return ImageLimits(**found)
 
@@ -265,6 +263,10 @@ CONTRASTS = {
 """Brightness of the phantom's tissues; dense bone stays dark, so that CT is only a brain between empty bone."""
 
 
+def _always(values: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
+    return dict(values)
+
+
 def phantom_table(number: int) -> Iterator[str]:
     """Flags of phantoms: ordinary, with other contrasts, with thin slices and with other pixels."""
     draw = patient._draw_brightness
@@ -273,7 +275,8 @@ def phantom_table(number: int) -> Iterator[str]:
     yield "| phantoms | number | flags |\n| --- | ---: | --- |"
     for what, options in scans.items():
         contrast = CONTRASTS.get(options.pop("contrast", ""))
-        patient._draw_brightness = (lambda rng, values=contrast: values) if contrast else draw
+        if contrast:
+            patient._draw_brightness = functools.partial(_always, contrast)
         counts: dict[str, int] = defaultdict(int)
         for index in range(number):
             scan = patient.PhantomPatient(seed=7, index=index).scan(**options)
@@ -377,7 +380,8 @@ def lesion_table(found: list[dict[str, Any]]) -> Iterator[str]:
 def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]:
     """Flags of the patients as they are: of the image by limits without the patient, and of the lesions."""
     image = without_each(measures, str) if measures else {}
-    at_edge, counts, number = seen_at_edge(), defaultdict(int), 0
+    at_edge, number = seen_at_edge(), 0
+    counts: dict[str, int] = defaultdict(int)
     wrong: dict[str, int] = defaultdict(int)
     ordinary = flagged = carrying = 0
     for record in (one for one in found if one["kind"] == ORDINARY):
@@ -504,9 +508,10 @@ def main() -> None:
     if args.what == "cost":
         print("\n".join(cost_table(args.repeats)))
     if args.what == "lesions":
-        found = records(args, min_lesion_fraction=0)  # with those that are left out by default
-        limit = beside_limit([one for one in found if one["kind"] == ORDINARY])
-        print("\n".join([*lesion_table(found), "", *flag_table(found, measures), "", *dimmed_table(found)]))
+        of_cases = records(args, min_lesion_fraction=0)  # with those that are left out by default
+        limit = beside_limit([one for one in of_cases if one["kind"] == ORDINARY])
+        tables = [*lesion_table(of_cases), "", *flag_table(of_cases, measures), "", *dimmed_table(of_cases)]
+        print("\n".join(tables))
         for healthy in args.healthy:
             print("\n".join(["", *healthy_table(healthy)]))
         print(f"\nLimit of the size beside the largest lesion: {limit:.3f} by the rule, {BESIDE:g} in the package.")

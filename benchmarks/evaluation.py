@@ -16,6 +16,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import measuring
 import nibabel
@@ -70,7 +71,7 @@ def evaluate(files: list[dict], out: Path, parts: measuring.Parts, load: Callabl
     """Evaluate all patients, and return the seconds of each part."""
 
     def load_case(engine: Engine, case: dict) -> list[dict]:
-        engine.state.batch = [case]  # as MONAI's evaluators part it
+        cast(Any, engine.state).batch = [case]  # as MONAI's evaluators part it
         return [load(case)]
 
     parts.begin()

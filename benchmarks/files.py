@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import measuring
 from measuring import ROOT
@@ -119,7 +120,7 @@ def linked(cases: list[dict], folder: Path) -> Path:
     return folder
 
 
-def segment(args: argparse.Namespace, data: Path, out: Path, **options: object) -> dict:
+def segment(args: argparse.Namespace, data: Path, out: Path, **options: Any) -> dict:
     """Segment all cases in a separate process."""
     return measuring.in_process(
         SEGMENT,

@@ -44,6 +44,7 @@ from monai.transforms import Compose
 from nibabel.affines import apply_affine
 from robustness import Model
 from scipy.stats import beta
+from segmented import OPTIONS
 
 from mri_seg.datasets.phantom import PhantomPatient, PhantomScan
 from mri_seg.follow_up.engine import make_timeline
@@ -191,7 +192,10 @@ def with_prior(
     scans: Sequence[PhantomScan], probabilities: Sequence[np.ndarray], weight: float
 ) -> list[dict[str, float]]:
     """What is followed if the earlier scan's probability, in the true place, has a weight in each later one's."""
-    clean = Compose([RemoveSmallLesionsd("pred", 800.0), FillHolesInSlicesd("pred")])
+    smallest, fraction = OPTIONS["min_lesion_volume"], OPTIONS["min_lesion_fraction"]
+    clean = Compose(
+        [RemoveSmallLesionsd("pred", smallest, fraction), FillHolesInSlicesd("pred", OPTIONS["fill_holes"])]
+    )
     found = []
     for n, (scan, own) in enumerate(zip(scans, probabilities, strict=True)):
         mixed = own
@@ -200,7 +204,7 @@ def with_prior(
             grid = (own.shape, scan.affine)
             before, inside = resample(probabilities[n - 1], scans[n - 1].affine, to_earlier, *grid)
             mixed = np.where(inside, (1 - weight) * own + weight * before, own)
-        pred = MetaTensor(torch.from_numpy(mixed[None] >= 0.5), affine=torch.from_numpy(scan.affine))
+        pred = MetaTensor(torch.from_numpy(mixed[None] >= OPTIONS["threshold"]), affine=torch.from_numpy(scan.affine))
         found.append(measured(clean({"pred": pred})["pred"].numpy()[0] > 0, scan))
     return found
 
@@ -211,6 +215,7 @@ def velocity_and_responses(
     """Velocity of diametric expansion, and the category of each later scan, from what was measured in all scans."""
     scans = found["scans"]
     velocity = velocity_of(years, [scan["mean_diameter"] for scan in scans], "mean_diameter", repeatability)
+    assert velocity is not None  # a series has two scans or more
     products = [scan["product"] for scan in scans]
     categories = []
     for n in range(1, len(scans)):
@@ -283,7 +288,7 @@ def tables(rows: Sequence[Mapping[str, Any]], repeatability: Mapping[str, Any]) 
     for kind in kinds:
         pairs = np.array([(truth, found.value) for span, truth, found, _ in results[kind] if span >= 2])
         if len(pairs) > 2:
-            lines.append(f"| {kind} | slope {np.polyfit(*pairs.T, 1)[0]:.2f} |")
+            lines.append(f"| {kind} | slope {np.polyfit(pairs[:, 0], pairs[:, 1], 1)[0]:.2f} |")
     lines += ["", "False progressions of stable series, by number of scans since the baseline:", ""]
     lines += ["| scans | network | masks |", "| --- | --- | --- |"]
     for n in [*sorted({n for n, _ in false} - {0}), 0]:
@@ -360,7 +365,7 @@ def main() -> None:
     rows = list({row["index"]: row for row in rows}.values())  # the last line of each series
     done = {row["index"] for row in rows}
     if not given.only_table:
-        model = Model(given.checkpoint, 800.0, True)
+        model = Model(given.checkpoint)
 
         def segment(scan: PhantomScan) -> tuple[np.ndarray, np.ndarray]:
             mask = model(MetaTensor(torch.from_numpy(scan.image[None]), affine=torch.from_numpy(scan.affine)))

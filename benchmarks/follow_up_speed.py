@@ -17,6 +17,7 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import ROOT, in_process, machine, spread, write
@@ -78,7 +79,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         write_studies(Path(folder) / "studies", given.scans, given.slices)
-        paths = {"studies": f"{folder}/studies", "words": shlex.split(given.options)}
+        paths: dict[str, Any] = {"studies": f"{folder}/studies", "words": shlex.split(given.options)}
         found = [in_process(FOLLOW, **paths, out=f"{folder}/out{n}") for n in range(given.repeats)]
     about = f"{given.scans} scans of {given.slices} slices, {given.threads} threads, {given.repeats} repeats"
     lines = [f"| {about} | median (range) |", "| --- | --- |"]

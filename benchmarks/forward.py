@@ -19,7 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import measuring
 import torch
@@ -58,7 +58,7 @@ def main() -> None:
     cases = find_cases(args.dataset_dir)
     cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]
     volumes = [{"image": torch.as_tensor(prepare(case)["image"])} for case in cases]
-    networks = {PUBLISHED: (published, None), DEFAULT: (network, args.checkpoint)}
+    networks: dict[str, Any] = {PUBLISHED: (published, None), DEFAULT: (network, args.checkpoint)}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for number, (name, (member, checkpoint)) in enumerate(networks.items()):
             if checkpoint is None or not int8_file(checkpoint).is_file():
@@ -77,7 +77,7 @@ def measure(
     whole: dict[tuple[str, str], Callable] = {}
     skipped: dict[tuple[str, str], Callable] = {}
 
-    def repeated(inferer: Callable, network: torch.nn.Module) -> Callable:
+    def repeated(inferer: Callable, network: Callable) -> Callable:
         return lambda: [inferer(image, network) for _ in range(CALLS)]
 
     def of_volumes(inferer: Inferer, network: torch.nn.Module, **options: Any) -> Callable:
@@ -91,7 +91,7 @@ def measure(
             network(batch)
 
     for name, (network, checkpoint) in networks.items():
-        last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+        last = cast(Any, copy.deepcopy(network)).to(memory_format=torch.channels_last)
         slices, half = SimpleInferer(), AutocastInferer(SimpleInferer())
         ways: dict[str, Callable] = {
             EAGER: repeated(slices, network),
@@ -100,7 +100,7 @@ def measure(
         }
         if not args.no_compile:
             ways["torch.compile, channels last"] = repeated(slices, torch.compile(last))
-        on_volumes = {
+        on_volumes: dict[str, Callable] = {
             f"{EAGER}, nothing skipped": functools.partial(in_batches, network),
             "torch, channels last, bfloat16": of_volumes(half, last),
         }
@@ -115,9 +115,14 @@ def measure(
     limits = measuring.limits(args.repeats)
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads")
     print("GFLOP a slice of 256 x 256: " + ", ".join(f"{name} {number:.2f}" for name, number in operations.items()))
-    rates = ", ".join(f"{kind} {limits[kind]:.0f}" for kind in ("float32", "bfloat16", "int8"))
-    print(f"matrix products, 10^9 operations a second: {rates}; copy {limits['copy']:.0f} GB/s")
-    found = {"machine": measuring.machine(), "gflop_a_slice": operations, "limits": limits, "repeats": args.repeats}
+    peaks = ", ".join(f"{kind} {limits[kind]:.0f}" for kind in ("float32", "bfloat16", "int8"))
+    print(f"matrix products, 10^9 operations a second: {peaks}; copy {limits['copy']:.0f} GB/s")
+    found: dict[str, Any] = {
+        "machine": measuring.machine(),
+        "gflop_a_slice": operations,
+        "limits": limits,
+        "repeats": args.repeats,
+    }
     tables = (("whole slices", whole, CALLS * args.batch), ("air skipped", skipped, count))
     for title, contestants, number in tables:
         seconds = measuring.in_turn(contestants, args.repeats)

@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import files
 import measuring
@@ -61,7 +62,7 @@ def main() -> None:
     work = {"training": train(args), "inference from memory": infer(args)}
     limits = measuring.in_process(LIMITS, repeats=args.repeats)
     print(f"bfloat16 {limits['bfloat16']:.0f} GFLOP/s, copy {limits['copy']:.0f} GB/s")
-    found = {title: table(title, contestants, limits) for title, contestants in work.items()}
+    found: dict[str, Any] = {title: table(title, contestants, limits) for title, contestants in work.items()}
     found["from files"] = from_files(args)
     protocol = {key: value for key, value in vars(args).items() if key not in ("json", "dataset_dir")}
     measuring.write(args.json, {"machine": measuring.machine(), "protocol": protocol, "limits": limits, **found})
@@ -90,7 +91,7 @@ def train(args: argparse.Namespace) -> dict[str, tuple]:
 def infer(args: argparse.Namespace) -> dict[str, tuple]:
     """Forward passes over slices that are on the device."""
     config, network = shipped_network(CHECKPOINT)
-    network = network.to(DEVICE, memory_format=torch.channels_last)
+    network = cast(Any, network).to(DEVICE, memory_format=torch.channels_last)
     published = AttentionUNet(in_channels=config["num_slices"]).eval().to(DEVICE)
     image = torch.randn(args.batch, config["num_slices"], 256, 256, device=DEVICE)
     last, compiled, half = (
@@ -124,7 +125,7 @@ def from_files(args: argparse.Namespace) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as name:
         data = files.linked(cases, Path(name, "data"))
         for repeat in range(args.repeats):
-            run = files.segment(options, data, Path(name, str(repeat)), "torch")
+            run = files.segment(options, data, Path(name, str(repeat)), runtime="torch")
             rates.append(slices / run["seconds"])
     print(f"\nFiles to files, {len(cases)} cases, flip: {spread(rates, 1)} slices a second")
     return {"slices_a_second": rates}

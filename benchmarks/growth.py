@@ -29,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import measuring
@@ -119,15 +120,18 @@ def case_jobs(folder: Path, args: argparse.Namespace) -> dict[tuple[str, int], J
     cases = make_cases(folder, max(numbers) + 1, args.different, args.slices)
     jobs: dict[tuple[str, int], Job] = {}
     for number in numbers:
-        data = {"dataset_dir": data_set(folder / f"{number}-cases", cases[:number])}
+        data: dict[str, Any] = {"dataset_dir": data_set(folder / f"{number}-cases", cases[:number])}
         # A training wants a case to validate on; evaluated are those it trains on.
         names = [case.name for case in cases[: number + 1]]
         split = folder / f"{number}.json"
         split.write_text(json.dumps({"training": names[:-1], "validation": names[-1:]}))
-        more = {"dataset_dir": data_set(folder / f"{number}-and-one", cases[: number + 1]), "split": split}
-        evaluation = {"configs": ["train.json", "evaluate.json"], "section": "training", **more}
-        of_number = {
-            "check": lambda out, data=data: measuring.in_process(CHECK, **data),
+        more: dict[str, Any] = {
+            "dataset_dir": data_set(folder / f"{number}-and-one", cases[: number + 1]),
+            "split": split,
+        }
+        evaluation: dict[str, Any] = {"configs": ["train.json", "evaluate.json"], "section": "training", **more}
+        of_number: dict[str, Job] = {
+            "check": partial(check, **data),
             "prepare": partial(train, 0, **more),
             "training step": partial(train, STEPS, **more),
             "evaluate": partial(run, **evaluation),
@@ -172,12 +176,17 @@ def data_set(folder: Path, cases: list[Path]) -> Path:
     return folder
 
 
-def train(steps: int, out: str, **options: object) -> dict[str, float]:
+def check(out: str, **options: Any) -> dict[str, float]:
+    """Check the data set; nothing is written."""
+    return measuring.in_process(CHECK, **options)
+
+
+def train(steps: int, out: str, **options: Any) -> dict[str, float]:
     """Prepare the training data, or take training steps."""
     return measuring.in_process(TRAIN, steps=steps, output_dir=out, **options)
 
 
-def run(out: str, *, configs: list[str], **options: object) -> dict[str, float]:
+def run(out: str, *, configs: list[str], **options: Any) -> dict[str, float]:
     """Run a workflow of the bundle."""
     files = [CONFIGS / config for config in configs]
     return measuring.in_process(RUN, configs=files, bundle_root=ROOT / "bundle", output_dir=out, **options)

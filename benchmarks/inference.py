@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -164,7 +165,7 @@ def main() -> None:
             print(f"  {part:22} {spread([marks[n][1] - marks[n - 1][1] for marks in startups])}")
         print(f"  {'in all':22} {spread([marks[-1][1] - marks[0][1] for marks in startups])}")
         files = "mask,seg,measurements"
-        choices = {
+        choices: dict[str, dict[str, Any]] = {
             "mask, seg, measurements": {"outputs": files},
             "the same in float32": {"outputs": files, "amp": False},
             "the same without flip": {"outputs": files, "tta_flip": False},

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from mri_seg.config.provenance import versions
 from mri_seg.inference.runtimes import openvino
 
 ROOT = Path(__file__).resolve().parent.parent
+Name = TypeVar("Name")
 
 _CHILD = """
 import json, os, time
@@ -55,9 +56,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def in_turn(contestants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def in_turn(contestants: Mapping[Name, Callable[[], Any]], repeats: int) -> dict[Name, list[float]]:
     """Seconds of each contestant in alternating turns; the first turn is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     for repeat in range(repeats + 1):
         for name, run in contestants.items():
             began = time.perf_counter()
@@ -136,7 +137,7 @@ def traffic(network: torch.nn.Module, image: torch.Tensor, size: int) -> float:
     """
     counted = []
 
-    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def count(module: torch.nn.modules.conv._ConvNd, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         counted.append(inputs[0].numel() + output.numel() + module.weight.numel())
 
     kinds = (torch.nn.modules.conv._ConvNd,)

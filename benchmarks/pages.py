@@ -51,10 +51,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tables = made(Path(folder), args.cases, page, row)
         seconds = timed(lambda: write_index(folder, *tables), args.repeats)
-        size = Path(folder, "index.html").stat().st_size / 1e6
+        megabytes = Path(folder, "index.html").stat().st_size / 1e6
     name = f"page of {args.cases} cases"
-    found[name] = {"seconds": seconds, "megabytes": size}
-    print(f"{name}: {measuring.spread(seconds)} CPU seconds, {size:.2f} MB")
+    found[name] = {"seconds": seconds, "megabytes": megabytes}
+    print(f"{name}: {measuring.spread(seconds)} CPU seconds, {megabytes:.2f} MB")
     measuring.write(args.json, found)
 
 

@@ -49,8 +49,8 @@ def main() -> None:
     print("institution  patients  breadth, length in pixels  pixel size in mm by breadth, by length")
     for place, found in sorted(sizes.items()):
         median = np.median(found, axis=0)
-        size = ADULT_HEAD / median
-        print(f"{place:11}  {len(found):8}  {median[0]:7.0f}, {median[1]:16.0f}  {size[0]:.2f}, {size[1]:.2f}")
+        pixel = ADULT_HEAD / median
+        print(f"{place:11}  {len(found):8}  {median[0]:7.0f}, {median[1]:16.0f}  {pixel[0]:.2f}, {pixel[1]:.2f}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 INFERENCE = json.loads((CONFIGS / "inference.json").read_text(encoding="utf-8"))
-OTHERS = {
+OTHERS: dict[str, list] = {
     "tta_flip": [False],
     "threshold": [0.4, 0.6],
     "min_lesion_volume": [0, 400, 1600],
@@ -76,10 +76,10 @@ def evaluate(cases: list[dict], choice: dict) -> dict:
     for case in cases:
         probability, label = case["probability"][int(choice["tta_flip"])], case["label"]
         pred = MetaTensor((probability >= choice["threshold"]).float(), meta=label.meta, affine=label.affine)
-        pred = fill(remove({"pred": pred}))["pred"]
+        kept = torch.as_tensor(fill(remove({"pred": pred}))["pred"])
         name = str(label.meta["case"])
-        slices += slice_rows(name, pred, label)
-        dice = float(compute_dice(pred[None], label[None], ignore_empty=False))
+        slices += slice_rows(name, kept, label)
+        dice = float(compute_dice(kept[None], label[None], ignore_empty=False))
         patients.append({"case": name, "dice": dice, **NO_DISTANCES})
     found = summarize(patients, slices, resamples=2)
     protocol, dice = found["slice_protocol"], found["patient_protocol"]["dice"]

@@ -106,12 +106,12 @@ def calibration_table(found: Records, fits: dict[str, Fitted]) -> dict[str, list
         own = [one for one in of_kind(found) if one["group"] == group]
         rows = [[*bins_of(one), *bins_of(one, calibration.levels(one["spread"]))] for one in own]
         patients += rows
-        near, unsure, near_after, unsure_after = (sum(bins) for bins in zip(*rows))
+        near, unsure, near_after, unsure_after = (np.sum(bins, axis=0) for bins in zip(*rows))
         curves[group] = [near, near_after]
-        errors = (expected_calibration_error(bins) for bins in (near, near_after, unsure, unsure_after))
+        pooled = (expected_calibration_error(bins) for bins in (near, near_after, unsure, unsure_after))
         temperatures = np.quantile([calibration.of_spread(one["spread"]) for one in own], (0.05, 0.95))
         between = " to ".join(f"{one:.1f}" for one in temperatures)
-        print(f"| {group} | {between} | " + " | ".join(f"{error:.3f}" for error in errors) + " |")
+        print(f"| {group} | {between} | " + " | ".join(f"{error:.3f}" for error in pooled) + " |")
     order = [0, 2, 1, 3]
     means = np.nanmean([[expected_calibration_error(row[n]) for n in order] for row in patients], 0)
     print("| mean over patients | | " + " | ".join(f"{error:.3f}" for error in means) + " |")
@@ -155,8 +155,8 @@ def maps_table(found: Records, fits: dict[str, Fitted]) -> None:
     }
     print("\n| map | near | 0.05 to 0.95 |\n| --- | --- | --- |")
     for name, way in ways.items():
-        errors = [[expected_calibration_error(bins) for bins in bins_of(one, way(one))] for one in ordinary]
-        print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in np.nanmean(errors, 0)) + " |")
+        of_patients = [[expected_calibration_error(bins) for bins in bins_of(one, way(one))] for one in ordinary]
+        print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in np.nanmean(of_patients, 0)) + " |")
     for correlation in CORRELATIONS:
         errors = [
             expected_if_perfect(one, fits[one["group"]].calibration.levels(one["spread"]), correlation)
@@ -205,7 +205,9 @@ def volume_table(found: Records, fits: dict[str, Fitted]) -> None:
     """Print how many references lie in their interval, by institution, and how wide intervals are."""
     print("\n| interval of volume | within | 95 % interval (Clopper-Pearson) | median high / low |")
     print("| --- | --- | --- | --- |")
-    inside, widths, errors, total = 0, [], [], 0
+    inside, total = 0, 0
+    widths: list[float] = []
+    errors: list[float] = []
     for group in INSTITUTIONS:
         interval = fits[group].interval
         own = [one for one in of_kind(found) if one["group"] == group and one["label_voxels"]]

@@ -97,7 +97,7 @@ def of_head(
     return row
 
 
-def heads_of(dataset_dir: str, place: str, number: int) -> list[tuple[str, Mapping[str, Any], np.ndarray, float]]:
+def heads_of(dataset_dir: str, place: str, number: int) -> list[tuple[str, Mapping[Any, Any], np.ndarray, float]]:
     """Some heads of an institution, evenly taken: name, volumes, affine, and mean diameter of their lesion."""
     load, distances = LoadVolumed(["image", "label"]), read_distances()
     fitting = []
@@ -124,7 +124,7 @@ def run(
     for n, (place, weights) in enumerate(runs):
         digest = sha256(weights)
         done = {row["case"] for row in read(results, [digest], seed)}
-        model = Model(weights, 800.0, True)
+        model = Model(weights)
         share = heads // len(runs) + (n < heads % len(runs))
         if not share:
             continue

@@ -230,7 +230,7 @@ def held(heads: Heads, quantity: str, absolute: float, relative: float) -> float
     return float(np.mean(inside))
 
 
-def by_expected_dice(heads: Heads) -> dict[float, Heads]:
+def by_expected_dice(heads: Heads) -> Mapping[float, Heads]:
     """Heads by the level of their least sure image; those in which nothing was found once are in none."""
     found: dict[float, dict[str, Sequence[Mapping[str, Any]]]] = {level: {} for level in LEVELS}
     for name, images in heads.items():
@@ -308,7 +308,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{100 * found['relative_sd']:.1f} % | {shares} |"
             )
     low, middle, high = np.percentile([images[0]["distance"] for images in heads.values()], (5, 50, 95))
-    places = defaultdict(int)
+    places: dict[str, int] = defaultdict(int)
     for images in heads.values():
         places[images[0]["institution"]] += 1
     missed = sum(image["network"]["volume"] == 0 for images in heads.values() for image in images)
@@ -390,7 +390,7 @@ def main() -> None:
     if not given.only_table:
         given.results.parent.mkdir(parents=True, exist_ok=True)
         distances = {patient: distance.mm for patient, distance in read_distances().items()}
-        models = {place: Model(weights, 800.0, True) for place, (weights, _) in runs.items()}
+        models = {place: Model(weights) for place, (weights, _) in runs.items()}
         cases = {
             place: datalist(given.dataset_dir, f"institution/{place}", "validation", True)[:: given.every]
             for place in runs
@@ -404,7 +404,7 @@ def main() -> None:
                         about = {"case": case["case"], "number": number, "condition": "", "institution": place}
                         keep({**about, "distance": distance, **found})
                 print(f"image {number + 1} of {len(cases[place])} heads of {place}", flush=True)
-        shipped = Model(WEIGHTS, 800.0, True)
+        shipped = Model(WEIGHTS)
         for index in range(given.phantoms):
             for condition in CONDITIONS:
                 for number in range(2):

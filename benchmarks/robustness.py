@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ CUTS = {
 class Model:
     """A trained run: its config with evaluation on top, and its weights."""
 
-    def __init__(self, weights: Path, every_lesion: bool, flip: bool) -> None:
+    def __init__(self, weights: Path, *, every_lesion: bool = False, flip: bool = True) -> None:
         self.config = ConfigParser()
         self.config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
         overrides = weights.parent / "overrides.json"
@@ -148,10 +149,10 @@ def healthy_variants(volume: MetaTensor) -> dict[str, MetaTensor]:
     def averaged(number: int) -> MetaTensor:
         axis = int(np.abs(affine_to_axes(volume)).argmax()) + 1
         length = volume.shape[axis] // number * number
-        cut = volume.narrow(axis, 0, length)
+        cut = volume.as_tensor().narrow(axis, 0, length)
         shape = list(cut.shape)
         shape[axis : axis + 1] = [length // number, number]
-        thick = cut.as_tensor().reshape(shape).mean(axis + 1)
+        thick = cut.reshape(shape).mean(axis + 1)
         affine = volume.affine.clone()
         affine[:3, 3] += affine[:3, axis - 1] * (number - 1) / 2
         affine[:3, axis - 1] *= number
@@ -168,8 +169,7 @@ def healthy_variants(volume: MetaTensor) -> dict[str, MetaTensor]:
         variants[f"gamma {gamma}"] = with_values(low + fraction**gamma * (high - low))
     variants["scalp painted"] = with_values(painted)
     rows = slice(volume.shape[1] // 10, -(volume.shape[1] // 10))
-    cropped = volume[:, rows]
-    variants["cropped"] = cropped
+    variants["cropped"] = cast(MetaTensor, volume[:, rows])
     return variants
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     figures: dict[str, dict] = {}
     for run in args.runs:
         split, _, weights = run.partition("=")
-        model = Model(Path(weights), args.every_lesion, not args.no_flip)
+        model = Model(Path(weights), every_lesion=args.every_lesion, flip=not args.no_flip)
         for file in args.healthy:
             volume = LoadVolumed(["image"])({"image": [file]})["image"]
             for name, variant in healthy_variants(volume).items():

@@ -18,10 +18,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from mri_seg.training.ddp import AverageBuffers
@@ -46,8 +48,7 @@ class Training:
     def __init__(self, batch: int) -> None:
         parser = ConfigParser(json.loads((ROOT / "bundle" / "configs" / "train.json").read_text()))
         parser["device"] = "cpu"
-        for key in ("network_def", "network", "loss", "optimizer"):
-            setattr(self, key, parser.get_parsed_content(key))
+        self.network, self.loss, self.optimizer = map(parser.get_parsed_content, ("network", "loss", "optimizer"))
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
         )
@@ -60,7 +61,7 @@ class Training:
         dataset = SliceDataset([case], dict, num_slices=parser["num_slices"], progress=False)
         self.loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True)
         self.prepare = AugmentBatch(RandomAugment(parser["roi_size"]))
-        self.buffers = AverageBuffers(self.network)
+        self.buffers, self.engine = AverageBuffers(self.network), Engine(lambda *_: None)
         self.gradients = torch.zeros(sum(p.numel() for p in self.network.parameters()))
         self.amp = parser.get_parsed_content("amp")
 
@@ -68,7 +69,7 @@ class Training:
         """One step; seconds of each part, by the clock and on the processor."""
         times: dict[str, tuple[float, float]] = {}
 
-        def timed(name: str, part: Callable, *args: object) -> object:
+        def timed(name: str, part: Callable, *args: Any) -> Any:
             clock, processor = time.perf_counter(), time.process_time()
             result = part(*args)
             times[name] = time.perf_counter() - clock, time.process_time() - processor
@@ -80,9 +81,13 @@ class Training:
         if exchange:
             dist.barrier()  # or waiting for the slowest would count as exchange
             timed(PARTS[3], dist.all_reduce, self.gradients)
-            timed(PARTS[4], lambda: (self.buffers(None), all_reduce_max(0)))
-        timed(PARTS[5], lambda: (self.optimizer.step(), self.average.update_parameters(self.network)))
+            timed(PARTS[4], lambda: (self.buffers(self.engine), all_reduce_max(0)))
+        timed(PARTS[5], self._update)
         return times
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
 
     def _forward_backward(self, image: torch.Tensor, label: torch.Tensor) -> None:
         self.optimizer.zero_grad()

@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def changed(kind: str, image: MetaTensor, label: MetaTensor) -> Volumes:
         return image, label
     if kind == CROPPED:  # the front fifth of the head is cut off
         rows = image.shape[1] // 5
-        return image[:, rows:], label[:, rows:]
+        return cast(MetaTensor, image[:, rows:]), cast(MetaTensor, label[:, rows:])
     values = image.numpy()[0].astype(np.float32)
     image = image.clone()
     image[0] = torch.from_numpy(CHANGES[kind](values, brain_mask(values)).astype(np.float32))

@@ -20,7 +20,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from experiments import CONFIGS, ROOT, bundle, with_recipe
@@ -72,12 +74,20 @@ def train(stages: list[dict], folder: Path, begin_from: Path | None, seed: int, 
     return before.parent if before else folder
 
 
+def changed(
+    weights: Mapping[str, torch.Tensor], change: Callable[[str, torch.Tensor], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Weights with other floating-point values, and with their record of preprocessing, which a plain dict has not."""
+    new: Any = copy.copy(weights)
+    new.update({name: change(name, w) for name, w in weights.items() if w.is_floating_point()})
+    return new
+
+
 def averaged(stage: Path) -> Path:
     """Write the mean of the weights of a stage and those it began from, with the overrides of the stage."""
     ends = read_weights(stage / "model_final.pt")
     begins = read_weights(stage / "initial.pt")
-    mean = copy.copy(ends)  # with the record of its preprocessing
-    mean.update({name: (w + begins[name].to(w)) / 2 for name, w in ends.items() if w.is_floating_point()})
+    mean = changed(ends, lambda name, w: (w + begins[name].to(w)) / 2)
     folder = stage / "averaged"
     folder.mkdir(exist_ok=True)
     torch.save(mean, folder / "model_final.pt")
@@ -88,9 +98,7 @@ def averaged(stage: Path) -> Path:
 def export(stage: Path, folder: Path) -> None:
     """Write the averaged weights of a stage in half precision, with its overrides and the sums."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = read_weights(stage / "model_final.pt")
-    half = copy.copy(weights)  # with the record of its preprocessing, which a plain dictionary has not
-    half.update({name: value.half() for name, value in weights.items() if value.is_floating_point()})
+    half = changed(read_weights(stage / "model_final.pt"), lambda _, w: w.half())
     torch.save(half, folder / "model_final.pt")
     (folder / "overrides.json").write_text((stage / "overrides.json").read_text(encoding="utf-8"), encoding="utf-8")
     write_sums(folder)

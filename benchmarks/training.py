@@ -40,7 +40,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import measuring
 import numpy as np
@@ -117,7 +117,8 @@ class Training:
         network = copy.deepcopy(self.network).train()
         with FlopCounterMode(display=False) as counter:
             output = network(torch.zeros(1, *self.shape, device=DEVICE))
-            sum(part.sum() for part in ([output] if isinstance(output, torch.Tensor) else output)).backward()
+            parts = [output] if isinstance(output, torch.Tensor) else output
+            torch.stack([part.sum() for part in parts]).sum().backward()
         return counter.get_total_flops()
 
 
@@ -166,17 +167,17 @@ class EngineTraining(Training):
         super().__init__(getattr(trainer.network, "_orig_mod", trainer.network), kind)  # of a compiled one
         self.trainer = trainer
         trainer.state.max_epochs = 0
-        timed, prepare = self.parts.timed, trainer.prepare_batch
+        timed, prepare = self.parts.timed, cast(Any, trainer.prepare_batch)
         if getattr(prepare, "augment", None):
             prepare.augment = timed("augmentation", prepare.augment)
         trainer.prepare_batch = timed("copying", functools.partial(self._prepare, prepare))
-        trainer.inferer = timed("forward", trainer.inferer)
+        trainer.inferer = cast(Any, timed("forward", trainer.inferer))
         trainer.loss_function = timed("loss", trainer.loss_function)
         for name in ("zero_grad", "step"):
             setattr(trainer.optimizer, name, timed("optimizer", getattr(trainer.optimizer, name)))
         # ignite has no other access. Of a step, the parts above and handlers apart, the backward pass is left.
         trainer._process_function = timed("backward", trainer._process_function)
-        trainer._setup_dataloader_iter = timed(ONCE, trainer._setup_dataloader_iter)
+        cast(Any, trainer)._setup_dataloader_iter = timed(ONCE, trainer._setup_dataloader_iter)
         for event, handlers in trainer._event_handlers.items():
             handlers[:] = [(timed(part_of(event, handler), handler), *rest) for handler, *rest in handlers]
 
@@ -216,8 +217,7 @@ class BundleTraining(EngineTraining):
             allow_missing=True,
             val_interval=10**6,
             checkpoint_interval=10**6,
-            **{"train#dataset#progress": False},
-            **overrides,
+            **{**cast(Any, {"train#dataset#progress": False}), **overrides},
         )
         workflow.initialize()
         started = time.perf_counter()
@@ -274,7 +274,7 @@ def slice_files(cases: list[dict]) -> list[dict[str, str]]:
     return [dict(zip(("image", "label"), pair)) for case in cases for pair in zip(case["image"], case["label"])]
 
 
-def drawing(args: argparse.Namespace, dataset: torch.utils.data.Dataset) -> dict[str, Any]:
+def drawing(args: argparse.Namespace, dataset: Any) -> dict[str, Any]:
     """Options of a DataLoader that draws an epoch of this number of steps in worker processes."""
     sampler = RandomSampler(dataset, num_samples=args.steps * args.batch)
     return {"dataset": dataset, "batch_size": args.batch, "sampler": sampler, "num_workers": args.workers}

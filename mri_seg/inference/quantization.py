@@ -6,9 +6,10 @@ import importlib.util
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ __all__ = ["calibration_slices", "quantize"]
 def quantize(
     network: torch.nn.Module,
     checkpoint: PathLike | str,
-    volumes: Dataset,
+    volumes: Dataset | Sequence[Mapping[str, Any]],
     slices: int = 300,
     keep_float: Sequence[str] = (),
     seed: int = 0,
@@ -106,7 +107,7 @@ def _check_place(source: Path, copy: Path) -> None:
         )
 
 
-def calibration_slices(volumes: Dataset, number: int, seed: int = 0) -> list[np.ndarray]:
+def calibration_slices(volumes: Dataset | Sequence[Mapping[str, Any]], number: int, seed: int = 0) -> list[np.ndarray]:
     """Draw the same number of slices from each volume.
 
     Args:

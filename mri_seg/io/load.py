@@ -95,7 +95,7 @@ class LoadVolumed(MapTransform):
         # ITKReader takes all remaining files.
         self.other_readers = (VolumeReader(squeeze_non_spatial_dims=True), ITKReader())
 
-    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+    def __call__(self, data: Mapping[Any, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the volumes ``(1, H, W, D)``."""
         d = dict(data)
         spacing = d.pop("spacing", None)
