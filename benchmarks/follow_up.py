@@ -355,7 +355,7 @@ def main() -> None:
         print(real_growth.table(results, given.runs, given.seed, repeatability, rate))
         return
     results = given.results or Path("runs/follow_up_benchmark.jsonl")
-    about = {"weights": sha256(given.checkpoint)}
+    about = {"weights": sha256(given.checkpoint), "options": OPTIONS}
     rows = []
     if results.is_file():
         rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]

@@ -24,6 +24,7 @@ from monai.data import MetaTensor
 from repeatability import affine_of, expected_dice, figures, imaged_again, runs_of
 from robustness import Model
 from scipy import ndimage
+from segmented import OPTIONS
 from slice_distance import read_distances
 
 from mri_seg.datasets.lgg import datalist
@@ -131,15 +132,16 @@ def run(
         for index, (name, item, affine, diameter) in enumerate(heads_of(dataset_dir, place, share)):
             if name not in done:
                 row = of_head(model, item, affine, diameter, seed, 100 * n + index)
-                row = {"case": name, "institution": place, "weights": digest, "seed": seed, **row}
+                row = {"case": name, "institution": place, "weights": digest, "options": OPTIONS, "seed": seed, **row}
                 with results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
 
 
 def read(results: Path, weights: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """The lines of the results of some weights (SHA-256) and a seed, the last for each head."""
+    """The lines of the results of some weights (SHA-256), these options and a seed, the last for each head."""
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
     rows = [row for row in map(json.loads, lines) if row["weights"] in weights and row["seed"] == seed]
+    rows = [row for row in rows if row.get("options") == OPTIONS]
     return list({row["case"]: row for row in rows}.values())
 
 

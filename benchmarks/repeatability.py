@@ -20,7 +20,8 @@ with thinner slices and twice with larger tilts, and segmented by the shipped we
 
 ``--write`` writes ``mri_seg/follow_up/repeatability.json``. An image is a line of the results, which is written when it
 is done: the program can be stopped, and the same command resumes it. All heads are imaged once, then all of them again,
-so that what is there covers all heads. Lines of other weights than the present ones do not count.
+so that what is there covers all heads. Lines of other weights or options of inference than the present ones do not
+count.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from robustness import Model
 from scipy import ndimage
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
+from segmented import OPTIONS
 from slice_distance import read_distances
 
 from mri_seg.datasets.lgg import datalist
@@ -378,11 +380,12 @@ def main() -> None:
     rows = []
     if given.results.is_file():
         rows = [json.loads(line) for line in given.results.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["seed"] == given.seed and digests.get(row["institution"]) == row["weights"]]
+    rows = [row for row in rows if row["seed"] == given.seed and row.get("options") == OPTIONS]
+    rows = [row for row in rows if digests.get(row["institution"]) == row["weights"]]
     done = {(row["case"], row["number"], row["condition"]) for row in rows}
 
     def keep(row: dict[str, Any]) -> None:
-        row |= {"seed": given.seed, "weights": digests[row["institution"]]}
+        row |= {"seed": given.seed, "weights": digests[row["institution"]], "options": OPTIONS}
         with given.results.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         rows.append(row)
