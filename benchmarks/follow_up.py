@@ -21,7 +21,7 @@ mixed into its probability with weights of 0.1 and 0.2: does a weak prior make g
 ``--real`` takes real heads whose real lesion is scaled in place instead: see ``real_growth.py``.
 
 A series is a line of the results, which is written when it is done: the program can be stopped, and the same command
-resumes it. The lines hold volumes and products, so that ``--only_table`` computes velocities, intervals and categories
+resumes it. Processes may share the work by ``--first`` and ``--series``: all append to the same file. The lines hold volumes and products, so that ``--only_table`` computes velocities, intervals and categories
 again in seconds, such as with another measurement error (``--repeatability``).
 """
 
@@ -335,6 +335,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="first series, so that several processes share the work")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, help="weights (default: the shipped ones)")
@@ -372,7 +373,7 @@ def main() -> None:
             return mask, model.probability
 
         results.parent.mkdir(parents=True, exist_ok=True)
-        for index in range(given.series):
+        for index in range(given.first, given.series):
             if index not in done:
                 follow, prior = index % given.follow_every == 0, index < given.prior
                 row = of_series(given.seed, index, segment, follow=follow, prior=prior) | about
