@@ -21,8 +21,9 @@ mixed into its probability with weights of 0.1 and 0.2: does a weak prior make g
 ``--real`` takes real heads whose real lesion is scaled in place instead: see ``real_growth.py``.
 
 A series is a line of the results, which is written when it is done: the program can be stopped, and the same command
-resumes it. Processes may share the work by ``--first`` and ``--series``: all append to the same file. The lines hold volumes and products, so that ``--only_table`` computes velocities, intervals and categories
-again in seconds, such as with another measurement error (``--repeatability``).
+resumes it. Processes may share the work by ``--first`` and ``--series``: all append to the same file. The lines hold
+volumes and products, so that ``--only_table`` computes velocities, intervals and categories again in seconds, such as
+with another measurement error (``--repeatability``).
 """
 
 from __future__ import annotations
