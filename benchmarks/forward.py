@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
 
     config, network = shipped_network(args.checkpoint)
-    published = AttentionUNet(in_channels=config["num_slices"]).eval()
+    published = AttentionUNet(in_channels=config.get_parsed_content("network_def#in_channels")).eval()
     prepare = config.get_parsed_content("preprocessing")
     cases = find_cases(args.dataset_dir)
     cases = cases[:: max(len(cases) // args.cases, 1)][: args.cases]

@@ -70,7 +70,7 @@ def main() -> None:
 
 def train(args: argparse.Namespace) -> dict[str, tuple]:
     """The published loop, and the bundle on whole slices and on its own crops, in turn."""
-    ours = {**vars(args), "compile": DEVICE.type == "cuda", "only": "default recipe", "profile": False}
+    ours = {**vars(args), "compile": DEVICE.type == "cuda", "only": "default recipe", "profile": False, "avx2": False}
     with tempfile.TemporaryDirectory() as runs:
         contestants = training.make(argparse.Namespace(**{**ours, "batch": 16, "only": training.PLAIN}), runs)
         contestants = {**training.make(argparse.Namespace(**ours), runs), **contestants}
@@ -92,8 +92,9 @@ def infer(args: argparse.Namespace) -> dict[str, tuple]:
     """Forward passes over slices that are on the device."""
     config, network = shipped_network(CHECKPOINT)
     network = cast(Any, network).to(DEVICE, memory_format=torch.channels_last)
-    published = AttentionUNet(in_channels=config["num_slices"]).eval().to(DEVICE)
-    image = torch.randn(args.batch, config["num_slices"], 256, 256, device=DEVICE)
+    channels = config.get_parsed_content("network_def#in_channels")
+    published = AttentionUNet(in_channels=channels).eval().to(DEVICE)
+    image = torch.randn(args.batch, channels, 256, 256, device=DEVICE)
     last, compiled, half = (
         image.to(memory_format=torch.channels_last),
         torch.compile(network) if DEVICE.type == "cuda" else network,

@@ -58,7 +58,8 @@ class Training:
             "image": torch.randn(1, *size, 64, generator=generator),
             "label": (torch.rand(1, *size, 64, generator=generator) > 0.9).float(),
         }
-        dataset = SliceDataset([case], dict, num_slices=parser["num_slices"], progress=False)
+        seen = {name: parser[name] for name in ("num_slices", "mirror", "neighbor_steps")}
+        dataset = SliceDataset([case], dict, progress=False, **seen)
         self.loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True)
         self.prepare = AugmentBatch(RandomAugment(parser["roi_size"]))
         self.buffers, self.engine = AverageBuffers(self.network), Engine(lambda *_: None)
