@@ -22,6 +22,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
+from segmented import OPTIONS
 
 from mri_seg.config.weights import load_weights
 from mri_seg.evaluation.writer import slice_rows, summarize
@@ -29,7 +30,6 @@ from mri_seg.inference.inferers import bfloat16_is_fast
 from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
-INFERENCE = json.loads((CONFIGS / "inference.json").read_text(encoding="utf-8"))
 OTHERS: dict[str, list] = {
     "tta_flip": [False],
     "threshold": [0.4, 0.6],
@@ -37,7 +37,7 @@ OTHERS: dict[str, list] = {
     "min_lesion_fraction": [0, 0.02, 0.1, 1],
     "fill_holes": [False],
 }
-CHOSEN = {name: INFERENCE[name] for name in OTHERS}
+CHOSEN = {name: OPTIONS[name] for name in OTHERS}
 NO_DISTANCES = {
     "hd95": math.nan,
     "surface_dice": math.nan,
