@@ -41,11 +41,10 @@ import numpy as np
 import real_growth
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from nibabel.affines import apply_affine
 from robustness import Model
 from scipy.stats import beta
-from segmented import OPTIONS
+from segmented import OPTIONS, cleaning
 
 from mri_seg.datasets.phantom import PhantomPatient, PhantomScan
 from mri_seg.follow_up.engine import make_timeline
@@ -61,7 +60,7 @@ from mri_seg.follow_up.repeatability import (
 from mri_seg.follow_up.timeline import DAYS_PER_YEAR, QUANTITIES, Scan, Timeline
 from mri_seg.follow_up.tracking import MEASURABLE
 from mri_seg.measurements.lesions import label_lesions, mean_diameter, measure
-from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
+from mri_seg.transforms.brain import brain_mask
 from mri_seg.utils.files import sha256
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "bundle" / "models" / "model.pt"
@@ -193,20 +192,18 @@ def with_prior(
     scans: Sequence[PhantomScan], probabilities: Sequence[np.ndarray], weight: float
 ) -> list[dict[str, float]]:
     """What is followed if the earlier scan's probability, in the true place, has a weight in each later one's."""
-    smallest, fraction = OPTIONS["min_lesion_volume"], OPTIONS["min_lesion_fraction"]
-    clean = Compose(
-        [RemoveSmallLesionsd("pred", smallest, fraction), FillHolesInSlicesd("pred", OPTIONS["fill_holes"])]
-    )
+    clean = cleaning(OPTIONS)
     found = []
     for n, (scan, own) in enumerate(zip(scans, probabilities, strict=True)):
-        mixed = own
+        affine, mixed = torch.from_numpy(scan.affine), own
         if n and weight:
             to_earlier = true_transform(scan, scans[n - 1])
             grid = (own.shape, scan.affine)
             before, inside = resample(probabilities[n - 1], scans[n - 1].affine, to_earlier, *grid)
             mixed = np.where(inside, (1 - weight) * own + weight * before, own)
-        pred = MetaTensor(torch.from_numpy(mixed[None] >= OPTIONS["threshold"]), affine=torch.from_numpy(scan.affine))
-        found.append(measured(clean({"pred": pred})["pred"].numpy()[0] > 0, scan))
+        pred = MetaTensor(torch.from_numpy(mixed[None] >= OPTIONS["threshold"]), affine=affine)
+        brain = MetaTensor(torch.from_numpy(brain_mask(scan.image)[None]), affine=affine)
+        found.append(measured(clean({"pred": pred, "brain": brain})["pred"].numpy()[0] > 0, scan))
     return found
 
 

@@ -7,7 +7,8 @@
         institution/FG=benchmarks/left_out/FG/model_final.pt
 
 Phantoms are the first three scans of the first series of ``follow_up.py``. A lesion is false if none of it lies in the
-reference, and outside the brain if less than half of it lies in ``brain_mask``. Post-processing is that of inference.
+reference, and outside the brain if less than half of it lies in ``brain_mask``. Post-processing is that of
+inference, but lesions outside the brain are kept.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def main() -> None:
     print("| weights | volumes | lesions | false | volumes with a false one | outside the brain | least in the brain |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for checkpoint in args.checkpoints:
-        print(row(str(checkpoint), Model(checkpoint), phantoms(args.series)), flush=True)
+        print(row(str(checkpoint), Model(checkpoint, min_brain_fraction=0), phantoms(args.series)), flush=True)
     for split, _, weights in (run.partition("=") for run in args.runs):
-        print(row(split, Model(Path(weights)), patients(args.dataset_dir, split)), flush=True)
+        print(row(split, Model(Path(weights), min_brain_fraction=0), patients(args.dataset_dir, split)), flush=True)
 
 
 if __name__ == "__main__":

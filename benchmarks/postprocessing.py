@@ -1,4 +1,4 @@
-r"""Try thresholds, mirroring, smallest lesions and hole filling on patients that were not used for training.
+r"""Try other thresholds and post-processing on patients that were not used for training.
 
     python benchmarks/postprocessing.py --dataset_dir data/kaggle_3m --runs \
         institution/DU=benchmarks/left_out/DU/model_final.pt \
@@ -22,18 +22,18 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
-from segmented import OPTIONS
+from segmented import OPTIONS, cleaning
 
 from mri_seg.config.weights import load_weights
 from mri_seg.evaluation.writer import slice_rows, summarize
 from mri_seg.inference.inferers import bfloat16_is_fast
-from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 OTHERS: dict[str, list] = {
     "tta_flip": [False],
     "threshold": [0.4, 0.6],
     "min_lesion_volume": [0, 400, 1600],
+    "min_brain_fraction": [0, 1],
     "min_lesion_fraction": [0, 0.02, 0.1, 1],
     "fill_holes": [False],
 }
@@ -64,19 +64,18 @@ def probabilities(args: argparse.Namespace, split: str, weights: Path) -> list[d
             inferer.inferer.flip = flip
             with torch.no_grad():
                 probability.append(inferer(case["image"][None], network)[0].sigmoid())
-        found.append({"label": case["label"], "probability": probability})
+        found.append({"label": case["label"], "brain": case["brain"], "probability": probability})
     return found
 
 
 def evaluate(cases: list[dict], choice: dict) -> dict:
     """Both protocols for one choice of settings."""
-    remove = RemoveSmallLesionsd("pred", choice["min_lesion_volume"], choice["min_lesion_fraction"])
-    fill = FillHolesInSlicesd("pred", choice["fill_holes"])
+    clean = cleaning(choice)
     patients, slices = [], []
     for case in cases:
         probability, label = case["probability"][int(choice["tta_flip"])], case["label"]
         pred = MetaTensor((probability >= choice["threshold"]).float(), meta=label.meta, affine=label.affine)
-        kept = torch.as_tensor(fill(remove({"pred": pred}))["pred"])
+        kept = torch.as_tensor(clean({"pred": pred, "brain": case["brain"]})["pred"])
         name = str(label.meta["case"])
         slices += slice_rows(name, kept, label)
         dice = float(compute_dice(kept[None], label[None], ignore_empty=False))
@@ -103,7 +102,7 @@ def main() -> None:
     cases = {split: probabilities(args, split, Path(weights)) for split, weights in runs.items()}
     rows = []
     print(
-        "| flip | threshold | smallest lesion (mm3) | beside the largest | holes filled "
+        "| flip | threshold | smallest lesion (mm3) | in the brain | beside the largest | holes filled "
         "| patient mean, slice Dice, false tumour: of " + ", of ".join(runs),
         "| mean |",
     )

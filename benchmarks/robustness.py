@@ -6,7 +6,8 @@
 Each run is given as SPLIT=WEIGHTS, with the overrides of its config beside the weights. The program changes the volume
 of every patient in the split's validation section, in each way of ``CHANGES`` and ``CUTS``, segments it as the bundle
 does, and compares the patient's Dice with that of the unchanged volume. With ``--healthy`` it segments volumes without
-tumour, and variants of them, and prints the volume of false tumour in mL. ``--every_lesion`` keeps every lesion.
+tumour, and variants of them, and prints the volume of false tumour in mL. ``--every_lesion`` keeps small
+lesions, too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,15 +83,15 @@ CUTS = {
 
 
 class Model:
-    """A trained run: its config with evaluation on top, and its weights."""
+    """A trained run: its config with evaluation and other options on top, and its weights."""
 
-    def __init__(self, weights: Path, *, every_lesion: bool = False, flip: bool = True) -> None:
+    def __init__(self, weights: Path, *, every_lesion: bool = False, flip: bool = True, **options: Any) -> None:
         self.config = ConfigParser()
         self.config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
         overrides = weights.parent / "overrides.json"
         given = json.loads(overrides.read_text(encoding="utf-8")) if overrides.is_file() else {}
         every = {"min_lesion_volume": 0, "min_lesion_fraction": 0} if every_lesion else {}
-        for key, value in {**given, **every, "tta_flip": flip, "amp": False}.items():
+        for key, value in {**given, **every, "tta_flip": flip, "amp": False, **options}.items():
             self.config[key] = value
         self.config["checkpoint"] = str(weights)
         self.preprocessing = self.config.get_parsed_content("validate#preprocessing")
@@ -108,7 +109,7 @@ class Model:
                 item = transform(item)
         batch = case_batch(item)
         pred = self.inferer(batch["image"], self.network)
-        done = self.postprocessing({"image": item["image"], "pred": MetaTensor(pred[0])})
+        done = self.postprocessing({**item, "pred": MetaTensor(pred[0])})
         self.probability = np.asarray(done["probability"])[0]  # of this volume
         return np.asarray(done["pred"])[0] > 0
 
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     parser.add_argument("--healthy", nargs="*", default=[])
     parser.add_argument("--every", type=int, default=1, help="take every so many patients")
-    parser.add_argument("--every_lesion", action="store_true", help="remove no lesion, however small")
+    parser.add_argument("--every_lesion", action="store_true", help="remove no lesion for being small")
     parser.add_argument("--no_flip", action="store_true")
     parser.add_argument("--output", type=Path, help="write the figures of each patient as JSON")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from mri_seg.quality.place import PlaceMap, shipped_place_map
 from mri_seg.quality.records import preprocessing_options
 from mri_seg.transforms.brain import brain_mask
 from mri_seg.transforms.labels import BinaryLabeld
+from mri_seg.transforms.post import FillHolesInSlicesd, RemoveLesionsOutsideBraind, RemoveSmallLesionsd
 from mri_seg.utils.files import sha256, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +46,18 @@ IN_TURN = (CROPPED, "skull stripped", "half contrast", "noise")
 """Faults of which every second patient gets one."""
 
 Volumes = tuple[MetaTensor, MetaTensor]
+
+
+def cleaning(options: Mapping[str, Any]) -> Compose:
+    """What inference does to the mask ``pred`` by these options; it needs ``brain``, as from ``brain_mask``."""
+    return Compose(
+        [
+            RemoveSmallLesionsd("pred", options["min_lesion_volume"]),
+            RemoveLesionsOutsideBraind("pred", options["min_brain_fraction"]),
+            RemoveSmallLesionsd("pred", 0, options["min_lesion_fraction"]),
+            FillHolesInSlicesd("pred", options["fill_holes"]),
+        ]
+    )
 
 
 def changed(kind: str, image: MetaTensor, label: MetaTensor) -> Volumes:

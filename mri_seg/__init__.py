@@ -137,6 +137,7 @@ _PUBLIC = {
     ),
     "mri_seg.transforms.post": (
         "FillHolesInSlicesd",
+        "RemoveLesionsOutsideBraind",
         "RemoveSmallLesionsd",
     ),
     "mri_seg.transforms.sequences": ("AddSequencesd",),

@@ -288,6 +288,10 @@ OPTIONS: dict[str, Option] = {
     "min_lesion_volume": Option(
         "smaller lesions are removed; voxels of unknown size count as 0.94 x 0.94 x 5 mm", _NOT_NEGATIVE, "mm3"
     ),
+    "min_brain_fraction": Option(
+        "lesions of which a smaller fraction lies in the brain are removed; the flag `lesion_outside_brain` says so",
+        _FRACTION,
+    ),
     "min_lesion_fraction": Option(
         "lesions with a smaller fraction of the volume of the largest are removed; the flag `lesion_left_out` says so",
         _FRACTION,

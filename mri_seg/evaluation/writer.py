@@ -49,6 +49,7 @@ _HAUSDORFF_FRACTION = 0.95  # fraction of a surface that lies within HD95
 _OF_NETWORK = (
     "threshold",
     "min_lesion_volume",
+    "min_brain_fraction",
     "min_lesion_fraction",
     "fill_holes",
     "flip",

@@ -30,10 +30,18 @@ __all__ = [
     "left_out_flag",
     "lesion_flags",
     "lesion_measures",
+    "outside_brain_flag",
     "why_look",
 ]
 
-LESION_FLAGS = ("head_cut", "lesion_where_training_has_none", "lesion_doubtful", "lesion_left_out", "nothing_found")
+LESION_FLAGS = (
+    "head_cut",
+    "lesion_where_training_has_none",
+    "lesion_doubtful",
+    "lesion_left_out",
+    "lesion_outside_brain",
+    "nothing_found",
+)
 """Names of the flags of :py:class:`LesionChecksd`."""
 
 CHECKS = tuple(dict.fromkeys((*IMAGE_FLAGS, *LESION_FLAGS)))
@@ -148,6 +156,22 @@ def left_out_flag(fractions: Sequence[float]) -> Iterator[tuple[str, str]]:
         )
 
 
+def outside_brain_flag(volumes: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Name and message of the flag for lesions that are not in the mask, because they lie outside the brain.
+
+    Args:
+        volumes: in mm3, the largest first; without any there is no flag.
+    """
+    if volumes:
+        lies, left, them = ("lesion lies", "is", "it") if len(volumes) == 1 else ("lesions lie", "are", "them")
+        parts = _listed(f"{one / 1000:.1f}" for one in volumes)
+        yield (
+            "lesion_outside_brain",
+            f"{len(volumes)} {lies} outside the brain and {left} left out, with {parts} mL: bright fat of the orbit, "
+            f"the face or the scalp can look like tumour. --min_brain_fraction 0 keeps {them}.",
+        )
+
+
 def why_look(lesions: list[LesionMeasures]) -> list[str]:
     """Why each lesion is worth a look; empty for those that are not.
 
@@ -198,7 +222,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 class LesionChecksd(MapTransform):
-    """Raise a flag for each check that the lesions of a mask fail, and one for lesions left out as small.
+    """Raise a flag for each check that the lesions of a mask fail, and for lesions that were left out.
 
     The flags are kept in the metadata of the mask, and so are the frame of the head, under ``head_frame``, and why each
     lesion is worth a look, under ``looks``: a JSON list of text, the largest lesion first.
@@ -230,7 +254,8 @@ class LesionChecksd(MapTransform):
             mask.meta["head_frame"] = text  # now, since cpu() replaces the metadata
             mask.meta["looks"] = json.dumps(why_look(found))
             left_out = json.loads(mask.meta.get("left_out") or "[]")
-            for name, message in (*lesion_flags(found), *left_out_flag(left_out)):
+            outside = json.loads(mask.meta.get("outside_brain") or "[]")
+            for name, message in (*lesion_flags(found), *left_out_flag(left_out), *outside_brain_flag(outside)):
                 add_flag(mask.meta, name, message)
         return d
 

@@ -60,6 +60,7 @@ _WHAT_WAS_EVALUATED = (
     ("checkpoint_version", "Checkpoint trained by version"),
     ("threshold", "Probability threshold"),
     ("min_lesion_volume", "Smallest lesion kept (mm³)"),
+    ("min_brain_fraction", "Smallest fraction of a lesion in the brain"),
     ("min_lesion_fraction", "Smallest lesion kept (fraction of the largest)"),
     ("fill_holes", "Holes filled"),
     ("flip", "Averaged with the mirrored slice"),

@@ -1,4 +1,4 @@
-"""Clean predicted masks: remove lesions that are too small, and fill holes in axial slices."""
+"""Clean predicted masks: remove lesions that are too small or outside the brain, and fill holes in axial slices."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from mri_seg.measurements.lesions import bounding_box, label_lesions, slice_axis
 from mri_seg.utils.flags import flag
 
-__all__ = ["FillHolesInSlicesd", "RemoveSmallLesionsd"]
+__all__ = ["FillHolesInSlicesd", "RemoveLesionsOutsideBraind", "RemoveSmallLesionsd"]
+
+PLAIN_SPACING = (0.94, 0.94, 5.0)
+"""Spacing of rows, columns and slices in mm that stands in for one that is not known."""
 
 
 class RemoveSmallLesionsd(MapTransform):
@@ -58,7 +62,7 @@ class RemoveSmallLesionsd(MapTransform):
         smallest: float,
         smallest_fraction: float = 0.0,
         *,
-        unknown_spacing: Sequence[float] = (0.94, 0.94, 5.0),
+        unknown_spacing: Sequence[float] = PLAIN_SPACING,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -78,7 +82,7 @@ class RemoveSmallLesionsd(MapTransform):
         if self.smallest > 0 or self.smallest_fraction > 0:
             for key in self.key_iterator(d):
                 # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
-                voxels = self.smallest / self._voxel_volume(d[key]) - 1e-9
+                voxels = self.smallest / _voxel_volume(d[key], self.unknown_spacing) - 1e-9
                 left_out: list[float] = []
                 mask = _changed(d[key], partial(self._without_small, voxels=voxels, left_out=left_out))
                 if isinstance(mask, MetaTensor):
@@ -86,7 +90,7 @@ class RemoveSmallLesionsd(MapTransform):
                 d[key] = mask
         return d
 
-    def _without_small(self, mask: np.ndarray, voxels: float, left_out: list[float]) -> np.ndarray:
+    def _without_small(self, mask: np.ndarray, _: np.ndarray, voxels: float, left_out: list[float]) -> np.ndarray:
         """Keep the lesions that have enough voxels; ``left_out`` gets the fractions of those that only miss that."""
         labels, count = label_lesions(mask)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
@@ -97,14 +101,87 @@ class RemoveSmallLesionsd(MapTransform):
         left_out += fractions[small].tolist()
         return (large & ~small)[labels]
 
-    def _voxel_volume(self, mask: NdarrayOrTensor) -> float:
-        """Volume of a voxel in mm3."""
-        if not isinstance(mask, MetaTensor) or not mask.meta.get("spacing_known", True):
-            return math.prod(self.unknown_spacing)
-        axes = convert_to_numpy(mask.affine)[:3, :3].astype(float)
-        if not mask.meta.get("slice_spacing_known", True):
-            return float(np.linalg.norm(np.cross(axes[:, 0], axes[:, 1]))) * self.unknown_spacing[2]
-        return abs(float(np.linalg.det(axes)))
+
+class RemoveLesionsOutsideBraind(MapTransform):
+    """Remove lesions (26-connected components of a binary mask) that lie outside the brain, such as fat of the orbit.
+
+    The brain is a mask in a grid of its own, such as that of :py:class:`mri_seg.transforms.brain.BrainMaskd`. A slice
+    in which it is empty gets that of the nearest slice in which it is not: where the mask of the brain ends too early,
+    no lesion at the vertex is lost. If it is empty in every slice, all lesions are kept.
+
+    The volumes of what was removed are kept in the metadata of the mask, under ``outside_brain``: a JSON list in mm3,
+    the largest first. Voxels of unknown size count as 0.94 x 0.94 x 5 mm.
+
+    Args:
+        keys: keys of the masks.
+        smallest_fraction: fraction of a lesion that must lie in the brain for it to be kept; 0 keeps all.
+        brain: key of the mask of the brain ``(1, H, W, D)``, in the space of the masks, slices along the last axis.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        ValueError: when ``smallest_fraction`` is not from 0 to 1.
+
+    Example::
+
+        >>> import torch
+        >>> mask = MetaTensor(torch.eye(4).reshape(1, 4, 4, 1), affine=torch.eye(4))
+        >>> brain = torch.zeros(1, 4, 4, 1)
+        >>> brain[0, 0, 0] = 1  # a fourth of the lesion
+        >>> RemoveLesionsOutsideBraind("pred", 0.5)({"pred": mask, "brain": brain})["pred"].sum().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        smallest_fraction: float,
+        *,
+        brain: str = "brain",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if not 0 <= smallest_fraction <= 1:
+            raise ValueError(f"smallest_fraction must be from 0 to 1, got {smallest_fraction}.")
+        self.smallest_fraction = smallest_fraction
+        self.brain = brain
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Remove lesions from each mask ``(1, H, W, D)``; type, device and metadata stay.
+
+        Raises:
+            KeyError: when there is no mask, or no mask of the brain.
+        """
+        d = dict(data)
+        if self.smallest_fraction > 0:
+            for key in self.key_iterator(d):
+                brain = convert_to_numpy(d[self.brain])[0] > 0
+                if not brain.any():
+                    continue
+                brain = _extended(brain)
+                removed: list[int] = []
+                to_brain = np.linalg.inv(_affine(d[self.brain])) @ _affine(d[key])
+                mask = _changed(d[key], partial(self._inside, brain=brain, to_brain=to_brain, removed=removed))
+                if isinstance(mask, MetaTensor):
+                    voxel = _voxel_volume(mask, PLAIN_SPACING)
+                    mask.meta["outside_brain"] = json.dumps([voxel * n for n in sorted(removed, reverse=True)])
+                d[key] = mask
+        return d
+
+    def _inside(
+        self, mask: np.ndarray, first: np.ndarray, brain: np.ndarray, to_brain: np.ndarray, removed: list[int]
+    ) -> np.ndarray:
+        """Keep the lesions of a box that lie in the brain; ``removed`` gets the number of voxels of each of the others.
+
+        ``first`` is the voxel at which the box begins.
+        """
+        labels, count = label_lesions(mask)
+        voxels = np.argwhere(labels)
+        numbers = labels[labels > 0]
+        sizes = np.bincount(numbers, minlength=count + 1)
+        inside = np.bincount(numbers, _values(brain, apply_affine(to_brain, voxels + first)), count + 1)
+        outside = inside < self.smallest_fraction * sizes
+        removed += sizes[outside].tolist()
+        return (labels > 0) & ~outside[labels]
 
 
 class FillHolesInSlicesd(MapTransform):
@@ -138,10 +215,10 @@ class FillHolesInSlicesd(MapTransform):
         return d
 
 
-def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
     """Apply a function to each channel ``(H, W, D)`` as a boolean mask; type, device and metadata stay.
 
-    The function gets only the box around the mask; everything outside the box stays empty.
+    The function gets only the box around the mask, and the voxel at which it begins; outside, the mask stays empty.
     """
     if masks.ndim != 4:
         raise ValueError(f"the mask must be a volume (1, H, W, D), got shape {tuple(masks.shape)}.")
@@ -149,11 +226,41 @@ def _changed(masks: NdarrayOrTensor, change: Callable[[np.ndarray], np.ndarray])
     for mask in changed:
         if mask.any():
             box = bounding_box(mask)
-            mask[box] = change(mask[box])
+            mask[box] = change(mask[box], np.array([side.start for side in box]))
     return convert_to_dst_type(changed, masks)[0]
 
 
-def _filled(mask: np.ndarray, axis: int) -> np.ndarray:
+def _affine(mask: NdarrayOrTensor) -> np.ndarray:
+    return convert_to_numpy(mask.affine).astype(float) if isinstance(mask, MetaTensor) else np.eye(4)
+
+
+def _voxel_volume(mask: NdarrayOrTensor, unknown_spacing: Sequence[float]) -> float:
+    """Volume of a voxel in mm3."""
+    if not isinstance(mask, MetaTensor) or not mask.meta.get("spacing_known", True):
+        return math.prod(unknown_spacing)
+    axes = _affine(mask)[:3, :3]
+    if not mask.meta.get("slice_spacing_known", True):
+        return float(np.linalg.norm(np.cross(axes[:, 0], axes[:, 1]))) * unknown_spacing[2]
+    return abs(float(np.linalg.det(axes)))
+
+
+def _extended(brain: np.ndarray) -> np.ndarray:
+    """A brain with its nearest slice in place of each that is empty."""
+    found = np.flatnonzero(brain.any((0, 1)))
+    nearest = np.abs(found - np.arange(brain.shape[2])[:, None]).argmin(1)
+    return brain[:, :, found[nearest]]
+
+
+def _values(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The mask at points ``(N, 3)``, in voxels of it; false beyond its rows and columns."""
+    places = np.rint(points).astype(int)
+    size = np.array(mask.shape)
+    places[:, 2] = places[:, 2].clip(0, size[2] - 1)
+    known = ((places >= 0) & (places < size)).all(1)
+    return mask[tuple(places.clip(0, size - 1).T)] & known
+
+
+def _filled(mask: np.ndarray, _: np.ndarray, axis: int) -> np.ndarray:
     """Fill the holes of a mask in the slices along an axis."""
     slices = np.moveaxis(mask, axis, 0)
     filled = [ndimage.binary_fill_holes(pixels) if pixels.any() else pixels for pixels in slices]

@@ -32,6 +32,7 @@ ARGUMENTS = {
 }
 NEUTRAL = {
     "min_lesion_volume": 0,
+    "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
     "fill_holes": False,
     "tta_flip": False,

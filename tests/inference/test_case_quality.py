@@ -21,6 +21,7 @@ OPTIONS = {
     "threshold": 0.5,
     "tta_flip": True,
     "min_lesion_volume": 800,
+    "min_brain_fraction": 0.05,
     "min_lesion_fraction": 0.05,
     "fill_holes": True,
 }

@@ -44,6 +44,7 @@ class TestOptions:
         assert {
             "threshold",
             "min_lesion_volume",
+            "min_brain_fraction",
             "min_lesion_fraction",
             "fill_holes",
             "tta_flip",

@@ -18,6 +18,9 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from pydicom.uid import JPEGLSLossless
 from scipy import ndimage
 
+from mri_seg.measurements.lesions import label_lesions
+from mri_seg.utils.case_flags import case_flags
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 WEIGHTS = BUNDLE / "models" / "model.pt"
 ORIENTATIONS = [
@@ -238,3 +241,25 @@ class TestAnyGrid:
                 np.testing.assert_allclose(case[key].affine, image.affine, atol=1e-4)
 
         check()
+
+
+@pytest.mark.parametrize(("fraction", "lesions"), [(0.5, 1), (0, 2)])
+def test_what_is_marked_outside_the_brain_is_left_out_and_told_of(
+    head: nib.Nifti1Image, tmp_path: Path, fraction: float, lesions: int
+) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs" / "inference.json"))
+    parser.update({"min_brain_fraction": fraction})
+    nib.save(head, tmp_path / "head.nii.gz")
+    case = parser.get_parsed_content("preprocessing")({"case": "head", "image": [str(tmp_path / "head.nii.gz")]})
+    brain = np.argwhere(case["brain"].numpy()[0]).mean(0)
+    row, column, number = np.linalg.solve(
+        case["image"].affine.numpy(), case["brain"].affine.numpy() @ [*brain, 1]
+    ).astype(int)[:3]
+    case["pred"] = case["image"][:1] * 0 - 10
+    case["pred"][:, row : row + 20, column : column + 20, number - 1 : number + 1] = 10
+    case["pred"][:, 20:40, 20:40, number - 1 : number + 1] = 10  # in air
+    done = parser.get_parsed_content("postprocessing")(case)["pred"]
+    assert label_lesions(done.numpy()[0] > 0)[1] == lesions
+    flags = {flag["name"]: flag["message"] for flag in case_flags(done.meta)}
+    assert ("lesion_outside_brain" in flags) == (lesions == 1)

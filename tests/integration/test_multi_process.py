@@ -32,6 +32,7 @@ TINY = {
     "network_def#channels": [4, 8],
     "amp": False,
     "min_lesion_volume": 0,
+    "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
 }
 TRAINING = {

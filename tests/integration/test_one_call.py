@@ -223,7 +223,13 @@ class TestSegmenter:
     def test_options_are_those_of_the_command(self, head: nib.Nifti1Image, segmenter: mri_seg.Segmenter) -> None:
         probability = segmenter(head).probability
         found = mri_seg.segment(
-            head, **QUICK, threshold=0.05, min_lesion_volume=0, min_lesion_fraction=0, fill_holes=False
+            head,
+            **QUICK,
+            threshold=0.05,
+            min_lesion_volume=0,
+            min_brain_fraction=0,
+            min_lesion_fraction=0,
+            fill_holes=False,
         )
         np.testing.assert_array_equal(np.asarray(found.mask), np.asarray(probability) >= 0.05)
 

@@ -23,6 +23,7 @@ def evaluate(output_dir: Path, weights: Path, **options: object) -> Ended:
         **SMALL,
         "checkpoint": weights,
         "min_lesion_volume": 0,
+        "min_brain_fraction": 0,
         "min_lesion_fraction": 0,
         "report": "false",
         **options,

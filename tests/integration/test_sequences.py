@@ -16,6 +16,7 @@ SMALL = {
     "network_def#channels": "[2,4]",
     "amp": "false",
     "min_lesion_volume": 0,
+    "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
     "fill_holes": "false",
 }

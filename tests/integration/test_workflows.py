@@ -23,7 +23,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mri_seg.utils.files import sha256
 
 pytestmark = pytest.mark.interpreter
-AS_PREDICTED = {"min_lesion_volume": 0, "min_lesion_fraction": 0, "fill_holes": "false", "amp": "false"}
+AS_PREDICTED = {
+    "min_lesion_volume": 0,
+    "min_brain_fraction": 0,
+    "min_lesion_fraction": 0,
+    "fill_holes": "false",
+    "amp": "false",
+}
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,21 @@ class TestLeftOut:
         assert config["min_lesion_fraction"] == BESIDE
 
 
+class TestOutsideBrain:
+    def test_lesions_outside_the_brain_are_told_of(self) -> None:
+        found = flags(FRONTAL, outside_brain="[2340.0, 950.0]")["lesion_outside_brain"]
+        assert found.startswith("2 lesions lie outside the brain and are left out, with 2.3 and 0.9 mL")
+        assert "--min_brain_fraction 0 keeps them" in found
+
+    def test_one_lesion_is_told_of_in_the_singular(self) -> None:
+        found = flags(outside_brain="[2340.0]")
+        assert set(found) == {"nothing_found", "lesion_outside_brain"}
+        assert found["lesion_outside_brain"].startswith("1 lesion lies outside the brain and is left out, with 2.3 mL")
+
+    def test_nothing_is_told_where_nothing_was_outside(self) -> None:
+        assert flags(FRONTAL, outside_brain="[]") == {}
+
+
 class TestLooks:
     def test_each_flagged_lesion_says_why_it_is_worth_a_look(self) -> None:
         mask = torch.zeros(1, *SHAPE)

@@ -1,4 +1,4 @@
-"""Small lesions removed by volume, holes filled slice by slice."""
+"""Lesions removed by volume and by place, holes filled slice by slice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd
 
-from mri_seg.transforms.post import FillHolesInSlicesd, RemoveSmallLesionsd
+from mri_seg.transforms.post import FillHolesInSlicesd, RemoveLesionsOutsideBraind, RemoveSmallLesionsd
 
 SPACING = (0.5, 2.0, 3.0)  # voxels of 3 mm3
 
@@ -113,6 +113,58 @@ class TestSmallest:
             RemoveSmallLesionsd("pred", smallest)
 
 
+def brain_of(*rows: int, slices: tuple[int, ...] = tuple(range(8))) -> MetaTensor:
+    """A brain that fills these rows of these slices, in the grid of ``lesions``."""
+    voxels = torch.zeros(1, 12, 12, 8, dtype=torch.uint8)
+    for row in rows:
+        for number in slices:
+            voxels[0, row, :, number] = 1
+    return mask_of(voxels)
+
+
+def in_brain(mask: torch.Tensor, brain: torch.Tensor, fraction: float = 0.5) -> MetaTensor:
+    return RemoveLesionsOutsideBraind("pred", fraction)({"pred": mask, "brain": brain})["pred"]
+
+
+class TestRemoveLesionsOutsideBrain:
+    @pytest.mark.parametrize(("fraction", "voxels"), [(0, 32), (0.1, 31), (2 / 3, 31), (0.67, 4), (1, 4)])
+    def test_lesions_go_by_their_fraction_in_the_brain(self, fraction: float, voxels: int) -> None:
+        assert in_brain(mask_of(lesions()), brain_of(*range(3, 10)), fraction).sum() == voxels
+
+    def test_volumes_of_what_was_removed_are_kept_in_the_metadata(self) -> None:
+        found = in_brain(mask_of(lesions()), brain_of(3, 4, 5, 6)).meta
+        assert json.loads(found["outside_brain"]) == pytest.approx([81, 3])
+
+    def test_brain_may_have_another_grid_and_other_axes(self) -> None:
+        brain = brain_of(*range(3, 12))
+        coarse = mask_of(brain[:, ::2, ::2].as_tensor(), (1.0, 4.0, 3.0))
+        turned = Orientationd("brain", axcodes="PLS", labels=None)({"brain": coarse})["brain"]
+        assert turned.shape != coarse.shape or not torch.equal(turned.affine, coarse.affine)
+        assert in_brain(mask_of(lesions()), turned).sum() == 31
+
+    @pytest.mark.parametrize("slices", [(0, 1), (6, 7), (3,)])
+    def test_lesion_beyond_the_ends_of_the_brain_is_judged_by_the_nearest_slice(self, slices: tuple[int, ...]) -> None:
+        assert in_brain(mask_of(lesions()), brain_of(*range(3, 12), slices=slices)).sum() == 31
+
+    def test_no_lesion_is_removed_where_no_brain_was_found(self) -> None:
+        assert in_brain(mask_of(lesions()), brain_of()).sum() == 32
+
+    def test_an_empty_mask_stays_empty(self) -> None:
+        assert in_brain(mask_of(torch.zeros(1, 12, 12, 8)), brain_of(4)).sum() == 0
+
+    def test_brain_is_not_needed_if_all_lesions_are_kept(self) -> None:
+        assert RemoveLesionsOutsideBraind("pred", 0)({"pred": mask_of(lesions())})["pred"].sum() == 32
+
+    def test_missing_brain_is_an_error(self) -> None:
+        with pytest.raises(KeyError, match="brain"):
+            RemoveLesionsOutsideBraind("pred", 0.5)({"pred": mask_of(lesions())})
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+    def test_what_is_no_fraction_is_refused(self, fraction: float) -> None:
+        with pytest.raises(ValueError, match="smallest_fraction must be from 0 to 1"):
+            RemoveLesionsOutsideBraind("pred", fraction)
+
+
 def ring(size: int = 9) -> torch.Tensor:
     """A square ring around a hole, in slices 1 and 2 of 4; the third has a ring with a gap."""
     voxels = torch.zeros(1, size, size + 1, 4, dtype=torch.uint8)
@@ -153,12 +205,15 @@ class TestFillHolesInSlices:
         assert FillHolesInSlicesd("pred")({"pred": mask_of(torch.zeros(1, 5, 5, 5))})["pred"].sum() == 0
 
 
-@pytest.mark.parametrize("transform", [RemoveSmallLesionsd("pred", 5), FillHolesInSlicesd("pred")])
-class TestBoth:
+@pytest.mark.parametrize(
+    "transform",
+    [RemoveSmallLesionsd("pred", 5), RemoveLesionsOutsideBraind("pred", 0.5), FillHolesInSlicesd("pred")],
+)
+class TestAll:
     @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
     def test_post_transforms_keep_type_metadata_and_device(self, transform: object, dtype: torch.dtype) -> None:
         mask = mask_of(lesions(dtype), case="one")
-        result = transform({"pred": mask, "image": 1})
+        result = transform({"pred": mask, "image": 1, "brain": brain_of(*range(3, 12))})
         assert result["image"] == 1
         result = result["pred"]
         assert isinstance(result, MetaTensor)
@@ -168,15 +223,21 @@ class TestBoth:
 
     def test_post_transforms_keep_what_was_applied_before(self, transform: object) -> None:
         mask = Orientationd("pred", axcodes="LPS", labels=None)({"pred": mask_of(lesions())})
-        assert transform(mask)["pred"].applied_operations == mask["pred"].applied_operations != []
+        assert (
+            transform({**mask, "brain": brain_of(4)})["pred"].applied_operations
+            == mask["pred"].applied_operations
+            != []
+        )
 
     def test_post_transforms_need_their_keys_unless_told_otherwise(self, transform: object) -> None:
         with pytest.raises(KeyError):
             transform({})
         name = type(transform)
-        options = {"smallest": 5} if name is RemoveSmallLesionsd else {}
+        options = {RemoveSmallLesionsd: {"smallest": 5}, RemoveLesionsOutsideBraind: {"smallest_fraction": 0.5}}.get(
+            name, {}
+        )
         assert name("pred", allow_missing_keys=True, **options)({}) == {}
 
     def test_post_transforms_refuse_what_is_no_volume(self, transform: object) -> None:
         with pytest.raises(ValueError, match=r"must be a volume \(1, H, W, D\), got shape \(4, 4, 4\)"):
-            transform({"pred": torch.ones(4, 4, 4)})
+            transform({"pred": torch.ones(4, 4, 4), "brain": brain_of(4)})
