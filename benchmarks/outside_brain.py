@@ -50,7 +50,7 @@ def patients(dataset_dir: str, split: str) -> Iterator[tuple[MetaTensor, np.ndar
 def row(name: str, model: Model, volumes: Iterator[tuple[MetaTensor, np.ndarray]]) -> str:
     """What was counted, as a row in Markdown."""
     number = marked = false = outside = with_false = 0
-    least = 1.0  # of a lesion within the brain
+    least = 1.0  # of a true lesion within the brain
     for volume, truth in volumes:
         mask = model(volume)
         brain = brain_mask(volume.numpy()[0])
@@ -61,7 +61,8 @@ def row(name: str, model: Model, volumes: Iterator[tuple[MetaTensor, np.ndarray]
         number, marked, false = number + 1, marked + count, false + len(wrong)
         with_false += bool(wrong)
         outside += sum(fraction < OUTSIDE for fraction in inside)
-        least = min([least, *inside])
+        true = [fraction for lesion, fraction in zip(lesions, inside, strict=True) if (lesion & truth).any()]
+        least = min([least, *true])
     return f"| {name} | {number} | {marked} | {false} | {with_false} | {outside} | {100 * least:.0f} % |"
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    print("| weights | volumes | lesions | false | volumes with a false one | outside the brain | least in the brain |")
+    print("| weights | volumes | lesions | false | volumes with one | outside the brain | least of a true one in it |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for checkpoint in args.checkpoints:
         print(row(str(checkpoint), Model(checkpoint, min_brain_fraction=0), phantoms(args.series)), flush=True)
