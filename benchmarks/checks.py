@@ -472,7 +472,9 @@ def cost_table(repeats: int) -> Iterator[str]:
 def healthy_table(file: str) -> Iterator[str]:
     """What the weights of the bundle mark in a healthy volume and its variants, and the flags of these masks."""
     volume = LoadVolumed(["image"])({"image": [file]})["image"]
-    segment = mri_seg.Segmenter(amp=False, min_lesion_volume=0, min_lesion_fraction=0, quality=False)
+    segment = mri_seg.Segmenter(
+        amp=False, min_lesion_volume=0, min_lesion_fraction=0, min_lesion_slices=1, quality=False
+    )
     yield "| variant | marked, mL | flags |\n| --- | ---: | --- |"
     for name, variant in healthy_variants(volume).items():
         found = segment(variant)
@@ -508,7 +510,7 @@ def main() -> None:
     if args.what == "cost":
         print("\n".join(cost_table(args.repeats)))
     if args.what == "lesions":
-        of_cases = records(args, min_lesion_fraction=0)  # with those that are left out by default
+        of_cases = records(args, min_lesion_fraction=0, min_lesion_slices=1)  # with those that are left out by default
         limit = beside_limit([one for one in of_cases if one["kind"] == ORDINARY])
         tables = [*lesion_table(of_cases), "", *flag_table(of_cases, measures), "", *dimmed_table(of_cases)]
         print("\n".join(tables))

@@ -35,6 +35,7 @@ OTHERS: dict[str, list] = {
     "min_lesion_volume": [0, 400, 1600],
     "min_brain_fraction": [0, 1],
     "min_lesion_fraction": [0, 0.02, 0.1, 1],
+    "min_lesion_slices": [1, 3],
     "fill_holes": [False],
 }
 CHOSEN = {name: OPTIONS[name] for name in OTHERS}
@@ -102,7 +103,7 @@ def main() -> None:
     cases = {split: probabilities(args, split, Path(weights)) for split, weights in runs.items()}
     rows = []
     print(
-        "| flip | threshold | smallest lesion (mm3) | in the brain | beside the largest | holes filled "
+        "| flip | threshold | smallest lesion (mm3) | in the brain | beside the largest | slices | holes filled "
         "| patient mean, slice Dice, false tumour: of " + ", of ".join(runs),
         "| mean |",
     )

@@ -90,7 +90,7 @@ class Model:
         self.config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json")])
         overrides = weights.parent / "overrides.json"
         given = json.loads(overrides.read_text(encoding="utf-8")) if overrides.is_file() else {}
-        every = {"min_lesion_volume": 0, "min_lesion_fraction": 0} if every_lesion else {}
+        every = {"min_lesion_volume": 0, "min_lesion_fraction": 0, "min_lesion_slices": 1} if every_lesion else {}
         for key, value in {**given, **every, "tta_flip": flip, "amp": False, **options}.items():
             self.config[key] = value
         self.config["checkpoint"] = str(weights)

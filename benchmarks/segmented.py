@@ -54,7 +54,7 @@ def cleaning(options: Mapping[str, Any]) -> Compose:
         [
             RemoveSmallLesionsd("pred", options["min_lesion_volume"]),
             RemoveLesionsOutsideBraind("pred", options["min_brain_fraction"]),
-            RemoveSmallLesionsd("pred", 0, options["min_lesion_fraction"]),
+            RemoveSmallLesionsd("pred", 0, options["min_lesion_fraction"], options["min_lesion_slices"]),
             FillHolesInSlicesd("pred", options["fill_holes"]),
         ]
     )

@@ -296,6 +296,12 @@ OPTIONS: dict[str, Option] = {
         "lesions with a smaller fraction of the volume of the largest are removed; the flag `lesion_left_out` says so",
         _FRACTION,
     ),
+    "min_lesion_slices": Option(
+        "lesions in fewer axial slices are removed, unless they are the largest or in the first or last slice of the "
+        "volume; the flag `lesion_left_out` says so",
+        _whole(1),
+        "slices",
+    ),
     "fill_holes": Option("fill holes of the mask in each slice", _SWITCH),
     "tta_flip": Option("average with the prediction for the mirror image, left to right", _SWITCH),
     "ensemble": Option("further weights whose probabilities are averaged with those of `checkpoint`", _PATHS),

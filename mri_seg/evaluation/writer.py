@@ -51,6 +51,7 @@ _OF_NETWORK = (
     "min_lesion_volume",
     "min_brain_fraction",
     "min_lesion_fraction",
+    "min_lesion_slices",
     "fill_holes",
     "flip",
     "ensemble",

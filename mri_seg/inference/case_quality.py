@@ -24,7 +24,15 @@ logger = logging.getLogger(__name__)
 
 QUALITY_FILE = "quality.json"
 
-BOUND_TO = ("threshold", "tta_flip", "min_lesion_volume", "min_brain_fraction", "min_lesion_fraction", "fill_holes")
+BOUND_TO = (
+    "threshold",
+    "tta_flip",
+    "min_lesion_volume",
+    "min_brain_fraction",
+    "min_lesion_fraction",
+    "min_lesion_slices",
+    "fill_holes",
+)
 """Options for which a fit holds; with other values of them it is not used."""
 
 QUALITY_KEYS = (

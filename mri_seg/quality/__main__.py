@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m mri_seg.
         ("min_lesion_volume", float),
         ("min_brain_fraction", float),
         ("min_lesion_fraction", float),
+        ("min_lesion_slices", int),
         ("tta_flip", str),
         ("fill_holes", str),
     ):
@@ -69,6 +70,7 @@ def _fit(options: argparse.Namespace) -> int:
         "min_lesion_volume": options.min_lesion_volume,
         "min_brain_fraction": options.min_brain_fraction,
         "min_lesion_fraction": options.min_lesion_fraction,
+        "min_lesion_slices": options.min_lesion_slices,
         "tta_flip": mri_seg.flag(options.tta_flip, "tta_flip"),
         "fill_holes": mri_seg.flag(options.fill_holes, "fill_holes"),
     }

@@ -141,7 +141,7 @@ def lesion_flags(lesions: list[LesionMeasures]) -> Iterator[tuple[str, str]]:
 
 
 def left_out_flag(fractions: Sequence[float]) -> Iterator[tuple[str, str]]:
-    """Name and message of the flag for lesions that are not in the mask, because they are small beside the largest.
+    """Name and message of the flag for lesions that are not in the mask, because they are small or in one slice.
 
     Args:
         fractions: of the volume of the largest lesion, the largest first; without any there is no flag.
@@ -151,8 +151,9 @@ def left_out_flag(fractions: Sequence[float]) -> Iterator[tuple[str, str]]:
         parts = _listed(f"{100 * one:.1f}" for one in fractions)
         yield (
             "lesion_left_out",
-            f"{len(fractions)} small {subject} left out, with {parts} % of the volume of the largest: most such "
-            f"lesions are false. --min_lesion_fraction 0 keeps {them}.",
+            f"{len(fractions)} small {subject} left out, with {parts} % of the volume of the largest: most lesions "
+            "that are under a twentieth of it, or in one slice alone, are false. --min_lesion_fraction 0 "
+            f"--min_lesion_slices 1 keeps {them}.",
         )
 
 

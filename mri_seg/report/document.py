@@ -62,6 +62,7 @@ _WHAT_WAS_EVALUATED = (
     ("min_lesion_volume", "Smallest lesion kept (mm³)"),
     ("min_brain_fraction", "Smallest fraction of a lesion in the brain"),
     ("min_lesion_fraction", "Smallest lesion kept (fraction of the largest)"),
+    ("min_lesion_slices", "Fewest slices of a lesion beside the largest"),
     ("fill_holes", "Holes filled"),
     ("flip", "Averaged with the mirrored slice"),
     ("ensemble", "Averaged with checkpoints"),

@@ -26,26 +26,31 @@ PLAIN_SPACING = (0.94, 0.94, 5.0)
 
 
 class RemoveSmallLesionsd(MapTransform):
-    """Remove lesions (26-connected components of a binary mask) smaller than a volume or a fraction of the largest.
+    """Remove lesions (26-connected components of a binary mask) that are small, in themselves or beside the largest.
+
+    A lesion is kept if it has a volume, and also a fraction of the volume of the largest and a number of axial slices.
+    The largest lesion may have fewer slices, and so may one in the first or last slice of the volume, which may go on
+    beyond it.
 
     The volume of a voxel comes from the affine. If the metadata say that a spacing is not known, a usual one is used
     instead: for all three axes if ``spacing_known`` is false (TIFF without pixel size, and volumes without metadata),
     only for the slices if just ``slice_spacing_known`` is false. MONAI's ``RemoveSmallObjectsd`` uses only the affine,
     and needs scikit-image.
 
-    What was removed for its fraction alone is kept in the metadata of the mask, under ``left_out``: a JSON list of
-    fractions of the largest lesion, the largest first.
+    What was removed for its fraction or its slices, not for its volume, is kept in the metadata of the mask, under
+    ``left_out``: a JSON list of fractions of the largest lesion, the largest first.
 
     Args:
         keys: keys of the masks.
         smallest: volume of the smallest lesion that is kept, in mm3; 0 keeps all.
         smallest_fraction: fraction of the volume of the largest lesion that the smallest one has that is kept.
+        fewest_slices: number of axial slices of a lesion that is kept; 1 keeps all.
         unknown_spacing: spacing of rows, columns and slices in mm that is used if the real one is unknown.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when ``smallest`` is negative, ``smallest_fraction`` is not from 0 to 1, or ``unknown_spacing`` is
-            not three positive numbers.
+        ValueError: when ``smallest`` is negative, ``smallest_fraction`` is not from 0 to 1, ``fewest_slices`` is under
+            1, or ``unknown_spacing`` is not three positive numbers.
 
     Example::
 
@@ -61,6 +66,7 @@ class RemoveSmallLesionsd(MapTransform):
         keys: KeysCollection,
         smallest: float,
         smallest_fraction: float = 0.0,
+        fewest_slices: int = 1,
         *,
         unknown_spacing: Sequence[float] = PLAIN_SPACING,
         allow_missing_keys: bool = False,
@@ -70,34 +76,49 @@ class RemoveSmallLesionsd(MapTransform):
             raise ValueError(f"smallest must be a volume in mm3, 0 or more, got {smallest}.")
         if not 0 <= smallest_fraction <= 1:
             raise ValueError(f"smallest_fraction must be from 0 to 1, got {smallest_fraction}.")
+        if not fewest_slices >= 1:
+            raise ValueError(f"fewest_slices must be a number of slices, 1 or more, got {fewest_slices}.")
         if len(unknown_spacing) != 3 or not all(0 < s < math.inf for s in unknown_spacing):
             raise ValueError(f"unknown_spacing must be three positive numbers in mm, got {unknown_spacing}.")
         self.smallest = smallest
         self.smallest_fraction = smallest_fraction
+        self.fewest_slices = fewest_slices
         self.unknown_spacing = tuple(float(s) for s in unknown_spacing)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Remove small lesions from each mask ``(1, H, W, D)``; type, device and metadata stay."""
         d = dict(data)
-        if self.smallest > 0 or self.smallest_fraction > 0:
+        if self.smallest > 0 or self.smallest_fraction > 0 or self.fewest_slices > 1:
             for key in self.key_iterator(d):
                 # Less a billionth of a voxel, so that a lesion of exactly this volume is kept despite rounding.
                 voxels = self.smallest / _voxel_volume(d[key], self.unknown_spacing) - 1e-9
                 left_out: list[float] = []
-                mask = _changed(d[key], partial(self._without_small, voxels=voxels, left_out=left_out))
+                axis, shape = slice_axis(_affine(d[key])), tuple(d[key].shape[1:])
+                mask = _changed(
+                    d[key], partial(self._without_small, voxels=voxels, axis=axis, shape=shape, left_out=left_out)
+                )
                 if isinstance(mask, MetaTensor):
                     mask.meta["left_out"] = json.dumps(sorted(left_out, reverse=True))
                 d[key] = mask
         return d
 
-    def _without_small(self, mask: np.ndarray, _: np.ndarray, voxels: float, left_out: list[float]) -> np.ndarray:
-        """Keep the lesions that have enough voxels; ``left_out`` gets the fractions of those that only miss that."""
+    def _without_small(
+        self, mask: np.ndarray, first: np.ndarray, voxels: float, axis: int, shape: tuple, left_out: list[float]
+    ) -> np.ndarray:
+        """Keep the lesions that are large enough; ``left_out`` gets the fractions of those that have enough voxels.
+
+        ``first`` is the voxel at which the box begins, in a volume of a shape whose slices are stacked along an axis.
+        """
         labels, count = label_lesions(mask)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
         sizes[0] = 0
         large = sizes >= max(voxels, 1)
         fractions = sizes / sizes.max()
         small = large & (fractions < self.smallest_fraction)
+        for number, box in enumerate(ndimage.find_objects(labels), start=1):
+            low, high = box[axis].start + first[axis], box[axis].stop + first[axis]
+            within = low > 0 and high < shape[axis] and fractions[number] < 1
+            small[number] |= large[number] and within and high - low < self.fewest_slices
         left_out += fractions[small].tolist()
         return (large & ~small)[labels]
 
@@ -210,7 +231,7 @@ class FillHolesInSlicesd(MapTransform):
         if self.enabled:
             for key in self.key_iterator(d):
                 mask = d[key]
-                axis = slice_axis(convert_to_numpy(mask.affine)) if isinstance(mask, MetaTensor) else 2
+                axis = slice_axis(_affine(mask))
                 d[key] = _changed(mask, partial(_filled, axis=axis))
         return d
 

@@ -34,6 +34,7 @@ NEUTRAL = {
     "min_lesion_volume": 0,
     "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
     "fill_holes": False,
     "tta_flip": False,
     "ensemble": [],

@@ -23,6 +23,7 @@ OPTIONS = {
     "min_lesion_volume": 800,
     "min_brain_fraction": 0.05,
     "min_lesion_fraction": 0.05,
+    "min_lesion_slices": 2,
     "fill_holes": True,
 }
 FITTED = {

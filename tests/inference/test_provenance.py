@@ -46,6 +46,7 @@ class TestOptions:
             "min_lesion_volume",
             "min_brain_fraction",
             "min_lesion_fraction",
+            "min_lesion_slices",
             "fill_holes",
             "tta_flip",
             "runtime",

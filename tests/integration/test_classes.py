@@ -21,6 +21,7 @@ EVALUATION = {
     "min_lesion_volume": 0,
     "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
     "fill_holes": "false",
 }
 MODES = {
@@ -94,7 +95,13 @@ class TestTrained:
     ) -> None:
         mode, folder = trained
         shared = {**classes_of(mode), "checkpoint": folder / "run" / "model_final.pt", "threshold": 0.3}
-        shared |= {"min_lesion_volume": 0, "min_brain_fraction": 0, "min_lesion_fraction": 0, "fill_holes": "true"}
+        shared |= {
+            "min_lesion_volume": 0,
+            "min_brain_fraction": 0,
+            "min_lesion_fraction": 0,
+            "min_lesion_slices": 1,
+            "fill_holes": "true",
+        }
         given = {**shared, "dataset_dir": folder / "data", "split": folder / "split.json"}
         checked(evaluate(folder / "evaluation", **given))
         inference = {**SMALL, **shared, "dataset_dir": folder / "data" / VALIDATED, "outputs": "mask,probability,page"}

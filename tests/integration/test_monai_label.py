@@ -20,7 +20,13 @@ from scipy.spatial.transform import Rotation
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
-OPTIONS = {"amp": False, "min_lesion_volume": 0, "min_brain_fraction": 0, "min_lesion_fraction": 0}
+OPTIONS = {
+    "amp": False,
+    "min_lesion_volume": 0,
+    "min_brain_fraction": 0,
+    "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
+}
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ TINY = {
     "min_lesion_volume": 0,
     "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
 }
 TRAINING = {
     **{key: TINY[key] for key in ("network_def#channels", "amp")},

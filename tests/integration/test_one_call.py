@@ -229,6 +229,7 @@ class TestSegmenter:
             min_lesion_volume=0,
             min_brain_fraction=0,
             min_lesion_fraction=0,
+            min_lesion_slices=1,
             fill_holes=False,
         )
         np.testing.assert_array_equal(np.asarray(found.mask), np.asarray(probability) >= 0.05)

@@ -25,6 +25,7 @@ def evaluate(output_dir: Path, weights: Path, **options: object) -> Ended:
         "min_lesion_volume": 0,
         "min_brain_fraction": 0,
         "min_lesion_fraction": 0,
+        "min_lesion_slices": 1,
         "report": "false",
         **options,
     }

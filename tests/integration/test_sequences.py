@@ -18,6 +18,7 @@ SMALL = {
     "min_lesion_volume": 0,
     "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
     "fill_holes": "false",
 }
 QUICK = {**SMALL, "spatial_size": "[64,64]", "roi_size": "[32,32]", "epochs": 1, "slices_per_epoch": 8, "batch_size": 4}

@@ -27,6 +27,7 @@ AS_PREDICTED = {
     "min_lesion_volume": 0,
     "min_brain_fraction": 0,
     "min_lesion_fraction": 0,
+    "min_lesion_slices": 1,
     "fill_holes": "false",
     "amp": "false",
 }

@@ -76,7 +76,7 @@ class TestLeftOut:
     def test_lesions_that_were_left_out_are_told_of(self) -> None:
         found = flags(FRONTAL, left_out="[0.04, 0.012, 0.01]")["lesion_left_out"]
         assert found.startswith("3 small lesions are left out, with 4.0, 1.2 and 1.0 % of the volume of the largest")
-        assert "--min_lesion_fraction 0 keeps them" in found
+        assert "--min_lesion_fraction 0 --min_lesion_slices 1 keeps them" in found
 
     def test_nothing_is_told_where_nothing_was_left_out(self) -> None:
         assert "lesion_left_out" not in flags(FRONTAL, left_out="[]")

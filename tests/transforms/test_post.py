@@ -85,6 +85,41 @@ class TestSmallBesideTheLargest:
             RemoveSmallLesionsd("pred", 0, fraction)
 
 
+class TestFewSlices:
+    """Lesions of 1, 2 and 3 slices; the largest has 3."""
+
+    @pytest.mark.parametrize(("slices", "voxels"), [(1, 32), (2, 32), (3, 28), (4, 28)])
+    def test_lesions_go_by_their_slices_but_for_the_largest_and_those_at_an_end(self, slices: int, voxels: int) -> None:
+        assert left(mask_of(lesions()), 0, fewest_slices=slices) == voxels
+
+    @pytest.mark.parametrize(("number", "voxels"), [(0, 29), (1, 27), (6, 27), (7, 29)])
+    def test_lesion_at_either_end_may_go_on_beyond_it(self, number: int, voxels: int) -> None:
+        mask = lesions()
+        mask[0, :7] = 0
+        mask[0, 2, 3:5, number] = 1
+        assert left(mask_of(mask), 0, fewest_slices=2) == voxels
+
+    def test_slices_are_axial_whatever_the_order_of_the_axes(self) -> None:
+        mask = lesions()
+        mask[0, :7] = 0
+        mask[0, 2:5, 3, 2] = 1
+        turned = Orientationd("pred", axcodes="SLA", labels=None)({"pred": mask_of(mask)})["pred"]
+        assert left(turned, 0, fewest_slices=2) == 27
+
+    def test_only_slice_of_a_volume_keeps_its_lesions(self) -> None:
+        mask = torch.zeros(1, 12, 12, 1)
+        mask[0, 1:3, 1:3] = mask[0, 6:9, 6:9] = 1
+        assert left(mask_of(mask), 0, fewest_slices=2) == 13
+
+    def test_fractions_of_lesions_in_too_few_slices_are_kept_in_the_metadata(self) -> None:
+        remove = RemoveSmallLesionsd("pred", 0, fewest_slices=3)
+        assert json.loads(remove({"pred": mask_of(lesions())})["pred"].meta["left_out"]) == [pytest.approx(4 / 27)]
+
+    def test_number_of_slices_is_refused_if_it_is_none(self) -> None:
+        with pytest.raises(ValueError, match="fewest_slices must be a number of slices, 1 or more"):
+            RemoveSmallLesionsd("pred", 0, fewest_slices=0)
+
+
 class TestUnknownSpacing:
     def test_unknown_spacing_of_pixels_and_slices_is_stood_in_for(self) -> None:
         mask = mask_of(lesions(), (1, 1, 1), spacing_known=False)
