@@ -33,7 +33,7 @@ import torch
 from monai.transforms import Orientationd
 from robustness import around_brain, healthy_variants, noise
 from scipy import ndimage
-from segmented import DIMMED, ORDINARY, ROOT, add_arguments, measures_of, records
+from segmented import DIMMED, OPTIONS, ORDINARY, ROOT, add_arguments, measures_of, records
 
 import mri_seg
 from mri_seg.datasets.lgg import datalist
@@ -377,6 +377,31 @@ def lesion_table(found: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {kind} | {len(dice)} | {np.mean(dice):.3f} | {' | '.join(str(counts[name]) for name in names)} |"
 
 
+def left_out_line(found: list[dict[str, Any]]) -> str:
+    """How many lesions of the patients as they are inference leaves out by default."""
+    counts: dict[tuple[bool, bool, bool], int] = defaultdict(int)
+    patients = without_false = 0
+    for record in (one for one in found if one["kind"] == ORDINARY):
+        gone = []
+        for n, (lesion, (beside, false)) in enumerate(zip(record["measures"], lesions_of(record), strict=True)):
+            small = beside < OPTIONS["min_lesion_fraction"]
+            flat = n > 0 and lesion["slices"] < OPTIONS["min_lesion_slices"] and not lesion["at_end"]
+            counts[false, small, flat] += 1
+            gone.append(small or flat)
+        if not any(one.false for one in lesions_of(record)):
+            without_false, patients = without_false + 1, patients + any(gone)
+    said = []
+    for false, name in ((True, "false"), (False, "true")):
+        by = {(small, flat): counts[false, small, flat] for small in (True, False) for flat in (True, False)}
+        number, small, flat = sum(by.values()), by[True, True] + by[True, False], by[True, True] + by[False, True]
+        said.append(
+            f"{number - by[False, False]} of {number} {name} lesions ({small} for their size, {flat} in one slice)"
+        )
+    return (
+        f"By default {' and '.join(said)} are left out, in {patients} of {without_false} patients without a false one."
+    )
+
+
 def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]:
     """Flags of the patients as they are: of the image by limits without the patient, and of the lesions."""
     image = without_each(measures, str) if measures else {}
@@ -514,6 +539,7 @@ def main() -> None:
         limit = beside_limit([one for one in of_cases if one["kind"] == ORDINARY])
         tables = [*lesion_table(of_cases), "", *flag_table(of_cases, measures), "", *dimmed_table(of_cases)]
         print("\n".join(tables))
+        print(f"\n{left_out_line(of_cases)}")
         for healthy in args.healthy:
             print("\n".join(["", *healthy_table(healthy)]))
         print(f"\nLimit of the size beside the largest lesion: {limit:.3f} by the rule, {BESIDE:g} in the package.")

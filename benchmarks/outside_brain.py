@@ -6,6 +6,7 @@
         institution/HT=benchmarks/left_out/HT/model_final.pt \
         institution/FG=benchmarks/left_out/FG/model_final.pt
 
+With ``--changed 3``, every third patient is changed in each way of ``robustness.py``.
 Phantoms are the first three scans of the first series of ``follow_up.py``. A lesion is false if none of it lies in the
 reference, and outside the brain if less than half of it lies in ``brain_mask``. Post-processing is that of
 inference, but lesions outside the brain are kept.
@@ -16,13 +17,14 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from follow_up import plan, scans_of
 from monai.data import MetaTensor
-from robustness import Model
+from robustness import CHANGES, CUTS, Model
 
 from mri_seg.datasets.lgg import datalist
 from mri_seg.io.load import LoadVolumed
@@ -45,6 +47,19 @@ def patients(dataset_dir: str, split: str) -> Iterator[tuple[MetaTensor, np.ndar
     for case in datalist(dataset_dir, split, "validation", True):
         item = load(case)
         yield item["image"], item["label"].numpy()[0] > 0
+
+
+def changed(dataset_dir: str, split: str, every: int) -> Iterator[tuple[MetaTensor, np.ndarray]]:
+    """Every so many patients of :py:func:`patients`, in each way of ``robustness.py``."""
+    for volume, truth in islice(patients(dataset_dir, split), 0, None, every):
+        values = volume.numpy()[0].astype(np.float32)
+        brain = brain_mask(values)
+        for change in CHANGES.values():
+            other = volume.clone()
+            other[0] = torch.from_numpy(change(values, brain))
+            yield other, truth
+        for cut in CUTS.values():
+            yield cut(volume), cut(torch.from_numpy(truth[None])).numpy()[0]
 
 
 def row(name: str, model: Model, volumes: Iterator[tuple[MetaTensor, np.ndarray]]) -> str:
@@ -72,6 +87,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", nargs="*", default=[], type=Path, help="weights to try on phantoms")
     parser.add_argument("--series", type=int, default=14, help="series of phantoms")
     parser.add_argument("--runs", nargs="*", default=[], metavar="SPLIT=WEIGHTS")
+    parser.add_argument("--changed", type=int, metavar="N", help="change every Nth patient in place of all as they are")
     parser.add_argument("--dataset_dir", default="data/kaggle_3m")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -81,7 +97,8 @@ def main() -> None:
     for checkpoint in args.checkpoints:
         print(row(str(checkpoint), Model(checkpoint, min_brain_fraction=0), phantoms(args.series)), flush=True)
     for split, _, weights in (run.partition("=") for run in args.runs):
-        print(row(split, Model(Path(weights), min_brain_fraction=0), patients(args.dataset_dir, split)), flush=True)
+        found = changed(args.dataset_dir, split, args.changed) if args.changed else patients(args.dataset_dir, split)
+        print(row(split, Model(Path(weights), min_brain_fraction=0), found), flush=True)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def record_of(segment: Any, case: dict[str, Any], kind: str) -> dict[str, Any]:
     """Segment a case with a fault, and record it.
 
     Beside what a fit of quality needs, the record has ``measures`` of the lesions, the largest first, each with the
-    fraction ``inside`` the reference; where a lesion is rare, the patient's own tumour does not count.
+    fraction ``inside`` the reference, its number of ``slices``, and whether one is the first or last of the volume;
+    where a lesion is rare, the patient's own tumour does not count.
     """
     item: Any = Compose([LoadVolumed(["image", "label"]), BinaryLabeld("label")])(dict(case))
     image, label = changed(kind, item["image"], item["label"])
@@ -146,9 +147,17 @@ def record_of(segment: Any, case: dict[str, Any], kind: str) -> dict[str, Any]:
     order = np.argsort(-sizes, kind="stable")
     return {
         **case_record(probability, mask, truth, case=str(case["case"])),
-        "measures": [{**one._asdict(), "inside": float(share)} for one, share in zip(measures, inside[order])],
+        "measures": [
+            {**one._asdict(), "inside": float(inside[n]), **_slices(labels == n + 1)}
+            for one, n in zip(measures, order, strict=True)
+        ],
         "label_at_edge": _at_edge(truth),
     }
+
+
+def _slices(lesion: np.ndarray) -> dict[str, Any]:
+    numbers = np.flatnonzero(lesion.any((0, 1)))
+    return {"slices": len(numbers), "at_end": bool(numbers[0] == 0 or numbers[-1] == lesion.shape[2] - 1)}
 
 
 def _at_edge(mask: np.ndarray) -> int:
