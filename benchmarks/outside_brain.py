@@ -6,10 +6,10 @@
         institution/HT=benchmarks/left_out/HT/model_final.pt \
         institution/FG=benchmarks/left_out/FG/model_final.pt
 
-With ``--changed 3``, every third patient is changed in each way of ``robustness.py``.
-Phantoms are the first three scans of the first series of ``follow_up.py``. A lesion is false if none of it lies in the
-reference, and outside the brain if less than half of it lies in ``brain_mask``. Post-processing is that of
-inference, but lesions outside the brain are kept.
+With ``--changed 3``, every third patient is changed in each way of ``robustness.py``. Phantoms are the first three scans
+of the first series of ``follow_up.py``. A lesion is false if none of it lies in the reference, and outside the brain if
+less of it lies in ``brain_mask`` than inference asks for. Post-processing is that of inference, but lesions outside the
+brain are kept.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ import torch
 from follow_up import plan, scans_of
 from monai.data import MetaTensor
 from robustness import CHANGES, CUTS, Model
+from segmented import OPTIONS
 
 from mri_seg.datasets.lgg import datalist
 from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.transforms.brain import brain_mask
-
-OUTSIDE = 0.5
 
 
 def phantoms(series: int, seed: int = 2024) -> Iterator[tuple[MetaTensor, np.ndarray]]:
@@ -75,7 +74,7 @@ def row(name: str, model: Model, volumes: Iterator[tuple[MetaTensor, np.ndarray]
         inside = [float(brain[lesion].mean()) for lesion in lesions]
         number, marked, false = number + 1, marked + count, false + len(wrong)
         with_false += bool(wrong)
-        outside += sum(fraction < OUTSIDE for fraction in inside)
+        outside += sum(fraction < OPTIONS["min_brain_fraction"] for fraction in inside)
         true = [fraction for lesion, fraction in zip(lesions, inside, strict=True) if (lesion & truth).any()]
         least = min([least, *true])
     return f"| {name} | {number} | {marked} | {false} | {with_false} | {outside} | {100 * least:.0f} % |"

@@ -33,7 +33,7 @@ OTHERS: dict[str, list] = {
     "tta_flip": [False],
     "threshold": [0.4, 0.6],
     "min_lesion_volume": [0, 400, 1600],
-    "min_brain_fraction": [0, 1],
+    "min_brain_fraction": [0, 0.5, 1],
     "min_lesion_fraction": [0, 0.02, 0.1, 1],
     "min_lesion_slices": [1, 3],
     "fill_holes": [False],
