@@ -6,10 +6,10 @@
         institution/HT=benchmarks/left_out/HT/model_final.pt \
         institution/FG=benchmarks/left_out/FG/model_final.pt
 
-With ``--changed 3``, every third patient is changed in each way of ``robustness.py``. Phantoms are the first three scans
-of the first series of ``follow_up.py``. A lesion is false if none of it lies in the reference, and outside the brain if
-less of it lies in ``brain_mask`` than inference asks for. Post-processing is that of inference, but lesions outside the
-brain are kept.
+With ``--changed 3``, every third patient is changed in each way of ``robustness.py``. Phantoms are the first three
+scans of the first series of ``follow_up.py``. A lesion is false if none of it lies in the reference, and outside the
+brain if less of it lies in ``brain_mask`` than inference asks for. Post-processing is that of inference, but lesions
+outside the brain are kept.
 """
 
 from __future__ import annotations
