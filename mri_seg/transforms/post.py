@@ -115,7 +115,7 @@ class RemoveSmallLesionsd(MapTransform):
         large = sizes >= max(voxels, 1)
         fractions = sizes / sizes.max()
         small = large & (fractions < self.smallest_fraction)
-        for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        for number, box in enumerate(ndimage.find_objects(labels) if self.fewest_slices > 1 else [], start=1):
             low, high = box[axis].start + first[axis], box[axis].stop + first[axis]
             within = low > 0 and high < shape[axis] and fractions[number] < 1
             small[number] |= large[number] and within and high - low < self.fewest_slices
