@@ -9,7 +9,7 @@
 With ``--changed 3``, every third patient is changed in each way of ``robustness.py``. Phantoms are the first three
 scans of the first series of ``follow_up.py``. A lesion is false if none of it lies in the reference, and outside the
 brain if less of it lies in ``brain_mask`` than inference asks for. Post-processing is that of inference, but lesions
-outside the brain are kept.
+outside the brain, and those that are small beside the largest, are kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from mri_seg.datasets.lgg import datalist
 from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.transforms.brain import brain_mask
+
+
+KEPT: dict[str, Any] = {"min_brain_fraction": 0, "min_lesion_fraction": 0, "min_lesion_slices": 1}
 
 
 def phantoms(series: int, seed: int = 2024) -> Iterator[tuple[MetaTensor, np.ndarray]]:
@@ -94,10 +98,10 @@ def main() -> None:
     print("| weights | volumes | lesions | false | volumes with one | outside the brain | least of a true one in it |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for checkpoint in args.checkpoints:
-        print(row(str(checkpoint), Model(checkpoint, min_brain_fraction=0), phantoms(args.series)), flush=True)
+        print(row(str(checkpoint), Model(checkpoint, **KEPT), phantoms(args.series)), flush=True)
     for split, _, weights in (run.partition("=") for run in args.runs):
         found = changed(args.dataset_dir, split, args.changed) if args.changed else patients(args.dataset_dir, split)
-        print(row(split, Model(Path(weights), min_brain_fraction=0), found), flush=True)
+        print(row(split, Model(Path(weights), **KEPT), found), flush=True)
 
 
 if __name__ == "__main__":
