@@ -33,7 +33,6 @@ from mri_seg.io.load import LoadVolumed
 from mri_seg.measurements.lesions import label_lesions
 from mri_seg.transforms.brain import brain_mask
 
-
 KEPT: dict[str, Any] = {"min_brain_fraction": 0, "min_lesion_fraction": 0, "min_lesion_slices": 1}
 
 
