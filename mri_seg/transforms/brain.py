@@ -17,6 +17,7 @@ __all__ = ["BrainMaskd", "brain_mask"]
 _HEAD = 0.12  # where the head begins, as a fraction of the way from the darkest to the brightest values
 _TISSUE = 0.6  # where tissue begins, as a fraction of the way from air to the median of what lies deep
 _DEEP = 12  # blocks of two pixels from the edge of the head, beyond scalp and skull
+_HEMISPHERE = 4  # how many times less a region may hold of what lies deep than the one that holds most
 _REACH = 4  # blocks by which the brain may be wider in a slice than in the one before
 
 
@@ -77,11 +78,12 @@ def _filled(bright: np.ndarray) -> np.ndarray:
 
 
 def _deepest(core: np.ndarray, deep: np.ndarray) -> np.ndarray:
-    """The region of a core that holds most of what lies deep."""
+    """The region of a core that holds most of what lies deep, and others with much of it, such as a hemisphere."""
     labels, count = ndimage.label(core)
     inside = np.bincount(labels[deep], minlength=count + 1)
     inside[0] = 0
-    return (labels == inside.argmax()) & core
+    keep = (inside > 0) & (inside * _HEMISPHERE >= inside.max())
+    return keep[labels]
 
 
 def _overlapping(core: np.ndarray, before: np.ndarray) -> np.ndarray:

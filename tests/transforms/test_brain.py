@@ -36,6 +36,11 @@ class TestBrainMask:
         volume, brain = head()
         assert dice(brain_mask(np.where(brain, volume, 0)), brain) > 0.95
 
+    def test_hemispheres_that_a_dark_falx_parts_are_both_found(self) -> None:
+        volume, brain = head()
+        volume[:, 86:94] = np.minimum(volume[:, 86:94], 5)
+        assert dice(brain_mask(volume), brain) > 0.9
+
     @pytest.mark.parametrize(("factor", "offset"), [(0.01, 0.0), (40.0, -300.0)])
     def test_mask_does_not_depend_on_scale_and_offset(self, factor: float, offset: float) -> None:
         volume, _ = head()
