@@ -379,27 +379,22 @@ def lesion_table(found: list[dict[str, Any]]) -> Iterator[str]:
 
 def left_out_line(found: list[dict[str, Any]]) -> str:
     """How many lesions of the patients as they are inference leaves out by default."""
-    counts: dict[tuple[bool, bool, bool], int] = defaultdict(int)
-    patients = without_false = 0
+    rows = []  # of each lesion: whether it is false, small beside the largest, and in too few slices
+    gone = []  # of each patient without a false lesion: whether any is left out
     for record in (one for one in found if one["kind"] == ORDINARY):
-        gone = []
-        for n, (lesion, (beside, false)) in enumerate(zip(record["measures"], lesions_of(record), strict=True)):
-            small = beside < OPTIONS["min_lesion_fraction"]
-            flat = n > 0 and lesion["slices"] < OPTIONS["min_lesion_slices"] and not lesion["at_end"]
-            counts[false, small, flat] += 1
-            gone.append(small or flat)
-        if not any(one.false for one in lesions_of(record)):
-            without_false, patients = without_false + 1, patients + any(gone)
+        of_case = []
+        for n, (measured, lesion) in enumerate(zip(record["measures"], lesions_of(record), strict=True)):
+            few = n > 0 and not measured["at_end"] and measured["slices"] < OPTIONS["min_lesion_slices"]
+            of_case.append((lesion.false, lesion.beside < OPTIONS["min_lesion_fraction"], few))
+        rows += of_case
+        if not any(false for false, _, _ in of_case):
+            gone.append(any(small or few for _, small, few in of_case))
     said = []
-    for false, name in ((True, "false"), (False, "true")):
-        by = {(small, flat): counts[false, small, flat] for small in (True, False) for flat in (True, False)}
-        number, small, flat = sum(by.values()), by[True, True] + by[True, False], by[True, True] + by[False, True]
-        said.append(
-            f"{number - by[False, False]} of {number} {name} lesions ({small} for their size, {flat} in one slice)"
-        )
-    return (
-        f"By default {' and '.join(said)} are left out, in {patients} of {without_false} patients without a false one."
-    )
+    for name, lesions in (("false", [row for row in rows if row[0]]), ("true", [row for row in rows if not row[0]])):
+        out = sum(small or few for _, small, few in lesions)
+        small, few = (sum(row[n] for row in lesions) for n in (1, 2))
+        said.append(f"{out} of {len(lesions)} {name} lesions ({small} for their size, {few} in one slice)")
+    return f"By default {' and '.join(said)} are left out, in {sum(gone)} of {len(gone)} patients without a false one."
 
 
 def flag_table(found: list[dict[str, Any]], measures: Measures) -> Iterator[str]:

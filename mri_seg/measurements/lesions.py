@@ -16,6 +16,9 @@ from mri_seg.utils.orientation import AXIAL
 __all__ = ["bounding_box", "label_lesions", "mean_diameter", "measure", "slice_axis", "summary_row"]
 
 
+PLAIN_SPACING = (0.94, 0.94, 5.0)
+"""Spacing of rows, columns and slices in mm that stands in for one that is not known, where lesions are judged."""
+
 UNCERTAIN = (0.3, 0.7)
 """Range of probabilities that count as uncertain: at least the first, below the second."""
 

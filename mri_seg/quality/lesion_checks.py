@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 
-from mri_seg.measurements.lesions import label_lesions
+from mri_seg.measurements.lesions import PLAIN_SPACING, label_lesions
 from mri_seg.quality.frame import HeadFrame
 from mri_seg.quality.image_checks import IMAGE_FLAGS
 from mri_seg.quality.place import PlaceMap, shipped_place_map
@@ -55,7 +56,7 @@ BESIDE = 0.05
 it out by default (``min_lesion_fraction``), chosen by ``benchmarks/postprocessing.py``."""
 
 _EDGE = 10  # voxels of a lesion at an end of the volume
-_PLAIN_VOXEL = 0.94 * 0.94 * 5  # mm3, if the size is not known, as for min_lesion_volume
+_PLAIN_VOXEL = math.prod(PLAIN_SPACING)  # mm3, if the size is not known
 
 
 class LesionMeasures(NamedTuple):

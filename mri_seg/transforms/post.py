@@ -16,13 +16,10 @@ from monai.utils import convert_to_dst_type, convert_to_numpy
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-from mri_seg.measurements.lesions import bounding_box, label_lesions, slice_axis
+from mri_seg.measurements.lesions import PLAIN_SPACING, bounding_box, label_lesions, slice_axis
 from mri_seg.utils.flags import flag
 
 __all__ = ["FillHolesInSlicesd", "RemoveLesionsOutsideBraind", "RemoveSmallLesionsd"]
-
-PLAIN_SPACING = (0.94, 0.94, 5.0)
-"""Spacing of rows, columns and slices in mm that stands in for one that is not known."""
 
 
 class RemoveSmallLesionsd(MapTransform):
@@ -178,7 +175,6 @@ class RemoveLesionsOutsideBraind(MapTransform):
                 brain = convert_to_numpy(d[self.brain])[0] > 0
                 if not brain.any():
                     continue
-                brain = _extended(brain)
                 removed: list[int] = []
                 to_brain = np.linalg.inv(_affine(d[self.brain])) @ _affine(d[key])
                 mask = _changed(d[key], partial(self._inside, brain=brain, to_brain=to_brain, removed=removed))
@@ -199,7 +195,7 @@ class RemoveLesionsOutsideBraind(MapTransform):
         voxels = np.argwhere(labels)
         numbers = labels[labels > 0]
         sizes = np.bincount(numbers, minlength=count + 1)
-        inside = np.bincount(numbers, _values(brain, apply_affine(to_brain, voxels + first)), count + 1)
+        inside = np.bincount(numbers, _in_brain(brain, apply_affine(to_brain, voxels + first)), count + 1)
         outside = inside < self.smallest_fraction * sizes
         removed += sizes[outside].tolist()
         return (labels > 0) & ~outside[labels]
@@ -265,20 +261,15 @@ def _voxel_volume(mask: NdarrayOrTensor, unknown_spacing: Sequence[float]) -> fl
     return abs(float(np.linalg.det(axes)))
 
 
-def _extended(brain: np.ndarray) -> np.ndarray:
-    """A brain with its nearest slice in place of each that is empty."""
+def _in_brain(brain: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Whether points ``(N, 3)``, in voxels of a brain, lie in it, or in its nearest slice if their own is empty."""
     found = np.flatnonzero(brain.any((0, 1)))
-    nearest = np.abs(found - np.arange(brain.shape[2])[:, None]).argmin(1)
-    return brain[:, :, found[nearest]]
-
-
-def _values(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The mask at points ``(N, 3)``, in voxels of it; false beyond its rows and columns."""
-    places = np.rint(points).astype(int)
-    size = np.array(mask.shape)
-    places[:, 2] = places[:, 2].clip(0, size[2] - 1)
-    known = ((places >= 0) & (places < size)).all(1)
-    return mask[tuple(places.clip(0, size - 1).T)] & known
+    nearest = found[np.abs(found - np.arange(brain.shape[2])[:, None]).argmin(1)]
+    rows, columns, slices = np.rint(points).astype(int).T
+    height, width, depth = brain.shape
+    known = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    slices = nearest[slices.clip(0, depth - 1)]
+    return brain[rows.clip(0, height - 1), columns.clip(0, width - 1), slices] & known
 
 
 def _filled(mask: np.ndarray, _: np.ndarray, axis: int) -> np.ndarray:
